@@ -1,0 +1,1 @@
+"""The user API (people and their tools) and the execution API (crew pods), two applications."""

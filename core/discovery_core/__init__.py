@@ -1,0 +1,1 @@
+"""What operator, APIs and crews share: resource models, states, wire models and the store."""

@@ -1,0 +1,301 @@
+"""What crew pods and the execution API say to each other.
+
+One protocol serves a Job made for one attempt today and worker Jobs that lease attempts later:
+`claim` names the attempt and returns its fence, and every later call carries that fence. Fields
+are only ever added, because a crew image may be older than the API it talks to.
+
+Routes (all below `/execution/v1`, `Authorization: Bearer <projected ServiceAccount token>`):
+
+| call | body → answer |
+|---|---|
+| `POST /claim` | `ClaimRequest` → `Claim` |
+| `POST /heartbeat` | `Heartbeat` → `HeartbeatAnswer` |
+| `POST /inputs` | `PinInputs` → `PinnedInputs` |
+| `PUT /artefacts?fence=N&mediaType=T` | byte stream → `ArtefactReference` |
+| `GET /artefacts/{digest}?fence=N` | → byte stream |
+| `PUT /records?fence=N` | NDJSON stream of `InventoryRecord` → `RecordsAnswer` |
+| `POST /complete` | `Complete` → `Accepted` |
+| `POST /fail` | `Fail` → `Accepted` |
+
+Errors are RFC 9457 problems. 401: the token is not accepted; 403: the pod is nobody's attempt;
+409 `type: …/superseded`: another attempt or pod has taken over, stop and exit 0; 425 `…/not-launched`:
+the operator has not recorded the Job yet, try again in a moment; 503: try again with backoff.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+from .errors import ErrorCode
+from .phases import Phase
+
+TOKEN_AUDIENCE = "discoveryflow-execution"  # noqa: S105 - an audience, not a secret
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class WireModel(BaseModel):
+    """camelCase on the wire, unknown fields ignored (an older reader meets a newer writer)."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class ArtefactReference(WireModel):
+    """An immutable blob, named by the SHA-256 of its bytes. `size` is in bytes."""
+
+    digest: Digest
+    size: int
+    media_type: str = "application/octet-stream"
+
+
+class ClaimRequest(WireModel):
+    """Sent once by a pod before it imports the crew; the token says who asks."""
+
+    runner_version: str = ""
+
+
+class LLMSettings(WireModel):
+    """Which model judges. The API key comes into the pod as DISCOVERY_LLM_API_KEY."""
+
+    provider: Literal["builtin", "openai", "openaiCompatible"] = "builtin"
+    base_url: str | None = None
+    model: str | None = None
+    timeout_seconds: float = 60.0
+
+
+class Claim(WireModel):
+    """Everything an attempt needs to start.
+
+    `inputs` are artefacts of earlier phases by name (`records`, `profile`, and for
+    asset_inventory the approved `mappings`), plus `source` and `targetSchema` once they are
+    pinned. Before that, the first import attempt reads `source_path` (and `target_schema_path`)
+    from its mounted volume and pins the bytes. `attempt` counts from 1; times are UTC.
+    """
+
+    flow_id: UUID
+    flow_name: str
+    namespace: str
+    engagement: str | None = None
+    round: int
+    phase: Phase
+    attempt: int
+    fence: int
+    deadline: datetime
+    heartbeat_seconds: float = 10.0
+    source_name: str
+    source_format: str = "auto"
+    source_path: str | None = None
+    target_schema_path: str | None = None
+    inputs: dict[str, ArtefactReference] = Field(default_factory=dict)
+    llm: LLMSettings = Field(default_factory=LLMSettings)
+    hint: str | None = None
+
+
+class Heartbeat(WireModel):
+    """Proof of life with progress for people. `done` and `total` are rows where known."""
+
+    fence: int
+    done: int | None = None
+    total: int | None = None
+    message: str = ""
+
+
+class HeartbeatAnswer(WireModel):
+    """The deadline as the database sees it. A stopped attempt gets 409 instead."""
+
+    deadline: datetime
+
+
+class PinInputs(WireModel):
+    """The source's and the target schema's bytes, stored; the first to pin wins."""
+
+    fence: int
+    source: Digest
+    target_schema: Digest | None = None
+
+
+class PinnedInputs(WireModel):
+    """What every attempt of this flow reads from now on."""
+
+    source: Digest
+    target_schema: Digest | None = None
+
+
+class MappingCandidate(WireModel):
+    """A possible target with its score between 0 and 1."""
+
+    target: str
+    score: float = Field(ge=0, le=1)
+
+
+class FieldMapping(WireModel):
+    """One source column's proposal, as shown to the approver.
+
+    `target` None means "no match": the column is kept but not mapped. `role` `alternate` marks a
+    further variant of a field that another column maps as `primary` (Memory MB beside Memory
+    GB). `samples` are up to five distinct values, each cut to 200 characters.
+    """
+
+    column: str
+    target: str | None
+    role: Literal["primary", "alternate"] = "primary"
+    confidence: float = Field(ge=0, le=1)
+    reason: str
+    samples: list[str] = Field(default_factory=list)
+    candidates: list[MappingCandidate] = Field(default_factory=list)
+    transform: str | None = None
+    decided_by: Literal["agent", "engine"] = "engine"
+
+
+class ColumnProfile(WireModel):
+    """Facts about one column over all rows: fill and distinct are counts of rows."""
+
+    name: str
+    type: str
+    filled: int
+    missing: int
+    distinct: int
+    samples: list[str] = Field(default_factory=list)
+    unit: str | None = None
+    minimum: str | None = None
+    maximum: str | None = None
+    patterns: dict[str, int] = Field(default_factory=dict)
+    findings: list[str] = Field(default_factory=list)
+
+
+class RejectedRows(WireModel):
+    """How many rows were not imported, by problem; the rows are in the artefact `rejected`."""
+
+    count: int = 0
+    by_problem: dict[str, int] = Field(default_factory=dict)
+
+
+class ImportResult(WireModel):
+    """Result of data_import. Artefacts: records (Parquet), profile (JSON), rejected (CSV)."""
+
+    kind: Literal["data_import"] = "data_import"
+    rows_imported: int
+    rows_rejected: int
+    columns: list[str]
+    format: str
+    encoding: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+    quality_score: float | None = None
+    findings: list[str] = Field(default_factory=list)
+    summary: str = ""
+
+
+class RuleApplication(WireModel):
+    """One cleansing rule as applied by code to all rows of a column."""
+
+    rule: str
+    column: str
+    rows_changed: int
+    before: str | None = None
+    after: str | None = None
+    reason: str = ""
+
+
+class CleansingResult(WireModel):
+    """Result of data_cleansing. Artefacts: records (Parquet), profile (JSON), plan (JSON)."""
+
+    kind: Literal["data_cleansing"] = "data_cleansing"
+    rows: int
+    rules: list[RuleApplication]
+    summary: str = ""
+
+
+class MappingResult(WireModel):
+    """Result of field_mapping. Artefact: mappings (JSON list of `FieldMapping`)."""
+
+    kind: Literal["field_mapping"] = "field_mapping"
+    mappings: list[FieldMapping]
+    targets: list[str]
+    required_unmapped: list[str] = Field(default_factory=list)
+    summary: str = ""
+
+
+class InventoryResult(WireModel):
+    """Result of asset_inventory. The rows themselves went through `PUT /records`."""
+
+    kind: Literal["asset_inventory"] = "asset_inventory"
+    records: int
+    assets: int
+    duplicates: int
+    by_type: dict[str, int] = Field(default_factory=dict)
+    conversion_problems: int = 0
+    findings: list[str] = Field(default_factory=list)
+    summary: str = ""
+
+
+PhaseResult = Annotated[
+    ImportResult | CleansingResult | MappingResult | InventoryResult,
+    Field(discriminator="kind"),
+]
+
+
+class InventoryRecord(WireModel):
+    """One typed source row of the inventory.
+
+    `values` are canonical (field name → typed value in the schema's unit); `originals` keep
+    the text the value came from, by field; `unmapped` keeps columns without a target.
+    `identity` is the deterministic key under which rows of one asset merge.
+    """
+
+    row: int
+    identity: str = Field(max_length=512)
+    name: str | None = None
+    asset_type: str
+    values: dict[str, Any]
+    originals: dict[str, str] = Field(default_factory=dict)
+    unmapped: dict[str, str] = Field(default_factory=dict)
+    problems: list[str] = Field(default_factory=list)
+
+
+class RecordsAnswer(WireModel):
+    """How many records are now staged for this attempt."""
+
+    records: int
+
+
+class Usage(WireModel):
+    """What an attempt cost. `planner` is what judged: `builtin` or the model's name."""
+
+    planner: str = "builtin"
+    llm_requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds_import: float = 0.0
+    seconds_crew: float = 0.0
+    tool_calls: list[str] = Field(default_factory=list)
+
+
+class Complete(WireModel):
+    """The attempt's result. Accepted once; a stale fence is refused as superseded."""
+
+    fence: int
+    result: PhaseResult
+    artefacts: dict[str, Digest] = Field(default_factory=dict)
+    usage: Usage = Field(default_factory=Usage)
+
+
+class Fail(WireModel):
+    """The attempt's failure, in the shared vocabulary of `ErrorCode`."""
+
+    fence: int
+    code: ErrorCode
+    message: str = Field(max_length=4000)
+    retryable: bool | None = None
+    usage: Usage = Field(default_factory=Usage)
+
+
+class Accepted(WireModel):
+    """The result is committed; the process may exit."""
+
+    accepted: Literal[True] = True

@@ -1,0 +1,1 @@
+"""The reconciler: kopf handlers that only enqueue, and observe, decide, execute behind them."""
