@@ -1,0 +1,17 @@
+"""Durations as people write them in the resource ("72h", "1h30m", "500ms"), as seconds."""
+
+from __future__ import annotations
+
+import re
+
+_PART = re.compile(r"(\d+)(h|ms|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?([0-9]{1,6}ms)?$"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as "1h30m". Raises ValueError for anything else."""
+    if not text or not re.fullmatch(DURATION_PATTERN, text):
+        raise ValueError(f"{text!r} is not a duration; write for example 30s, 15m, 72h or 1h30m")
+    return sum(int(amount) * _SECONDS[unit] for amount, unit in _PART.findall(text))
