@@ -96,6 +96,10 @@ class SupersededError(StoreError):
     """The writer is stale: another attempt, pod, answer or leader has taken its place."""
 
 
+class NotLaunchedError(StoreError):
+    """The operator has not recorded the Job of this attempt yet; ask again in a moment."""
+
+
 class NotFoundError(StoreError):
     """No such row for this tenant (or it may not be seen, which is told apart to nobody)."""
 

@@ -18,8 +18,9 @@ Routes (all below `/execution/v1`, `Authorization: Bearer <projected ServiceAcco
 | `POST /fail` | `Fail` → `Accepted` |
 
 Errors are RFC 9457 problems. 401: the token is not accepted; 403: the pod is nobody's attempt;
-409 `type: …/superseded`: another attempt or pod has taken over, stop and exit 0; 425 `…/not-launched`:
-the operator has not recorded the Job yet, try again in a moment; 503: try again with backoff.
+409 `type: …/superseded`: another attempt or pod has taken over, stop and exit 0; 425
+`…/not-launched`: the operator has not recorded the Job yet, try again in a moment; 503: try
+again with backoff.
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+"""Read-only pictures of database rows, free of any database library.
+
+`decide` and the status writer are pure functions over these; the store makes them. All times
+are UTC and come from the database's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from .phases import Phase
+from .resource import ApprovalPolicy, DiscoveryFlowSpec
+from .states import FlowState, RunState
+
+
+@dataclass(frozen=True)
+class RunSnapshot:
+    """The latest attempt of the flow's current phase.
+
+    `deadline` is when the attempt counts as lost: for its launch until a pod claims it, for its
+    work afterwards. `heartbeat_deadline` is set from the claim on.
+    """
+
+    run_id: UUID
+    round: int
+    phase: Phase
+    attempt: int
+    state: RunState
+    job_name: str
+    job_uid: str | None
+    pod_name: str | None
+    deadline: datetime
+    heartbeat_deadline: datetime | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    progress_done: int | None = None
+    progress_total: int | None = None
+    progress_message: str = ""
+
+
+@dataclass(frozen=True)
+class RequestSnapshot:
+    """The open approval request. `policy` is the one frozen when it opened."""
+
+    request_id: UUID
+    artefact_digest: str
+    mappings: int
+    policy: ApprovalPolicy
+    opened_at: datetime
+    expires_at: datetime
+    targets: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FlowSnapshot:
+    """One flow as the database knows it.
+
+    `failed_attempts` counts the failures of the current phase in this round that count towards
+    `retries.maxAttempts`; `last_attempt` is the highest attempt number used so far. `not_before`
+    ends a retry delay. `source_pinned` tells that the bytes of the source are stored.
+    `missing` names the objects that a Waiting flow waits for. `resume_state` is what a
+    Suspended flow goes back to. `answered_requests` are requests of this flow that have been
+    closed, so that their answers are recognised as late.
+    """
+
+    flow_id: UUID
+    tenant_id: UUID
+    namespace: str
+    name: str
+    engagement: str | None
+    spec: DiscoveryFlowSpec
+    generation: int
+    round: int
+    phase: Phase
+    state: FlowState
+    version: int
+    state_since: datetime
+    message: str
+    reason: str
+    created_at: datetime
+    not_before: datetime | None = None
+    source_pinned: bool = False
+    missing: tuple[str, ...] = ()
+    deleted: bool = False
+    failed_attempts: int = 0
+    last_attempt: int = 0
+    run: RunSnapshot | None = None
+    request: RequestSnapshot | None = None
+    answered_requests: frozenset[UUID] = frozenset()
+    answer_note: str = ""
+    records_imported: int | None = None
+    records_rejected: int | None = None
+    assets: int | None = None
+    planner: str | None = None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Live attempts now, against the caps. `fair` is False while others are ahead in the queue."""
+
+    running: int
+    running_in_tenant: int
+    max_running: int
+    max_running_per_tenant: int
+    ahead: int = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether another attempt may start for this flow."""
+        return (
+            self.running + self.ahead < self.max_running
+            and self.running_in_tenant < self.max_running_per_tenant
+        )
+
+
+@dataclass(frozen=True)
+class FlowEvent:
+    """A row of the history: append-only, `sequence` without gaps per flow."""
+
+    sequence: int
+    at: datetime
+    actor: str
+    trigger: str
+    from_state: str | None
+    to_state: str
+    phase: str | None
+    round: int
+    attempt: int | None
+    message: str
+    details: dict[str, Any] = field(default_factory=dict)
