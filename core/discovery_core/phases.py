@@ -20,23 +20,30 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
+class PhaseInput:
+    """An artefact of an earlier phase, and the name under which the crew finds it."""
+
+    phase: Phase
+    artefact: str
+    as_name: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in `Claim.inputs` and `PhaseContext.inputs`."""
+        return self.as_name or self.artefact
+
+
+@dataclass(frozen=True)
 class PhaseSpec:
     """What the product needs to know about a phase to run it.
 
-    `inputs` maps the name under which the crew finds an artefact to the phase that made it and
-    its name there. `gated` phases stop the flow for a person's decision on the artefact
-    `gate_artefact` of their own result.
+    After a `gated` phase the flow stops for a person's decision on the phase's result.
     """
 
     name: Phase
     title: str
-    inputs: tuple[tuple[Phase, str], ...] = ()
-    gate_artefact: str | None = None
-
-    @property
-    def gated(self) -> bool:
-        """Whether the flow waits for a person after this phase."""
-        return self.gate_artefact is not None
+    inputs: tuple[PhaseInput, ...] = ()
+    gated: bool = False
 
 
 PHASES: tuple[PhaseSpec, ...] = (
@@ -44,18 +51,29 @@ PHASES: tuple[PhaseSpec, ...] = (
     PhaseSpec(
         Phase.DATA_CLEANSING,
         "Cleansing",
-        inputs=((Phase.DATA_IMPORT, "records"), (Phase.DATA_IMPORT, "profile")),
+        inputs=(
+            PhaseInput(Phase.DATA_IMPORT, "records"),
+            PhaseInput(Phase.DATA_IMPORT, "profile"),
+        ),
     ),
     PhaseSpec(
         Phase.FIELD_MAPPING,
         "Field mapping",
-        inputs=((Phase.DATA_CLEANSING, "records"), (Phase.DATA_CLEANSING, "profile")),
-        gate_artefact="mappings",
+        inputs=(
+            PhaseInput(Phase.DATA_CLEANSING, "records"),
+            PhaseInput(Phase.DATA_CLEANSING, "profile"),
+        ),
+        gated=True,
     ),
     PhaseSpec(
         Phase.ASSET_INVENTORY,
         "Asset inventory",
-        inputs=((Phase.DATA_CLEANSING, "records"),),
+        inputs=(
+            PhaseInput(Phase.DATA_CLEANSING, "records"),
+            PhaseInput(Phase.DATA_IMPORT, "records", as_name="originals"),
+            # the mappings as approved, not as proposed
+            PhaseInput(Phase.FIELD_MAPPING, "mappings"),
+        ),
     ),
 )
 

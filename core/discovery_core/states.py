@@ -65,6 +65,17 @@ class Trigger(StrEnum):
     DELETED = "Deleted"
 
 
+class Occurrence(StrEnum):
+    """What the history records beside transitions: the flow's state stays as it is."""
+
+    SPEC_CHANGED = "SpecChanged"
+    ANSWER_REFUSED = "AnswerRefused"
+    ANSWER_NOT_TAKEN = "AnswerNotTaken"
+    APPROVAL_REMINDED = "ApprovalReminded"
+    ATTEMPT_ENDED = "AttemptEnded"
+    REFERENCES_CHANGED = "ReferencesChanged"
+
+
 class WaitsFor(StrEnum):
     """Why a flow in this state is not stuck."""
 
@@ -199,7 +210,6 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(_S.PENDING, _T.REFERENCE_MISSING, _S.WAITING),
     Transition(_S.QUEUED, _T.REFERENCE_MISSING, _S.WAITING),
     Transition(_S.RUNNING, _T.REFERENCE_MISSING, _S.WAITING),
-    Transition(_S.WAITING, _T.REFERENCE_MISSING, _S.WAITING),
     Transition(_S.WAITING, _T.REFERENCE_FOUND, _S.QUEUED),
     Transition(_S.WAITING, _T.CLAIMED, _S.RUNNING),
     Transition(_S.WAITING, _T.ATTEMPT_FAILED, _S.QUEUED),

@@ -69,11 +69,20 @@ class LLMSettings(WireModel):
     timeout_seconds: float = 60.0
 
 
+class ApprovedMapping(WireModel):
+    """What a person of this tenant decided for a header before; `target` None is "not mapped"."""
+
+    header: str
+    target: str | None
+    approved_by: str
+    approved_at: datetime
+
+
 class Claim(WireModel):
     """Everything an attempt needs to start.
 
     `inputs` are artefacts of earlier phases by name (`records`, `profile`, and for
-    asset_inventory the approved `mappings`), plus `source` and `targetSchema` once they are
+    asset_inventory the approved `mappings` and the uncleansed rows as `originals`), plus `source` and `targetSchema` once they are
     pinned. Before that, the first import attempt reads `source_path` (and `target_schema_path`)
     from its mounted volume and pins the bytes. `attempt` counts from 1; times are UTC.
     """
@@ -94,6 +103,7 @@ class Claim(WireModel):
     target_schema_path: str | None = None
     inputs: dict[str, ArtefactReference] = Field(default_factory=dict)
     llm: LLMSettings = Field(default_factory=LLMSettings)
+    mapping_history: list[ApprovedMapping] = Field(default_factory=list)
     hint: str | None = None
 
 
@@ -213,7 +223,11 @@ class CleansingResult(WireModel):
 
 
 class MappingResult(WireModel):
-    """Result of field_mapping. Artefact: mappings (JSON list of `FieldMapping`)."""
+    """Result of field_mapping: one proposal per column, in the order of the columns.
+
+    `targets` are all legal target names. The store makes the artefact `mappings` (a JSON list of
+    `FieldMapping`) from it, so that what is approved is what was shown.
+    """
 
     kind: Literal["field_mapping"] = "field_mapping"
     mappings: list[FieldMapping]
@@ -292,7 +306,6 @@ class Fail(WireModel):
     fence: int
     code: ErrorCode
     message: str = Field(max_length=4000)
-    retryable: bool | None = None
     usage: Usage = Field(default_factory=Usage)
 
 
