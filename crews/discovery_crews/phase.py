@@ -41,7 +41,9 @@ class PhaseContext:
 
 @dataclass(frozen=True)
 class PhaseOutcome:
-    """What a phase made. `artefacts` are local files by name; `records` is an NDJSON file of
+    """What a phase made.
+
+    `artefacts` are local files by name; `records` is an NDJSON file of
     `discovery_core.wire.InventoryRecord` where the phase makes inventory rows.
     """
 
@@ -54,4 +56,6 @@ class PhaseOutcome:
 class RunPhase(Protocol):
     """`run(context)`; raises `discovery_core.errors.DiscoveryError` with a code and a remedy."""
 
-    def __call__(self, context: PhaseContext) -> PhaseOutcome: ...
+    def __call__(self, context: PhaseContext) -> PhaseOutcome:
+        """Do the phase's work."""
+        ...

@@ -1,0 +1,86 @@
+"""The one logging setup: structured JSON lines on stderr, the same fields in every component.
+
+A line can be followed from the operator to the API to a crew pod because all of them bind the
+same names (`flow`, `phase`, `attempt`, `tenant`). Standard output stays free for results.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import structlog
+
+
+def configure_logging(component: str, level: str | None = None) -> None:
+    """Send structlog and the standard library's records to stderr.
+
+    JSON, or readable text when stderr is a terminal. `level` defaults to `DISCOVERY_LOG_LEVEL`
+    (debug, info, warning, error), else info; an unknown name counts as info. Safe to call
+    again.
+    """
+    name = (level or os.environ.get("DISCOVERY_LOG_LEVEL") or "info").upper()
+    threshold = logging.getLevelNamesMapping().get(name, logging.INFO)
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        _named(component),
+    ]
+    terminal = sys.stderr.isatty()
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer()
+        if terminal
+        else structlog.processors.JSONRenderer(sort_keys=False)
+    )
+    tail: list[structlog.types.Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    ]
+    if not terminal:
+        tail.append(structlog.processors.format_exc_info)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[*tail, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(threshold)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _named(component: str) -> structlog.types.Processor:
+    """A processor that names the component on every line, whichever thread wrote it."""
+
+    def add(
+        logger: structlog.types.WrappedLogger, method: str, event: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        del logger, method
+        event["component"] = component
+        return event
+
+    return add
+
+
+def bind(**fields: object) -> None:
+    """Add fields (flow, phase, attempt, tenant) to every later line of this context."""
+    structlog.contextvars.bind_contextvars(**{k: v for k, v in fields.items() if v is not None})
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger; fields are given as keywords: `log.info("claimed", fence=7)`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
