@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+
 import structlog
 
 

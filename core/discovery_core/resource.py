@@ -8,13 +8,22 @@ cannot bound and because a resource must stay small.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from .durations import DURATION_PATTERN
+from .resource_text import (
+    DataKey,
+    DigestText,
+    Duration,
+    ObjectName,
+    between,
+    explained,
+    rule,
+)
 
 GROUP = "discoveryflow.dev"
 VERSION = "v1alpha1"
@@ -22,23 +31,6 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "DiscoveryFlow"
 PLURAL = "discoveryflows"
 SINGULAR = "discoveryflow"
-
-ObjectName = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),
-]
-DataKey = Annotated[
-    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
-]
-Duration = Annotated[str, StringConstraints(min_length=2, max_length=24, pattern=DURATION_PATTERN)]
-DigestText = Annotated[
-    str, StringConstraints(min_length=71, max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")
-]
-
-
-def rule(cel: str, message: str) -> dict[str, Any]:
-    """One CEL validation as it stands in the CRD."""
-    return {"rule": cel, "message": message}
 
 
 class ResourceModel(BaseModel):
@@ -141,11 +133,6 @@ class LLM(ResourceModel):
                     "self.provider == 'openaiCompatible' || !has(self.baseUrl)",
                     "baseUrl is for provider openaiCompatible only",
                 ),
-                rule(
-                    "duration(self.timeout) >= duration('1s') && "
-                    "duration(self.timeout) <= duration('10m')",
-                    "timeout is between 1s and 10m",
-                ),
             ]
         }
     )
@@ -158,6 +145,10 @@ class LLM(ResourceModel):
         Annotated[
             str,
             StringConstraints(min_length=8, max_length=512, pattern=r"^https?://[^\s@?#]+$"),
+            explained(
+                "write an address such as https://llm.example.org/v1, without user name, query "
+                "and fragment"
+            ),
         ]
         | None
     ) = Field(
@@ -171,23 +162,15 @@ class LLM(ResourceModel):
     api_key_secret: SecretKey | None = Field(
         default=None, description="The Secret key that holds the API key."
     )
-    timeout: Duration = Field(default="60s", description="Time limit of one request to the model.")
+    timeout: Duration = Field(
+        default="60s",
+        description="Time limit of one request to the model.",
+        json_schema_extra=between("1s", "10m"),
+    )
 
 
 class ApprovalPolicy(ResourceModel):
     """How the gate after field mapping is answered."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                rule(
-                    "duration(self.timeout) >= duration('1s') && "
-                    "duration(self.timeout) <= duration('8760h')",
-                    "timeout is between 1s and 8760h (a year)",
-                )
-            ]
-        }
-    )
 
     mode: Literal["Always"] = Field(
         default="Always", description="Always: a person approves or rejects every mapping."
@@ -195,6 +178,7 @@ class ApprovalPolicy(ResourceModel):
     timeout: Duration = Field(
         default="72h",
         description="How long a request stays open, counted on the database's clock.",
+        json_schema_extra=between("1s", "8760h", remark=" (a year)"),
     )
     on_timeout: Literal["Reject", "Approve", "Hold"] = Field(
         default="Reject",
@@ -210,9 +194,10 @@ class Retries(ResourceModel):
         json_schema_extra={
             "x-kubernetes-validations": [
                 rule(
-                    "duration(self.initialDelay) <= duration(self.maxDelay) && "
-                    "duration(self.maxDelay) <= duration('24h')",
-                    "initialDelay is at most maxDelay, and maxDelay at most 24h",
+                    "[self.initialDelay, self.maxDelay].exists(delay, delay.size() < 2 || "
+                    f"!delay.matches(r'{DURATION_PATTERN}')) || "
+                    "duration(self.initialDelay) <= duration(self.maxDelay)",
+                    "initialDelay has to be at most maxDelay",
                 )
             ]
         }
@@ -222,9 +207,15 @@ class Retries(ResourceModel):
         default=3, ge=1, le=20, description="Attempts of a phase per round, the first included."
     )
     initial_delay: Duration = Field(
-        default="5s", description="Delay before the second attempt; it doubles from there."
+        default="5s",
+        description="Delay before the second attempt; it doubles from there.",
+        json_schema_extra=between("1ms", "24h"),
     )
-    max_delay: Duration = Field(default="5m", description="Upper limit of the delay.")
+    max_delay: Duration = Field(
+        default="5m",
+        description="Upper limit of the delay.",
+        json_schema_extra=between("1ms", "24h"),
+    )
 
 
 class MappingEdit(ResourceModel):
@@ -240,6 +231,9 @@ class MappingEdit(ResourceModel):
 
 class Approval(ResourceModel):
     """The answer to the open approval request. The first answer wins."""
+
+    # two people's server-side applies must replace each other's answer, never blend into one
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
 
     request_id: UUID = Field(description="status.approvalRequest.requestId.")
     artefact_digest: DigestText = Field(
@@ -294,11 +288,6 @@ class DiscoveryFlowSpec(ResourceModel):
                     "self.approval == oldSelf.approval",
                     "this request has been answered already; the first answer counts",
                 ),
-                rule(
-                    "duration(self.phaseTimeout) >= duration('1s') && "
-                    "duration(self.phaseTimeout) <= duration('24h')",
-                    "phaseTimeout is between 1s and 24h",
-                ),
             ]
         }
     )
@@ -308,6 +297,9 @@ class DiscoveryFlowSpec(ResourceModel):
             str,
             StringConstraints(
                 min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+            ),
+            explained(
+                "write a short name: letters, digits, '-', '_' and '.', such as dc-east-exit"
             ),
         ]
         | None
@@ -338,6 +330,7 @@ class DiscoveryFlowSpec(ResourceModel):
     phase_timeout: Duration = Field(
         default="15m",
         description="Time limit of one attempt, from the moment its pod reports for work.",
+        json_schema_extra=between("1s", "24h"),
     )
     state: Literal["Run", "Suspend", "Cancel"] = Field(
         default="Run",

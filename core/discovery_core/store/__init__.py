@@ -1,0 +1,18 @@
+"""The state in Postgres, and the only code that changes it."""
+
+from .api import ApiStore, Location, RequestRow
+from .database import ClusterScope, Database, TenantScope
+from .execution import ExecutionStore
+from .operator import OpenFlow, OperatorStore
+
+__all__ = [
+    "ApiStore",
+    "ClusterScope",
+    "Database",
+    "ExecutionStore",
+    "Location",
+    "OpenFlow",
+    "OperatorStore",
+    "RequestRow",
+    "TenantScope",
+]

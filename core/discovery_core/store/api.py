@@ -1,0 +1,136 @@
+"""The store as the user API uses it: read-only, one tenant at a time, after authorisation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..errors import NotFoundError
+from ..snapshots import FlowEvent, FlowSnapshot
+from ..wire import FieldMapping
+from .approvals import proposals
+from .database import Database, TenantScope
+from .schema import ApprovalRequestRow, Asset
+from .snapshot import flow_snapshot, history
+
+T = TypeVar("T")
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Location:
+    """Whose a flow is; found before it is known whether the caller may see it."""
+
+    tenant_id: UUID
+    cluster_id: UUID
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class RequestRow:
+    """An approval request and its outcome."""
+
+    request_id: UUID
+    flow_id: UUID
+    artefact_digest: str
+    state: str
+    decided_by: str | None
+    decided_at: datetime | None
+    reason: str
+    problems: list[str]
+
+
+class ApiStore:
+    """Reads for people. Nothing here changes state: decisions go through the resource."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    async def _in(self, tenant_id: UUID, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        return await self.db.run(TenantScope(tenant_id), work)
+
+    async def locate(self, flow_id: UUID) -> Location | None:
+        """Tenant, cluster, namespace and name of a flow, or None. Authorise before using more."""
+
+        async def work(session: AsyncSession) -> Location | None:
+            row = (
+                await session.execute(
+                    text("SELECT * FROM locate_flow(CAST(:flow AS uuid))"), {"flow": flow_id}
+                )
+            ).one_or_none()
+            return None if row is None else Location(*row)
+
+        return await self.db.run(None, work)
+
+    async def flow(self, tenant_id: UUID, flow_id: UUID) -> FlowSnapshot:
+        """The flow. Raises NotFoundError."""
+        snapshot = await self._in(tenant_id, lambda session: flow_snapshot(session, flow_id))
+        if snapshot is None:
+            raise NotFoundError(f"no flow {flow_id}")
+        return snapshot
+
+    async def mappings(self, tenant_id: UUID, request_id: UUID) -> list[FieldMapping]:
+        """The proposed mappings of a request, in the order of the columns."""
+        return await self._in(tenant_id, lambda session: proposals(session, request_id))
+
+    async def request(self, tenant_id: UUID, request_id: UUID) -> RequestRow:
+        """A request, open or decided. Raises NotFoundError."""
+
+        async def work(session: AsyncSession) -> RequestRow:
+            row = await session.scalar(
+                select(ApprovalRequestRow).where(ApprovalRequestRow.id == request_id)
+            )
+            if row is None:
+                raise NotFoundError(f"no approval request {request_id}")
+            return RequestRow(
+                request_id=row.id,
+                flow_id=row.flow_id,
+                artefact_digest=row.artefact_digest,
+                state=row.state,
+                decided_by=row.decided_by,
+                decided_at=row.decided_at,
+                reason=row.reason,
+                problems=list(row.problems),
+            )
+
+        return await self._in(tenant_id, work)
+
+    async def wait_for_decision(
+        self,
+        tenant_id: UUID,
+        request_id: UUID,
+        timeout: float,  # noqa: ASYNC109
+    ) -> RequestRow:
+        """The request as soon as it is decided, or as it is after `timeout` seconds."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            row = await self.request(tenant_id, request_id)
+            if row.state != "Open" or asyncio.get_running_loop().time() >= deadline:
+                return row
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def history(self, tenant_id: UUID, flow_id: UUID) -> list[FlowEvent]:
+        """The flow's history, oldest first."""
+        return await self._in(tenant_id, lambda session: history(session, flow_id))
+
+    async def inventory_summary(self, tenant_id: UUID, engagement: str | None) -> dict[str, Any]:
+        """Number of assets of an engagement, in all and by type."""
+
+        async def work(session: AsyncSession) -> dict[str, Any]:
+            rows = await session.execute(
+                select(Asset.asset_type, func.count())
+                .where(Asset.engagement == (engagement or ""))
+                .group_by(Asset.asset_type)
+            )
+            by_type = {kind: int(count) for kind, count in rows.tuples()}
+            return {"assets": sum(by_type.values()), "by_type": by_type}
+
+        return await self._in(tenant_id, work)

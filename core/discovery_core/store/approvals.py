@@ -1,0 +1,307 @@
+"""The gate: one open request per flow, bound to a digest, decided once.
+
+An answer is one compare-and-set on the open request under the flow's lock, whichever door it
+came through. A bad answer is refused as a whole; what was approved becomes an artefact of its
+own, which is what the inventory phase reads.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..durations import parse_duration
+from ..errors import DiscoveryError, ErrorCode, InvalidAnswerError, SupersededError
+from ..resource import MappingEdit
+from ..wire import ApprovedMapping, FieldMapping, MappingResult
+from . import blobs
+from .schema import (
+    ApprovalRequestRow,
+    DiscoveryFlowRow,
+    FieldMappingRow,
+    MappingMemory,
+    PhaseRun,
+)
+from .snapshot import spec_of
+from .transition import database_now
+
+MAPPINGS_MEDIA_TYPE = "application/json"
+HISTORY_LIMIT = 5000
+
+
+def _document(mappings: list[FieldMapping]) -> bytes:
+    """The same mappings always give the same bytes, and so the same digest."""
+    return json.dumps(
+        [mapping.model_dump(mode="json", by_alias=True) for mapping in mappings],
+        ensure_ascii=False,
+        sort_keys=True,
+        separators=(",", ":"),
+    ).encode()
+
+
+async def open_approval_request(
+    session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun, result: MappingResult
+) -> ApprovalRequestRow:
+    """Opens the question about a mapping result, with the policy as it is now."""
+    columns = [mapping.column for mapping in result.mappings]
+    unknown = {m.target for m in result.mappings if m.target is not None} - set(result.targets)
+    if len(set(columns)) != len(columns) or unknown:
+        raise DiscoveryError(
+            ErrorCode.INVALID_RESULT,
+            f"mappings name a column twice or unknown targets {sorted(unknown)}",
+        )
+    digest = await blobs.put_blob(
+        session,
+        tenant_id=flow.tenant_id,
+        flow_id=flow.flow_id,
+        run_id=run.id,
+        name="proposedMappings",
+        data=_document(result.mappings),
+        media_type=MAPPINGS_MEDIA_TYPE,
+    )
+    return await _insert_request(
+        session,
+        flow,
+        run_id=run.id,
+        digest=digest,
+        targets=result.targets,
+        mappings=result.mappings,
+    )
+
+
+async def _insert_request(
+    session: AsyncSession,
+    flow: DiscoveryFlowRow,
+    *,
+    run_id: UUID,
+    digest: str,
+    targets: list[Any],
+    mappings: list[FieldMapping],
+) -> ApprovalRequestRow:
+    policy = spec_of(flow).approval_policy
+    now = await database_now(session)
+    request = ApprovalRequestRow(
+        tenant_id=flow.tenant_id,
+        id=uuid4(),
+        flow_id=flow.flow_id,
+        round=flow.round,
+        run_id=run_id,
+        artefact_digest=digest,
+        state="Open",
+        policy=policy.model_dump(mode="json", by_alias=True),
+        targets=list(targets),
+        opened_at=now,
+        expires_at=now + timedelta(seconds=parse_duration(policy.timeout)),
+    )
+    session.add(request)
+    await session.flush()
+    session.add_all(
+        FieldMappingRow(
+            tenant_id=flow.tenant_id,
+            request_id=request.id,
+            position=position,
+            source_column=mapping.column,
+            proposal=mapping.model_dump(mode="json", by_alias=True),
+        )
+        for position, mapping in enumerate(mappings)
+    )
+    await session.flush()
+    return request
+
+
+async def proposals(session: AsyncSession, request_id: UUID) -> list[FieldMapping]:
+    """The proposed mappings of a request, in the order of the columns."""
+    rows = await session.scalars(
+        select(FieldMappingRow.proposal)
+        .where(FieldMappingRow.request_id == request_id)
+        .order_by(FieldMappingRow.position)
+    )
+    return [FieldMapping.model_validate(row) for row in rows]
+
+
+def apply_edits(
+    mappings: list[FieldMapping], edits: list[MappingEdit], targets: list[str]
+) -> list[FieldMapping]:
+    """The final mappings. Raises InvalidAnswerError naming every edit that is at fault.
+
+    An edited column becomes the primary source of its target; a column that held it before
+    becomes an alternate.
+    """
+    known = {mapping.column: mapping for mapping in mappings}
+    legal = set(targets)
+    problems: list[str] = []
+    seen: set[str] = set()
+    for edit in edits:
+        if edit.column not in known:
+            problems.append(f"there is no column {edit.column!r}")
+        if edit.column in seen:
+            problems.append(f"column {edit.column!r} is edited twice")
+        if edit.target and edit.target not in legal:
+            problems.append(f"{edit.target!r} is not a target field (column {edit.column!r})")
+        seen.add(edit.column)
+    taken: dict[str, str] = {}
+    for edit in edits:
+        if edit.target and taken.setdefault(edit.target, edit.column) != edit.column:
+            problems.append(
+                f"columns {taken[edit.target]!r} and {edit.column!r} are both given "
+                f"{edit.target!r}; a field has one primary column"
+            )
+    if problems:
+        raise InvalidAnswerError(problems)
+    edited = {edit.column: edit.target or None for edit in edits}
+    final = []
+    for mapping in mappings:
+        if mapping.column in edited:
+            final.append(
+                mapping.model_copy(
+                    update={"target": edited[mapping.column], "role": "primary", "transform": None}
+                )
+            )
+        elif mapping.target in taken:
+            final.append(mapping.model_copy(update={"role": "alternate"}))
+        else:
+            final.append(mapping)
+    return final
+
+
+async def decide_request(
+    session: AsyncSession,
+    flow: DiscoveryFlowRow,
+    request: ApprovalRequestRow,
+    *,
+    approve: bool,
+    edits: list[MappingEdit],
+    reason: str,
+    decided_by: str,
+    via: str,
+) -> None:
+    """Closes an open request with a decision. Raises InvalidAnswerError and SupersededError."""
+    if request.state != "Open":
+        raise SupersededError(f"request {request.id} has been answered already")
+    now = await database_now(session)
+    if approve:
+        await _approve(session, flow, request, edits, decided_by=decided_by)
+    request.state = "Approved" if approve else "Rejected"
+    request.decided_at = now
+    request.decided_by = decided_by
+    request.decided_via = via
+    request.reason = reason
+    request.edits = [edit.model_dump(mode="json", by_alias=True) for edit in edits]
+    await session.flush()
+
+
+async def _approve(
+    session: AsyncSession,
+    flow: DiscoveryFlowRow,
+    request: ApprovalRequestRow,
+    edits: list[MappingEdit],
+    *,
+    decided_by: str,
+) -> None:
+    mappings = await proposals(session, request.id)
+    final = apply_edits(mappings, edits, request.targets)
+    request.approved_digest = await blobs.put_blob(
+        session,
+        tenant_id=flow.tenant_id,
+        flow_id=flow.flow_id,
+        run_id=request.run_id,
+        name="mappings",
+        data=_document(final),
+        media_type=MAPPINGS_MEDIA_TYPE,
+    )
+    edited = {edit.column for edit in edits}
+    targets = {mapping.column: mapping.target for mapping in final}
+    rows = await session.scalars(
+        select(FieldMappingRow).where(FieldMappingRow.request_id == request.id)
+    )
+    for row in rows:
+        row.approved_target = targets[row.source_column]
+        row.edited = row.source_column in edited
+    await _remember(session, flow, final, decided_by)
+
+
+async def _remember(
+    session: AsyncSession, flow: DiscoveryFlowRow, final: list[FieldMapping], decided_by: str
+) -> None:
+    """Keeps the decision as a lesson for this tenant's next file."""
+    lessons = {" ".join(mapping.column.lower().split()): mapping.target for mapping in final}
+    if not lessons:
+        return
+    now = await database_now(session)
+    statement = insert(MappingMemory).values(
+        [
+            {
+                "tenant_id": flow.tenant_id,
+                "header": header,
+                "target": target,
+                "approved_by": decided_by,
+                "approved_at": now,
+                "flow_id": flow.flow_id,
+            }
+            for header, target in sorted(lessons.items())
+        ]
+    )
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["tenant_id", "header"],
+            set_={
+                name: getattr(statement.excluded, name)
+                for name in ("target", "approved_by", "approved_at", "flow_id")
+            },
+        )
+    )
+
+
+async def mapping_history(session: AsyncSession) -> list[ApprovedMapping]:
+    """The latest lessons of the tenant in scope."""
+    rows = await session.scalars(
+        select(MappingMemory).order_by(MappingMemory.approved_at.desc()).limit(HISTORY_LIMIT)
+    )
+    return [
+        ApprovedMapping(
+            header=row.header,
+            target=row.target,
+            approved_by=row.approved_by,
+            approved_at=row.approved_at,
+        )
+        for row in rows
+    ]
+
+
+async def reopen_refused(
+    session: AsyncSession,
+    flow: DiscoveryFlowRow,
+    request: ApprovalRequestRow,
+    *,
+    problems: list[str],
+    decided_by: str,
+) -> ApprovalRequestRow:
+    """Closes a request whose answer was refused and opens it anew under another id.
+
+    The resource keeps the first answer to a request, so a corrected one needs a new request. The
+    deadline stays.
+    """
+    mappings = await proposals(session, request.id)
+    request.state = "Refused"
+    request.decided_at = await database_now(session)
+    request.decided_by = decided_by
+    request.problems = list(problems)
+    await session.flush()
+    renewed = await _insert_request(
+        session,
+        flow,
+        run_id=request.run_id,
+        digest=request.artefact_digest,
+        targets=request.targets,
+        mappings=mappings,
+    )
+    renewed.policy = request.policy
+    renewed.expires_at = request.expires_at
+    await session.flush()
+    return renewed

@@ -1,0 +1,141 @@
+"""Artefacts: immutable blobs, named by the SHA-256 of their bytes, in pieces of 1 MiB.
+
+A blob is invisible until it is sealed. Sealing gives it to its flow in the same transaction
+(`flow_artefacts`), so that the collector can take whatever nobody refers to without a race.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from uuid import UUID, uuid4
+
+from sqlalchemy import delete, exists, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..wire import ArtefactReference
+from .schema import CHUNK_BYTES, LIVE_RUN_STATES, Artefact, ArtefactChunk, FlowArtefact, PhaseRun
+
+UPLOAD_PREFIX = "upload/"
+
+
+async def put_blob(
+    session: AsyncSession,
+    *,
+    tenant_id: UUID,
+    flow_id: UUID,
+    run_id: UUID,
+    name: str,
+    data: bytes,
+    media_type: str,
+) -> str:
+    """Stores a small blob that the store itself makes. Returns its digest."""
+    artefact_id = uuid4()
+    session.add(
+        Artefact(tenant_id=tenant_id, id=artefact_id, media_type=media_type, uploaded_by=run_id)
+    )
+    await session.flush()
+    for sequence, start in enumerate(range(0, max(len(data), 1), CHUNK_BYTES)):
+        session.add(
+            ArtefactChunk(
+                tenant_id=tenant_id,
+                artefact_id=artefact_id,
+                sequence=sequence,
+                data=data[start : start + CHUNK_BYTES],
+            )
+        )
+    await session.flush()
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    await seal(session, tenant_id=tenant_id, artefact_id=artefact_id, digest=digest, size=len(data))
+    await refer(
+        session, tenant_id=tenant_id, flow_id=flow_id, run_id=run_id, name=name, digest=digest
+    )
+    return digest
+
+
+async def seal(
+    session: AsyncSession, *, tenant_id: UUID, artefact_id: UUID, digest: str, size: int
+) -> None:
+    """Makes an upload readable under its digest, or drops it where those bytes exist already.
+
+    The key-share lock keeps the collector from taking the older copy until this transaction has
+    referred to it.
+    """
+    held = await session.scalar(
+        select(Artefact.id)
+        .where(Artefact.tenant_id == tenant_id, Artefact.digest == digest)
+        .with_for_update(read=True, key_share=True)
+    )
+    if held is not None:
+        await session.execute(
+            delete(Artefact).where(Artefact.tenant_id == tenant_id, Artefact.id == artefact_id)
+        )
+        return
+    row = await session.get_one(Artefact, (tenant_id, artefact_id))
+    row.digest = digest
+    row.size = size
+    row.sealed_at = func.clock_timestamp()
+    await session.flush()
+
+
+async def refer(
+    session: AsyncSession, *, tenant_id: UUID, flow_id: UUID, run_id: UUID, name: str, digest: str
+) -> None:
+    """Keeps an artefact for a flow under `name`."""
+    await session.execute(
+        insert(FlowArtefact)
+        .values(tenant_id=tenant_id, flow_id=flow_id, run_id=run_id, name=name, digest=digest)
+        .on_conflict_do_update(
+            index_elements=["tenant_id", "flow_id", "run_id", "name"], set_={"digest": digest}
+        )
+    )
+
+
+async def reference(session: AsyncSession, tenant_id: UUID, digest: str) -> ArtefactReference:
+    """Digest, size (bytes) and media type of a sealed artefact. Raises NoResultFound."""
+    row = (
+        await session.execute(
+            select(Artefact).where(Artefact.tenant_id == tenant_id, Artefact.digest == digest)
+        )
+    ).scalar_one()
+    return ArtefactReference(digest=digest, size=row.size, media_type=row.media_type)
+
+
+async def run_artefacts(session: AsyncSession, run: PhaseRun) -> dict[str, ArtefactReference]:
+    """The artefacts of an attempt's result by name."""
+    rows = await session.execute(
+        select(FlowArtefact.name, FlowArtefact.digest).where(
+            FlowArtefact.tenant_id == run.tenant_id,
+            FlowArtefact.run_id == run.id,
+            ~FlowArtefact.name.startswith(UPLOAD_PREFIX),
+        )
+    )
+    return {name: await reference(session, run.tenant_id, digest) for name, digest in rows.tuples()}
+
+
+async def collect(session: AsyncSession) -> int:
+    """Removes what nobody refers to, as far as the transaction's scope sees. Returns how many.
+
+    Uploads of an attempt that has ended lose their claim; unsealed uploads of such attempts and
+    sealed artefacts without a reference go.
+    """
+    live = exists().where(
+        PhaseRun.tenant_id == FlowArtefact.tenant_id,
+        PhaseRun.id == FlowArtefact.run_id,
+        PhaseRun.state.in_(LIVE_RUN_STATES),
+    )
+    await session.execute(
+        delete(FlowArtefact).where(FlowArtefact.name.startswith(UPLOAD_PREFIX), ~live)
+    )
+    uploading = exists().where(
+        PhaseRun.tenant_id == Artefact.tenant_id,
+        PhaseRun.id == Artefact.uploaded_by,
+        PhaseRun.state.in_(LIVE_RUN_STATES),
+    )
+    referred = exists().where(
+        FlowArtefact.tenant_id == Artefact.tenant_id, FlowArtefact.digest == Artefact.digest
+    )
+    removed = await session.execute(
+        delete(Artefact).where(~uploading, ~referred).returning(Artefact.id)
+    )
+    return len(removed.all())

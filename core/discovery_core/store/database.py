@@ -1,0 +1,167 @@
+"""Connections, transactions and their scope.
+
+Every transaction starts by telling Postgres for whom it acts: one tenant, or one cluster with
+the leader's epoch. The settings are transaction-local, so that a pooled connection can never
+carry them to the next borrower; without them, row-level security shows no row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from ..errors import SupersededError
+from .schema import SCHEMA_REVISION
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_ATTEMPTS = 6
+_RETRYABLE_STATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"}
+
+
+@dataclass(frozen=True)
+class TenantScope:
+    """Acts for one tenant and sees only its rows."""
+
+    tenant_id: UUID
+
+
+@dataclass(frozen=True)
+class ClusterScope:
+    """Acts for all tenants of one cluster. With an epoch, only while that leader leads."""
+
+    cluster_id: UUID
+    epoch: int | None = None
+
+
+Scope = TenantScope | ClusterScope | None
+
+
+def database_url(url: str, password: str | None = None) -> URL:
+    """`postgresql://…` as SQLAlchemy wants it for psycopg 3, with the password put in."""
+    parsed = make_url(url).set(drivername="postgresql+psycopg")
+    return parsed.set(password=password) if password else parsed
+
+
+class Database:
+    """A pool of connections of one role.
+
+    `statement_timeout` is in seconds. Use `run` for work that is safe to repeat as a whole: it
+    is tried again after serialization failures, deadlocks and lost connections, and because the
+    answer to a COMMIT may have been lost, the function must re-read before it writes.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        password: str | None = None,
+        *,
+        application_name: str,
+        pool_size: int = 5,
+        statement_timeout: float = 30.0,
+    ) -> None:
+        self.url = database_url(url, password)
+        options = (
+            f"-c statement_timeout={int(statement_timeout * 1000)} "
+            "-c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+        )
+        self.engine = create_async_engine(
+            self.url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            pool_pre_ping=True,
+            connect_args={
+                "application_name": application_name,
+                "options": options,
+                "connect_timeout": 10,
+            },
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self, scope: Scope) -> AsyncIterator[AsyncSession]:
+        """One transaction in `scope`. Raises SupersededError when the epoch no longer leads."""
+        async with self._sessions.begin() as session:
+            await _enter(session, scope)
+            yield session
+
+    async def run(self, scope: Scope, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Runs `work` in a transaction, again from the start where that can help."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                async with self.transaction(scope) as session:
+                    return await work(session)
+            except (OperationalError, InterfaceError, DBAPIError) as error:
+                if attempt == _ATTEMPTS or not _can_retry(error):
+                    raise
+                delay = min(2.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311
+                log.warning("database retry", attempt=attempt, delay=delay, error=str(error.orig))
+                await asyncio.sleep(delay)
+        raise AssertionError("unreachable")
+
+    async def ping(self) -> None:
+        """Raises where the database does not answer."""
+        async with self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def schema_revision(self) -> str | None:
+        """Alembic's revision of the database, or None before the first migration."""
+        async with self.engine.connect() as connection:
+            known = await connection.scalar(text("SELECT to_regclass('alembic_version')"))
+            if known is None:
+                return None
+            revision: str | None = await connection.scalar(
+                text("SELECT version_num FROM alembic_version")
+            )
+            return revision
+
+    async def schema_is_current(self) -> bool:
+        """Whether the database has the schema that this code was written for."""
+        return await self.schema_revision() == SCHEMA_REVISION
+
+
+def _can_retry(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return isinstance(error, OperationalError | InterfaceError)
+    return state in _RETRYABLE_STATES or state.startswith("08")
+
+
+async def _enter(session: AsyncSession, scope: Scope) -> None:
+    if isinstance(scope, TenantScope):
+        await session.execute(
+            text("SELECT set_config('discovery.tenant_id', :tenant, true)"),
+            {"tenant": str(scope.tenant_id)},
+        )
+    elif isinstance(scope, ClusterScope):
+        await session.execute(
+            text("SELECT set_config('discovery.cluster_id', :cluster, true)"),
+            {"cluster": str(scope.cluster_id)},
+        )
+        if scope.epoch is not None:
+            held = await session.execute(
+                text(
+                    "SELECT 1 FROM leader WHERE cluster_id = :cluster AND epoch = :epoch "
+                    "FOR KEY SHARE"
+                ),
+                {"cluster": scope.cluster_id, "epoch": scope.epoch},
+            )
+            if held.first() is None:
+                raise SupersededError(f"leader epoch {scope.epoch} is over")

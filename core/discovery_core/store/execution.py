@@ -1,0 +1,481 @@
+"""What crew pods may change: their own attempt, while they hold its fence.
+
+Every call names the pod (its uid comes from a reviewed token) and the fence that `claim`
+returned. A pod whose attempt has ended, or was taken over, finds no row and is told
+"superseded"; that is the whole defence against zombies, so no call does without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..durations import parse_duration
+from ..errors import (
+    DiscoveryError,
+    ErrorCode,
+    NotFoundError,
+    NotLaunchedError,
+    SupersededError,
+)
+from ..phases import Phase, phase_spec
+from ..states import FlowState, Occurrence, RunState, Trigger
+from ..wire import (
+    ArtefactReference,
+    Claim,
+    Complete,
+    Fail,
+    Heartbeat,
+    HeartbeatAnswer,
+    InventoryRecord,
+    LLMSettings,
+    PinInputs,
+    PinnedInputs,
+)
+from . import blobs
+from .accept import accept_result
+from .approvals import mapping_history
+from .database import Database, TenantScope
+from .records import RecordBatch, insert_records
+from .schema import (
+    CHUNK_BYTES,
+    LIVE_RUN_STATES,
+    Artefact,
+    ArtefactChunk,
+    DiscoveryFlowRow,
+    FlowArtefact,
+    MasterFlow,
+    PhaseRun,
+    Record,
+    Tenant,
+)
+from .snapshot import HEARTBEAT_SECONDS, phase_seconds, spec_of
+from .transition import append_event, database_now, lock_flow, transition
+
+SOURCE_FOLDER = "/var/run/discovery/source"
+VOLUME_FOLDER = "/var/run/discovery/volume"
+SCHEMA_FOLDER = "/var/run/discovery/schema"
+STAGE_BATCH = 1000
+
+
+class ExecutionStore:
+    """The store as the execution API uses it. Every method acts for one tenant."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def claim(
+        self,
+        *,
+        tenant_id: UUID,
+        job_name: str,
+        job_uid: str,
+        flow_id: UUID,
+        pod_uid: str,
+        pod_name: str,
+    ) -> Claim:
+        """Binds an attempt to the pod and starts its clock; again for the same pod, the same.
+
+        Raises NotFoundError where the Job is nobody's, NotLaunchedError where its uid is not
+        recorded yet, SupersededError where the attempt has ended or another pod has it.
+        """
+
+        async def work(session: AsyncSession) -> Claim:
+            flow = await lock_flow(session, flow_id)
+            run = await session.scalar(
+                select(PhaseRun).where(PhaseRun.flow_id == flow_id, PhaseRun.job_name == job_name)
+            )
+            if run is None:
+                raise NotFoundError(f"Job {job_name} belongs to no attempt of this flow")
+            if run.state not in LIVE_RUN_STATES:
+                raise SupersededError(f"attempt {run.attempt} of {run.phase} has ended")
+            if run.job_uid is None:
+                raise NotLaunchedError(f"Job {job_name} is not recorded yet")
+            if run.job_uid != job_uid:
+                raise SupersededError(f"Job {job_name} was replaced")
+            if run.pod_uid not in (None, pod_uid):
+                raise SupersededError(f"pod {run.pod_name} has claimed this attempt")
+            if run.state == RunState.LAUNCHED:
+                await self._bind(session, flow, run, pod_uid=pod_uid, pod_name=pod_name)
+            return await _claim_of(session, flow, run)
+
+        return await self._db.run(TenantScope(tenant_id), work)
+
+    @staticmethod
+    async def _bind(
+        session: AsyncSession,
+        flow: DiscoveryFlowRow,
+        run: PhaseRun,
+        *,
+        pod_uid: str,
+        pod_name: str,
+    ) -> None:
+        now = await database_now(session)
+        flow.last_fence += 1
+        run.fence = flow.last_fence
+        run.state = RunState.RUNNING
+        run.pod_uid, run.pod_name = pod_uid, pod_name
+        run.claimed_at = run.heartbeat_at = now
+        run.deadline = now + phase_seconds(flow)
+        if flow.state == FlowState.WAITING:
+            await transition(session, flow, Trigger.CLAIMED, actor="execution", attempt=run.attempt)
+        await session.flush()
+
+    async def heartbeat(self, *, tenant_id: UUID, pod_uid: str, beat: Heartbeat) -> HeartbeatAnswer:
+        """Records that the attempt lives. Raises SupersededError."""
+
+        async def work(session: AsyncSession) -> HeartbeatAnswer:
+            run = await _held_run(session, pod_uid, beat.fence, lock=True)
+            run.heartbeat_at = await database_now(session)
+            run.progress_done, run.progress_total = beat.done, beat.total
+            run.progress_message = beat.message[:500]
+            return HeartbeatAnswer(deadline=run.deadline)
+
+        return await self._db.run(TenantScope(tenant_id), work)
+
+    async def pin_inputs(self, *, tenant_id: UUID, pod_uid: str, pin: PinInputs) -> PinnedInputs:
+        """Fixes the bytes that every later attempt reads; the first to pin wins."""
+
+        async def work(session: AsyncSession) -> PinnedInputs:
+            run = await _held_run(session, pod_uid, pin.fence)
+            flow = await lock_flow(session, run.flow_id)
+            if flow.source_digest is None:
+                for name, digest in (("source", pin.source), ("targetSchema", pin.target_schema)):
+                    if digest is not None:
+                        await _require_artefact(session, tenant_id, digest)
+                        await blobs.refer(
+                            session,
+                            tenant_id=tenant_id,
+                            flow_id=flow.flow_id,
+                            run_id=run.id,
+                            name=name,
+                            digest=digest,
+                        )
+                flow.source_digest = pin.source
+                flow.target_schema_digest = pin.target_schema
+            return PinnedInputs(source=flow.source_digest, target_schema=flow.target_schema_digest)
+
+        return await self._db.run(TenantScope(tenant_id), work)
+
+    async def store_artefact(
+        self,
+        *,
+        tenant_id: UUID,
+        pod_uid: str,
+        fence: int,
+        media_type: str,
+        stream: AsyncIterator[bytes],
+        max_bytes: int,
+    ) -> ArtefactReference:
+        """Stores a stream. No transaction stays open while bytes travel.
+
+        Raises SupersededError, and DiscoveryError(LIMIT_EXCEEDED) beyond `max_bytes`.
+        """
+        scope = TenantScope(tenant_id)
+        artefact_id = uuid4()
+
+        async def begin(session: AsyncSession) -> None:
+            run = await _held_run(session, pod_uid, fence)
+            if await session.get(Artefact, (tenant_id, artefact_id)) is None:
+                session.add(
+                    Artefact(
+                        tenant_id=tenant_id,
+                        id=artefact_id,
+                        media_type=media_type,
+                        uploaded_by=run.id,
+                    )
+                )
+
+        await self._db.run(scope, begin)
+        hasher, size, sequence = hashlib.sha256(), 0, 0
+        async for piece in _pieces(stream):
+            size += len(piece)
+            if size > max_bytes:
+                raise DiscoveryError(
+                    ErrorCode.LIMIT_EXCEEDED, f"the artefact is larger than {max_bytes} bytes"
+                )
+            hasher.update(piece)
+            await self._put_chunk(scope, artefact_id, sequence, piece)
+            sequence += 1
+        digest = "sha256:" + hasher.hexdigest()
+
+        async def finish(session: AsyncSession) -> ArtefactReference:
+            run = await _held_run(session, pod_uid, fence)
+            if await session.get(Artefact, (tenant_id, artefact_id)) is not None:
+                await blobs.seal(
+                    session, tenant_id=tenant_id, artefact_id=artefact_id, digest=digest, size=size
+                )
+            await blobs.refer(
+                session,
+                tenant_id=tenant_id,
+                flow_id=run.flow_id,
+                run_id=run.id,
+                name=blobs.UPLOAD_PREFIX + digest,
+                digest=digest,
+            )
+            return ArtefactReference(digest=digest, size=size, media_type=media_type)
+
+        return await self._db.run(scope, finish)
+
+    async def _put_chunk(
+        self, scope: TenantScope, artefact_id: UUID, sequence: int, data: bytes
+    ) -> None:
+        async def work(session: AsyncSession) -> None:
+            await session.merge(
+                ArtefactChunk(
+                    tenant_id=scope.tenant_id,
+                    artefact_id=artefact_id,
+                    sequence=sequence,
+                    data=data,
+                )
+            )
+
+        await self._db.run(scope, work)
+
+    async def read_artefact(
+        self, *, tenant_id: UUID, pod_uid: str, fence: int, digest: str
+    ) -> AsyncIterator[bytes]:
+        """The bytes of an artefact of this attempt's flow, in pieces of up to 1 MiB.
+
+        Raises SupersededError and NotFoundError before the first piece.
+        """
+        scope = TenantScope(tenant_id)
+
+        async def find(session: AsyncSession) -> tuple[UUID, int]:
+            run = await _held_run(session, pod_uid, fence)
+            artefact = await session.scalar(
+                select(Artefact)
+                .join(
+                    FlowArtefact,
+                    (FlowArtefact.tenant_id == Artefact.tenant_id)
+                    & (FlowArtefact.digest == Artefact.digest),
+                )
+                .where(Artefact.digest == digest, FlowArtefact.flow_id == run.flow_id)
+                .limit(1)
+            )
+            if artefact is None:
+                raise NotFoundError(f"this flow has no artefact {digest}")
+            return artefact.id, -(-artefact.size // CHUNK_BYTES)
+
+        artefact_id, chunks = await self._db.run(scope, find)
+        for sequence in range(max(chunks, 1)):
+
+            async def read(session: AsyncSession, sequence: int = sequence) -> bytes:
+                data = await session.scalar(
+                    select(ArtefactChunk.data).where(
+                        ArtefactChunk.artefact_id == artefact_id,
+                        ArtefactChunk.sequence == sequence,
+                    )
+                )
+                if data is None:
+                    raise NotFoundError(f"artefact {digest} has been removed")
+                return data
+
+            yield await self._db.run(scope, read)
+
+    async def stage_records(
+        self,
+        *,
+        tenant_id: UUID,
+        pod_uid: str,
+        fence: int,
+        records: AsyncIterator[InventoryRecord],
+    ) -> int:
+        """Stages inventory rows outside the flow's lock; they count once the result is accepted.
+
+        Replaces what this attempt staged before. Returns how many. Raises SupersededError.
+        """
+        scope = TenantScope(tenant_id)
+
+        async def clear(session: AsyncSession) -> UUID:
+            run = await _held_run(session, pod_uid, fence)
+            await session.execute(delete(Record).where(Record.run_id == run.id))
+            return run.id
+
+        run_id = await self._db.run(scope, clear)
+        total = 0
+        batch = RecordBatch(tenant_id, run_id)
+
+        async def flush(session: AsyncSession) -> None:
+            await _held_run(session, pod_uid, fence)
+            await insert_records(session, batch)
+
+        async for record in records:
+            batch.add(record)
+            if len(batch) >= STAGE_BATCH:
+                await self._db.run(scope, flush)
+                total += len(batch)
+                batch.clear()
+        if len(batch):
+            await self._db.run(scope, flush)
+            total += len(batch)
+        return total
+
+    async def complete(self, *, tenant_id: UUID, pod_uid: str, message: Complete) -> None:
+        """Accepts the attempt's result and moves the flow on, in one transaction.
+
+        The same message again is accepted silently. Raises SupersededError, and DiscoveryError
+        (INVALID_RESULT) for a result of another phase or one whose artefacts are not there.
+        """
+
+        async def work(session: AsyncSession) -> None:
+            run = await _held_run(session, pod_uid, message.fence, ended=True)
+            flow = await lock_flow(session, run.flow_id)
+            await session.refresh(run)
+            if run.state == RunState.SUCCEEDED:
+                return
+            if run.state != RunState.RUNNING:
+                raise SupersededError(f"attempt {run.attempt} of {run.phase} has ended")
+            for digest in message.artefacts.values():
+                await _require_artefact(session, tenant_id, digest)
+            await accept_result(session, flow, run, message)
+
+        await self._db.run(TenantScope(tenant_id), work)
+
+    async def fail(self, *, tenant_id: UUID, pod_uid: str, message: Fail) -> None:
+        """Records the attempt's failure; whether to try again is the operator's decision.
+
+        The same message again is accepted silently. Raises SupersededError.
+        """
+
+        async def work(session: AsyncSession) -> None:
+            run = await _held_run(session, pod_uid, message.fence, ended=True)
+            flow = await lock_flow(session, run.flow_id)
+            await session.refresh(run)
+            if run.state == RunState.FAILED:
+                return
+            if run.state != RunState.RUNNING:
+                raise SupersededError(f"attempt {run.attempt} of {run.phase} has ended")
+            run.state = RunState.FAILED
+            run.error_code, run.error_message = message.code, message.message
+            run.finished_at = await database_now(session)
+            run.usage = message.usage.model_dump(mode="json", by_alias=True)
+            await append_event(
+                session,
+                flow,
+                Occurrence.ATTEMPT_ENDED,
+                actor="crew",
+                from_state=flow.state,
+                message=message.message,
+                phase=run.phase,
+                attempt=run.attempt,
+                details={"code": message.code},
+            )
+
+        await self._db.run(TenantScope(tenant_id), work)
+
+
+async def _held_run(
+    session: AsyncSession, pod_uid: str, fence: int, *, lock: bool = False, ended: bool = False
+) -> PhaseRun:
+    """The attempt that this pod holds under this fence, live unless `ended` is allowed."""
+    query = select(PhaseRun).where(PhaseRun.pod_uid == pod_uid, PhaseRun.fence == fence)
+    if not ended:
+        query = query.where(PhaseRun.state == RunState.RUNNING)
+    if lock:
+        query = query.with_for_update()
+    run = await session.scalar(query)
+    if run is None:
+        raise SupersededError("this pod does not hold a running attempt under this fence")
+    return run
+
+
+async def _require_artefact(session: AsyncSession, tenant_id: UUID, digest: str) -> None:
+    found = await session.scalar(
+        select(Artefact.id)
+        .where(Artefact.tenant_id == tenant_id, Artefact.digest == digest)
+        .with_for_update(read=True, key_share=True)
+    )
+    if found is None:
+        raise DiscoveryError(
+            ErrorCode.INVALID_RESULT, f"artefact {digest} was not uploaded; upload it first"
+        )
+
+
+async def _claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun) -> Claim:
+    spec = spec_of(flow)
+    master = await session.get_one(MasterFlow, (flow.tenant_id, flow.flow_id))
+    tenant = await session.get_one(Tenant, flow.tenant_id)
+    phase = phase_spec(run.phase)
+    inputs = await _inputs(session, flow, phase.name)
+    config_map, volume = spec.source.config_map, spec.source.persistent_volume_claim
+    pinned = flow.source_digest is not None
+    source_name = config_map.key if config_map else (volume.path if volume else "")
+    source_path = (
+        f"{SOURCE_FOLDER}/{config_map.key}"
+        if config_map
+        else f"{VOLUME_FOLDER}/{volume.path if volume else ''}"
+    )
+    schema_path = (
+        f"{SCHEMA_FOLDER}/{spec.target_schema.config_map.key}" if spec.target_schema else None
+    )
+    return Claim(
+        flow_id=flow.flow_id,
+        flow_name=master.name,
+        namespace=tenant.namespace,
+        engagement=master.engagement,
+        round=run.round,
+        phase=phase.name,
+        attempt=run.attempt,
+        fence=run.fence or 0,
+        deadline=run.deadline,
+        heartbeat_seconds=HEARTBEAT_SECONDS,
+        source_name=source_name.rsplit("/", 1)[-1],
+        source_format=spec.source.format,
+        source_path=None if pinned else source_path,
+        target_schema_path=None if pinned else schema_path,
+        inputs=inputs,
+        llm=LLMSettings(
+            provider=spec.llm.provider,
+            base_url=spec.llm.base_url,
+            model=spec.llm.model,
+            timeout_seconds=parse_duration(spec.llm.timeout),
+        ),
+        mapping_history=(
+            await mapping_history(session) if phase.name is Phase.FIELD_MAPPING else []
+        ),
+    )
+
+
+async def _inputs(
+    session: AsyncSession, flow: DiscoveryFlowRow, phase: Phase
+) -> dict[str, ArtefactReference]:
+    """Artefacts of earlier phases of this round, and the pinned ones, by name."""
+    inputs: dict[str, ArtefactReference] = {}
+    accepted = await session.scalars(
+        select(PhaseRun)
+        .where(PhaseRun.flow_id == flow.flow_id, PhaseRun.state == RunState.SUCCEEDED)
+        .order_by(PhaseRun.round)
+    )
+    by_phase = {run.phase: run for run in accepted}
+    for wanted in phase_spec(phase).inputs:
+        made_by = by_phase.get(wanted.phase)
+        artefacts = await blobs.run_artefacts(session, made_by) if made_by is not None else {}
+        if wanted.artefact not in artefacts:
+            raise NotFoundError(f"{wanted.phase} has left no artefact {wanted.artefact}")
+        inputs[wanted.name] = artefacts[wanted.artefact]
+    for name, digest in (
+        ("source", flow.source_digest),
+        ("targetSchema", flow.target_schema_digest),
+    ):
+        if digest is not None:
+            inputs[name] = await blobs.reference(session, flow.tenant_id, digest)
+    return inputs
+
+
+async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Re-cuts a stream into pieces of exactly CHUNK_BYTES, the last one shorter."""
+    buffer = bytearray()
+    empty = True
+    async for data in stream:
+        buffer += data
+        while len(buffer) >= CHUNK_BYTES:
+            empty = False
+            yield bytes(buffer[:CHUNK_BYTES])
+            del buffer[:CHUNK_BYTES]
+    if buffer or empty:
+        yield bytes(buffer)

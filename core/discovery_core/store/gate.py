@@ -1,0 +1,212 @@
+"""Steps of the approval gate under the flow's lock: answer, refuse, expire, close."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..durations import parse_duration
+from ..errors import SupersededError
+from ..phases import next_phase
+from ..resource import ApprovalPolicy, MappingEdit
+from ..states import FlowState, Occurrence, RunState, Trigger
+from .approvals import decide_request, reopen_refused
+from .schema import ApprovalRequestRow, DiscoveryFlowRow
+from .transition import (
+    append_event,
+    database_now,
+    end_live_run,
+    lock_flow,
+    open_request,
+    transition,
+)
+
+ACTOR = "operator"
+POLICY = "policy"
+
+
+async def _open(
+    session: AsyncSession, flow: DiscoveryFlowRow, request_id: UUID
+) -> ApprovalRequestRow:
+    request = await open_request(session, flow)
+    if request is None or request.id != request_id or flow.state != FlowState.AWAITING_APPROVAL:
+        raise SupersededError(f"request {request_id} is not open")
+    return request
+
+
+async def answer(
+    session: AsyncSession,
+    flow_id: UUID,
+    *,
+    request_id: UUID,
+    artefact_digest: str,
+    decision: str,
+    edits: list[MappingEdit],
+    reason: str,
+    decided_by: str,
+    via: str,
+) -> None:
+    """One compare-and-set on the open request; the flow moves in the same transaction."""
+    flow = await lock_flow(session, flow_id)
+    request = await _open(session, flow, request_id)
+    if request.artefact_digest != artefact_digest:
+        raise SupersededError(f"the answer is about {artefact_digest}, not what is asked")
+    approve = decision == "Approve"
+    await decide_request(
+        session,
+        flow,
+        request,
+        approve=approve,
+        edits=edits,
+        reason=reason,
+        decided_by=decided_by,
+        via=via,
+    )
+    details = {
+        "requestId": str(request.id),
+        "artefactDigest": artefact_digest,
+        "edits": len(edits),
+        "via": via,
+    }
+    await _move(
+        session,
+        flow,
+        Trigger.APPROVED if approve else Trigger.REJECTED,
+        actor=decided_by,
+        message=reason,
+        details=details,
+    )
+
+
+async def _move(
+    session: AsyncSession,
+    flow: DiscoveryFlowRow,
+    trigger: Trigger,
+    *,
+    actor: str,
+    message: str,
+    details: dict[str, object],
+) -> None:
+    phase = flow.phase
+    following = next_phase(phase)
+    if trigger in (Trigger.APPROVED, Trigger.EXPIRED_APPROVED) and following is not None:
+        flow.phase = following
+    flow.answer_note = ""
+    await transition(
+        session, flow, trigger, actor=actor, message=message, phase=phase, details=details
+    )
+
+
+async def refuse(
+    session: AsyncSession,
+    flow_id: UUID,
+    *,
+    request_id: UUID,
+    problems: list[str],
+    decided_by: str,
+) -> UUID | None:
+    """Refuses a bad answer as a whole and asks again under a new request id."""
+    flow = await lock_flow(session, flow_id)
+    request = await open_request(session, flow)
+    if request is None or request.id != request_id:
+        return None
+    renewed = await reopen_refused(session, flow, request, problems=problems, decided_by=decided_by)
+    flow.answer_note = "the answer was refused: " + "; ".join(problems)
+    await append_event(
+        session,
+        flow,
+        Occurrence.ANSWER_REFUSED,
+        actor=decided_by,
+        from_state=flow.state,
+        message=flow.answer_note,
+        details={"refusedRequestId": str(request_id), "requestId": str(renewed.id)},
+    )
+    return renewed.id
+
+
+async def note(session: AsyncSession, flow_id: UUID, message: str) -> None:
+    """Tells once why an answer was not taken."""
+    flow = await lock_flow(session, flow_id)
+    if flow.answer_note == message:
+        return
+    flow.answer_note = message
+    if message:
+        await append_event(
+            session,
+            flow,
+            Occurrence.ANSWER_NOT_TAKEN,
+            actor=ACTOR,
+            from_state=flow.state,
+            message=message,
+        )
+
+
+async def expire(session: AsyncSession, flow_id: UUID, request_id: UUID) -> None:
+    """What the policy, frozen when the request opened, says about its deadline."""
+    flow = await lock_flow(session, flow_id)
+    request = await open_request(session, flow)
+    now = await database_now(session)
+    if request is None or request.id != request_id or request.expires_at > now:
+        return
+    if flow.state != FlowState.AWAITING_APPROVAL:
+        return
+    policy = ApprovalPolicy.model_validate(request.policy)
+    details: dict[str, object] = {"requestId": str(request.id), "onTimeout": policy.on_timeout}
+    if policy.on_timeout == "Hold":
+        request.reminders += 1
+        request.expires_at = now + timedelta(seconds=parse_duration(policy.timeout))
+        await append_event(
+            session,
+            flow,
+            Occurrence.APPROVAL_REMINDED,
+            actor=POLICY,
+            from_state=flow.state,
+            message="the request is still open",
+            details=details,
+        )
+        return
+    if policy.on_timeout == "Approve":
+        await decide_request(
+            session,
+            flow,
+            request,
+            approve=True,
+            edits=[],
+            reason="deadline passed",
+            decided_by=POLICY,
+            via=POLICY,
+        )
+        await _move(
+            session,
+            flow,
+            Trigger.EXPIRED_APPROVED,
+            actor=POLICY,
+            message="approved by policy at the deadline",
+            details=details,
+        )
+        return
+    request.state = "Expired"
+    request.decided_at = now
+    request.reason = "deadline passed"
+    await session.flush()
+    await _move(
+        session,
+        flow,
+        Trigger.EXPIRED_REJECTED,
+        actor=POLICY,
+        message="nobody answered before the deadline",
+        details=details,
+    )
+
+
+async def close_everything(session: AsyncSession, flow: DiscoveryFlowRow, why: str) -> None:
+    """Ends the live attempt and the open request of a flow that is about to end."""
+    await end_live_run(session, flow, RunState.SUPERSEDED, why)
+    request = await open_request(session, flow)
+    if request is not None:
+        request.state = "Cancelled"
+        request.decided_at = await database_now(session)
+        request.reason = why
+        await session.flush()

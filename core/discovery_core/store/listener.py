@@ -1,0 +1,45 @@
+"""One connection that listens for changed flows.
+
+NOTIFY is a hint that may be lost with the connection, so the listener says after every
+(re)connection that a rescan is due; it never gives up by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import psycopg
+import structlog
+from sqlalchemy.engine import URL
+
+from .transition import CHANNEL
+
+log = structlog.get_logger(__name__)
+
+
+async def listen(url: URL) -> AsyncIterator[UUID | None]:
+    """Flow ids as they are notified; None after each (re)connection."""
+    conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    delay = 0.2
+    while True:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                conninfo,
+                autocommit=True,
+                connect_timeout=10,
+                application_name="discoveryflow-listener",
+                keepalives_idle=15,
+                keepalives_interval=5,
+                keepalives_count=3,
+            ) as connection:
+                await connection.execute(f"LISTEN {CHANNEL}")
+                delay = 0.2
+                yield None
+                async for notification in connection.notifies():
+                    yield UUID(notification.payload)
+        except psycopg.Error as error:
+            log.warning("listener reconnects", delay=delay, error=str(error))
+        await asyncio.sleep(delay)
+        delay = min(5.0, delay * 2)

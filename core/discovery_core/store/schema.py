@@ -1,0 +1,395 @@
+"""The tables, as SQLAlchemy models.
+
+Every tenant table carries `tenant_id` first in its primary key and in its foreign keys, so that a
+row of one tenant can never point at another's and row-level security has one column to look at.
+Policies, grants and functions stand in the migrations, beside the tables that they guard.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from ..states import FlowState, RunState
+
+SCHEMA_REVISION = "0001"
+CHUNK_BYTES = 1024 * 1024
+LIVE_RUN_STATES = (RunState.CREATED, RunState.LAUNCHED, RunState.RUNNING)
+
+_LIVE = ", ".join(f"'{state}'" for state in LIVE_RUN_STATES)
+
+
+def _one_of(column: str, values: list[str], name: str) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=name)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can refer to them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own convention
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+        str: Text,
+        int: BigInteger,
+        bytes: LargeBinary,
+    }
+
+
+_now = func.clock_timestamp()
+
+
+class Cluster(Base):
+    """A Kubernetes cluster that uses this database; `id` is the UID of kube-system."""
+
+    __tablename__ = "clusters"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=_now)
+
+
+class Leader(Base):
+    """The one leading operator per cluster. A takeover increments `epoch`.
+
+    (cluster_id, epoch) is unique so that Postgres treats `epoch` as a key: a transaction that
+    holds FOR KEY SHARE on the row blocks a takeover, but not the leader's own renewal.
+    """
+
+    __tablename__ = "leader"
+    cluster_id: Mapped[UUID] = mapped_column(ForeignKey("clusters.id"), primary_key=True)
+    holder: Mapped[str]
+    epoch: Mapped[int]
+    expires_at: Mapped[datetime]
+    __table_args__ = (UniqueConstraint("cluster_id", "epoch"),)
+
+
+class Tenant(Base):
+    """A namespace by its UID: a re-created namespace of the same name is another tenant."""
+
+    __tablename__ = "tenants"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    cluster_id: Mapped[UUID] = mapped_column(ForeignKey("clusters.id"), index=True)
+    namespace: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=_now)
+
+
+class MasterFlow(Base):
+    """The register of every flow of every kind. It holds no state, so it cannot disagree."""
+
+    __tablename__ = "master_flows"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    flow_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(server_default="discovery")
+    name: Mapped[str]
+    engagement: Mapped[str | None]
+    requested_by: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_now)
+    deleted_at: Mapped[datetime | None]
+    __table_args__ = (UniqueConstraint("flow_id"),)
+
+
+class DiscoveryFlowRow(Base):
+    """Where a discovery flow stands. Changed only by `store.transition`, under its row lock."""
+
+    __tablename__ = "discovery_flows"
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    flow_id: Mapped[UUID] = mapped_column(primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    generation: Mapped[int]
+    round: Mapped[int] = mapped_column(server_default="1")
+    phase: Mapped[str]
+    state: Mapped[str]
+    resume_state: Mapped[str | None]
+    state_since: Mapped[datetime] = mapped_column(server_default=_now)
+    reason: Mapped[str]
+    message: Mapped[str] = mapped_column(server_default="")
+    answer_note: Mapped[str] = mapped_column(server_default="")
+    missing: Mapped[list[Any]] = mapped_column(server_default=text("'[]'::jsonb"))
+    not_before: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(server_default="1")
+    event_sequence: Mapped[int] = mapped_column(server_default="0")
+    last_fence: Mapped[int] = mapped_column(server_default="0")
+    source_digest: Mapped[str | None]
+    target_schema_digest: Mapped[str | None]
+    updated_at: Mapped[datetime] = mapped_column(server_default=_now)
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "flow_id"], ["master_flows.tenant_id", "master_flows.flow_id"]
+        ),
+        _one_of("state", [str(s) for s in FlowState], "state"),
+        Index("ix_discovery_flows_state", "state"),
+    )
+
+
+class PhaseRun(Base):
+    """One attempt of a phase. At most one per flow is live, at most one per phase accepted."""
+
+    __tablename__ = "phase_runs"
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    flow_id: Mapped[UUID]
+    round: Mapped[int]
+    phase: Mapped[str]
+    attempt: Mapped[int]
+    state: Mapped[str]
+    counted: Mapped[bool] = mapped_column(server_default=text("true"))
+    job_name: Mapped[str]
+    job_uid: Mapped[str | None]
+    pod_uid: Mapped[str | None]
+    pod_name: Mapped[str | None]
+    fence: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_now)
+    launched_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    deadline: Mapped[datetime]
+    heartbeat_at: Mapped[datetime | None]
+    progress_done: Mapped[int | None]
+    progress_total: Mapped[int | None]
+    progress_message: Mapped[str] = mapped_column(server_default="")
+    result: Mapped[dict[str, Any] | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    usage: Mapped[dict[str, Any] | None]
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "flow_id"], ["discovery_flows.tenant_id", "discovery_flows.flow_id"]
+        ),
+        UniqueConstraint("tenant_id", "flow_id", "round", "phase", "attempt"),
+        UniqueConstraint("tenant_id", "job_name"),
+        _one_of("state", [str(s) for s in RunState], "state"),
+        Index(
+            "uq_phase_runs_accepted",
+            "tenant_id",
+            "flow_id",
+            "round",
+            "phase",
+            unique=True,
+            postgresql_where=text("state = 'Succeeded'"),
+        ),
+        Index(
+            "uq_phase_runs_live",
+            "tenant_id",
+            "flow_id",
+            unique=True,
+            postgresql_where=text(f"state IN ({_LIVE})"),
+        ),
+        Index("ix_phase_runs_pod_uid", "tenant_id", "pod_uid"),
+    )
+
+
+class Artefact(Base):
+    """An immutable blob. `digest` is set when it is sealed; until then nobody can read it."""
+
+    __tablename__ = "artefacts"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    digest: Mapped[str | None]
+    size: Mapped[int] = mapped_column(server_default="0")
+    media_type: Mapped[str]
+    uploaded_by: Mapped[UUID | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=_now)
+    sealed_at: Mapped[datetime | None]
+    __table_args__ = (UniqueConstraint("tenant_id", "digest"),)
+
+
+class ArtefactChunk(Base):
+    """A piece of an artefact of at most 1 MiB, in order of `sequence` from 0."""
+
+    __tablename__ = "artefact_chunks"
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    artefact_id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes]
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "artefact_id"],
+            ["artefacts.tenant_id", "artefacts.id"],
+            ondelete="CASCADE",
+        ),
+        CheckConstraint(f"octet_length(data) <= {CHUNK_BYTES}", name="chunk_size"),
+    )
+
+
+class FlowArtefact(Base):
+    """What keeps an artefact: a flow uses it under a name. Without such a row it is collected."""
+
+    __tablename__ = "flow_artefacts"
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    flow_id: Mapped[UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "run_id"], ["phase_runs.tenant_id", "phase_runs.id"]),
+        ForeignKeyConstraint(["tenant_id", "digest"], ["artefacts.tenant_id", "artefacts.digest"]),
+        Index("ix_flow_artefacts_digest", "tenant_id", "digest"),
+    )
+
+
+class ApprovalRequestRow(Base):
+    """A question to a person, bound to one artefact digest. The policy is frozen here."""
+
+    __tablename__ = "approval_requests"
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    flow_id: Mapped[UUID]
+    round: Mapped[int]
+    run_id: Mapped[UUID]
+    artefact_digest: Mapped[str]
+    state: Mapped[str]
+    policy: Mapped[dict[str, Any]]
+    targets: Mapped[list[Any]]
+    opened_at: Mapped[datetime] = mapped_column(server_default=_now)
+    expires_at: Mapped[datetime]
+    reminders: Mapped[int] = mapped_column(server_default="0")
+    decided_at: Mapped[datetime | None]
+    decided_by: Mapped[str | None]
+    decided_via: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(server_default="")
+    edits: Mapped[list[Any]] = mapped_column(server_default=text("'[]'::jsonb"))
+    problems: Mapped[list[Any]] = mapped_column(server_default=text("'[]'::jsonb"))
+    approved_digest: Mapped[str | None]
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "flow_id"], ["discovery_flows.tenant_id", "discovery_flows.flow_id"]
+        ),
+        ForeignKeyConstraint(["tenant_id", "run_id"], ["phase_runs.tenant_id", "phase_runs.id"]),
+        _one_of(
+            "state",
+            ["Open", "Approved", "Rejected", "Expired", "Refused", "Cancelled"],
+            "state",
+        ),
+        CheckConstraint(
+            "state NOT IN ('Approved', 'Rejected') OR decided_by IS NOT NULL",
+            name="attributable",
+        ),
+        Index(
+            "uq_approval_requests_open",
+            "tenant_id",
+            "flow_id",
+            unique=True,
+            postgresql_where=text("state = 'Open'"),
+        ),
+    )
+
+
+class FieldMappingRow(Base):
+    """One column of a request: what was proposed, and what was decided."""
+
+    __tablename__ = "field_mappings"
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    request_id: Mapped[UUID] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    source_column: Mapped[str]
+    proposal: Mapped[dict[str, Any]]
+    approved_target: Mapped[str | None]
+    edited: Mapped[bool] = mapped_column(server_default=text("false"))
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "request_id"],
+            ["approval_requests.tenant_id", "approval_requests.id"],
+        ),
+        UniqueConstraint("tenant_id", "request_id", "source_column"),
+    )
+
+
+class MappingMemory(Base):
+    """What people of this tenant approved for a header: the lesson for next time."""
+
+    __tablename__ = "mapping_memory"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    header: Mapped[str] = mapped_column(primary_key=True)
+    target: Mapped[str | None]
+    approved_by: Mapped[str]
+    approved_at: Mapped[datetime]
+    flow_id: Mapped[UUID]
+
+
+class Record(Base):
+    """A typed source row, staged by an attempt and visible once that attempt is accepted."""
+
+    __tablename__ = "records"
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+    identity: Mapped[str]
+    name: Mapped[str | None]
+    asset_type: Mapped[str]
+    fields: Mapped[dict[str, Any]]
+    originals: Mapped[dict[str, Any]]
+    unmapped: Mapped[dict[str, Any]]
+    problems: Mapped[list[Any]]
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "run_id"], ["phase_runs.tenant_id", "phase_runs.id"]),
+    )
+
+
+class Asset(Base):
+    """The merged inventory of a tenant's engagement, rebuilt from accepted records."""
+
+    __tablename__ = "assets"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    engagement: Mapped[str] = mapped_column(primary_key=True)
+    identity: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    asset_type: Mapped[str]
+    fields: Mapped[dict[str, Any]]
+    sources: Mapped[list[Any]]
+    updated_at: Mapped[datetime] = mapped_column(server_default=_now)
+
+
+class FlowEventRow(Base):
+    """The history. Application roles may insert and read, nothing else."""
+
+    __tablename__ = "flow_events"
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    flow_id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=_now)
+    actor: Mapped[str]
+    trigger: Mapped[str]
+    from_state: Mapped[str | None]
+    to_state: Mapped[str]
+    phase: Mapped[str | None]
+    round: Mapped[int]
+    attempt: Mapped[int | None]
+    message: Mapped[str] = mapped_column(server_default="")
+    details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "flow_id"], ["discovery_flows.tenant_id", "discovery_flows.flow_id"]
+        ),
+    )
+
+
+TENANT_TABLES = tuple(
+    table.name for table in Base.metadata.sorted_tables if "tenant_id" in table.columns
+)

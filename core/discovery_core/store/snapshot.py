@@ -1,0 +1,214 @@
+"""Makes the pure snapshots of `discovery_core.snapshots` from rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..durations import parse_duration
+from ..phases import Phase
+from ..resource import ApprovalPolicy, DiscoveryFlowSpec
+from ..snapshots import FlowEvent, FlowSnapshot, RequestSnapshot, RunSnapshot
+from ..states import FlowState, RunState
+from .schema import (
+    ApprovalRequestRow,
+    DiscoveryFlowRow,
+    FieldMappingRow,
+    FlowEventRow,
+    MasterFlow,
+    PhaseRun,
+    Tenant,
+)
+
+HEARTBEAT_SECONDS = 10.0
+HEARTBEAT_TIMEOUT = timedelta(seconds=60)
+
+
+def spec_of(flow: DiscoveryFlowRow) -> DiscoveryFlowSpec:
+    """The spec as last stored."""
+    return DiscoveryFlowSpec.model_validate(flow.spec)
+
+
+def phase_seconds(flow: DiscoveryFlowRow) -> timedelta:
+    """Time limit of one attempt."""
+    return timedelta(seconds=parse_duration(spec_of(flow).phase_timeout))
+
+
+def run_snapshot(run: PhaseRun) -> RunSnapshot:
+    """One attempt."""
+    claimed = run.state == RunState.RUNNING and run.heartbeat_at is not None
+    return RunSnapshot(
+        run_id=run.id,
+        round=run.round,
+        phase=Phase(run.phase),
+        attempt=run.attempt,
+        state=RunState(run.state),
+        job_name=run.job_name,
+        job_uid=run.job_uid,
+        pod_name=run.pod_name,
+        deadline=run.deadline,
+        heartbeat_deadline=run.heartbeat_at + HEARTBEAT_TIMEOUT
+        if claimed and run.heartbeat_at
+        else None,
+        error_code=run.error_code,
+        error_message=run.error_message,
+        progress_done=run.progress_done,
+        progress_total=run.progress_total,
+        progress_message=run.progress_message,
+    )
+
+
+async def _request_snapshot(session: AsyncSession, request: ApprovalRequestRow) -> RequestSnapshot:
+    columns = await session.scalars(
+        select(FieldMappingRow.source_column)
+        .where(
+            FieldMappingRow.tenant_id == request.tenant_id,
+            FieldMappingRow.request_id == request.id,
+        )
+        .order_by(FieldMappingRow.position)
+    )
+    listed = tuple(columns)
+    return RequestSnapshot(
+        request_id=request.id,
+        artefact_digest=request.artefact_digest,
+        mappings=len(listed),
+        policy=ApprovalPolicy.model_validate(request.policy),
+        opened_at=request.opened_at,
+        expires_at=request.expires_at,
+        targets=tuple(request.targets),
+        columns=listed,
+    )
+
+
+async def _attempts(
+    session: AsyncSession, flow: DiscoveryFlowRow
+) -> tuple[PhaseRun | None, int, int]:
+    """The latest attempt of the current phase, counted failures and the highest number."""
+    runs = (
+        await session.scalars(
+            select(PhaseRun)
+            .where(
+                PhaseRun.tenant_id == flow.tenant_id,
+                PhaseRun.flow_id == flow.flow_id,
+                PhaseRun.round == flow.round,
+                PhaseRun.phase == flow.phase,
+            )
+            .order_by(PhaseRun.attempt.desc())
+        )
+    ).all()
+    failed = sum(1 for run in runs if run.state == RunState.FAILED and run.counted)
+    return (runs[0] if runs else None), failed, (runs[0].attempt if runs else 0)
+
+
+async def _results(session: AsyncSession, flow: DiscoveryFlowRow) -> dict[str, PhaseRun]:
+    runs = await session.scalars(
+        select(PhaseRun)
+        .where(
+            PhaseRun.tenant_id == flow.tenant_id,
+            PhaseRun.flow_id == flow.flow_id,
+            PhaseRun.state == RunState.SUCCEEDED,
+        )
+        .order_by(PhaseRun.finished_at)
+    )
+    return {run.phase: run for run in runs}
+
+
+async def flow_snapshot(session: AsyncSession, flow_id: UUID) -> FlowSnapshot | None:
+    """Everything `decide` needs to know of one flow, or None where the scope shows none."""
+    found = (
+        await session.execute(
+            select(DiscoveryFlowRow, MasterFlow, Tenant)
+            .join(
+                MasterFlow,
+                (MasterFlow.tenant_id == DiscoveryFlowRow.tenant_id)
+                & (MasterFlow.flow_id == DiscoveryFlowRow.flow_id),
+            )
+            .join(Tenant, Tenant.id == DiscoveryFlowRow.tenant_id)
+            .where(DiscoveryFlowRow.flow_id == flow_id)
+            .execution_options(populate_existing=True)
+        )
+    ).one_or_none()
+    if found is None:
+        return None
+    flow, master, tenant = found
+    run, failed, last = await _attempts(session, flow)
+    requests = (
+        await session.scalars(
+            select(ApprovalRequestRow).where(
+                ApprovalRequestRow.tenant_id == flow.tenant_id,
+                ApprovalRequestRow.flow_id == flow_id,
+            )
+        )
+    ).all()
+    opened = next((request for request in requests if request.state == "Open"), None)
+    results = await _results(session, flow)
+    imported = (results["data_import"].result or {}) if "data_import" in results else {}
+    inventory = (results["asset_inventory"].result or {}) if "asset_inventory" in results else {}
+    latest = next(reversed(results.values()), None)
+    return FlowSnapshot(
+        flow_id=flow_id,
+        tenant_id=flow.tenant_id,
+        namespace=tenant.namespace,
+        name=master.name,
+        engagement=master.engagement,
+        spec=spec_of(flow),
+        generation=flow.generation,
+        round=flow.round,
+        phase=Phase(flow.phase),
+        state=FlowState(flow.state),
+        version=flow.version,
+        state_since=flow.state_since,
+        message=flow.message,
+        reason=flow.reason,
+        created_at=master.created_at,
+        not_before=flow.not_before,
+        source_pinned=flow.source_digest is not None,
+        missing=tuple(flow.missing),
+        deleted=master.deleted_at is not None,
+        failed_attempts=failed,
+        last_attempt=last,
+        run=run_snapshot(run) if run is not None else None,
+        request=await _request_snapshot(session, opened) if opened is not None else None,
+        answered_requests=frozenset(r.id for r in requests if r.state != "Open"),
+        answer_note=flow.answer_note,
+        records_imported=imported.get("rowsImported"),
+        records_rejected=imported.get("rowsRejected"),
+        assets=inventory.get("assets"),
+        planner=((latest.usage or {}).get("planner") if latest is not None else None),
+    )
+
+
+async def history(session: AsyncSession, flow_id: UUID) -> list[FlowEvent]:
+    """The flow's history, oldest first."""
+    rows = await session.scalars(
+        select(FlowEventRow).where(FlowEventRow.flow_id == flow_id).order_by(FlowEventRow.sequence)
+    )
+    return [
+        FlowEvent(
+            sequence=row.sequence,
+            at=row.at,
+            actor=row.actor,
+            trigger=row.trigger,
+            from_state=row.from_state,
+            to_state=row.to_state,
+            phase=row.phase,
+            round=row.round,
+            attempt=row.attempt,
+            message=row.message,
+            details=row.details,
+        )
+        for row in rows
+    ]
+
+
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "flow_snapshot",
+    "history",
+    "phase_seconds",
+    "run_snapshot",
+    "spec_of",
+]
