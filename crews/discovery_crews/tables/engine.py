@@ -31,7 +31,6 @@ def connect(workdir: Path) -> duckdb.DuckDBPyConnection:
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "allow_community_extensions": "false",
-            "enable_progress_bar": "false",
         }
     )
     connection.execute("SET lock_configuration = true")

@@ -1,0 +1,12 @@
+"""Reading what people export: any supported file becomes one Parquet table of texts.
+
+`read_source` is the only door. It looks at the bytes, not at the name, because exports are
+often named for another format than the one they are in.
+"""
+
+from __future__ import annotations
+
+from .read import read_source
+from .table import ReadRequest, ReadTable
+
+__all__ = ["ReadRequest", "ReadTable", "read_source"]

@@ -1,0 +1,314 @@
+"""JSON and NDJSON: objects become rows, nested objects become dotted columns.
+
+Numbers keep their text (a serial number of twenty digits must not turn into a float), lists stay
+JSON text in one cell, and a line of NDJSON that cannot be read costs only itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from discovery_core.errors import DiscoveryError, ErrorCode
+
+from discovery_crews.tables.engine import ROW
+
+from .encoding import TextEncoding
+from .table import (
+    ReadRequest,
+    ReadTable,
+    RejectedFile,
+    Rejection,
+    check_columns,
+    check_rows,
+    copy_json_spool,
+    name_columns,
+    require_rows,
+)
+
+_MAX_LINE = 4_000_000
+# Attribute types of an Amazon DynamoDB export (API reference, AttributeValue).
+_DYNAMODB_SCALARS = {"S", "N", "B", "BOOL", "NULL"}
+_DYNAMODB_TYPES = _DYNAMODB_SCALARS | {"L", "M", "SS", "NS", "BS"}
+
+
+class _Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+def _constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_constant)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One candidate row: its number, its object (or whatever stood there) and its raw text."""
+
+    number: int
+    value: Any
+    raw: str
+    problem: str = ""
+
+
+def cell_text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    """The text of one JSON value: numbers as written, lists as JSON, null as None."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return str(value)
+    return _dump(value)
+
+
+def _dump(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)}: {_dump(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_dump(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """One row: nested objects as `a.b`, empty values left out."""
+    row: dict[str, str] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, dict) and item:
+            row.update(flatten(item, f"{name}."))
+        elif (text := cell_text(item)) is not None and item not in ({}, []):
+            row[name] = text
+    return row
+
+
+def _plain_dynamodb(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """A DynamoDB attribute without its type tags."""
+    ((tag, content),) = value.items()
+    if tag == "NULL":
+        return None
+    if tag == "M":
+        return {key: _plain_dynamodb(item) for key, item in content.items()}
+    if tag == "L":
+        return [_plain_dynamodb(item) for item in content]
+    return _Number(content) if tag == "N" else content
+
+
+def _is_dynamodb(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    def tagged(item: Any) -> bool:  # noqa: ANN401
+        return isinstance(item, dict) and len(item) == 1 and next(iter(item)) in _DYNAMODB_TYPES
+
+    return isinstance(value, dict) and bool(value) and all(tagged(v) for v in value.values())
+
+
+class _Rows:
+    """Collects rows whose columns become known only while reading."""
+
+    def __init__(self, request: ReadRequest) -> None:
+        self.request = request
+        self.name = request.name
+        self.limits = request.limits
+        self.rejected = RejectedFile(request.workdir / "rejected.csv")
+        self.keys: dict[str, str] = {}
+        self.rows = 0
+        self.typed = 0
+        self.spool = request.workdir / "spool.ndjson"
+
+    def drain(self, items: Iterable[_Item]) -> None:
+        """Spool every usable item, reject the rest."""
+        with self.spool.open("w", encoding="utf-8", buffering=1 << 20) as stream:
+            for item in items:
+                row = self._row(item)
+                if row is None:
+                    continue
+                for key in row:
+                    if key not in self.keys:
+                        self.keys[key] = f"k{len(self.keys)}"
+                        check_columns(self.name, len(self.keys), self.limits)
+                flat: dict[str, Any] = {self.keys[key]: text for key, text in row.items()}
+                flat[ROW] = item.number
+                stream.write(json.dumps(flat, ensure_ascii=False) + "\n")
+                self.rows += 1
+                if self.rows % 5000 == 0:
+                    check_rows(self.name, self.rows, self.limits)
+                    self.request.progress(self.rows, None, "reading rows")
+        check_rows(self.name, self.rows, self.limits)
+        self.rejected.close()
+
+    def _row(self, item: _Item) -> dict[str, str] | None:
+        value = item.value
+        if item.problem or not isinstance(value, dict):
+            problem = item.problem or f"not an object but {_kind(value)}"
+            self._reject(item, "", problem, "Write each row as an object {…}.")
+            return None
+        if _is_dynamodb(value):
+            self.typed += 1
+            value = {key: _plain_dynamodb(attribute) for key, attribute in value.items()}
+        row = flatten(value)
+        for column, text in row.items():
+            if len(text) > self.limits.max_cell_characters:
+                problem = f"cell is longer than {self.limits.max_cell_characters} characters"
+                self._reject(
+                    item,
+                    column,
+                    problem,
+                    "Shorten it, or raise DISCOVERY_MAX_CELL_CHARACTERS.",
+                    text,
+                )
+                return None
+            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+                self._reject(
+                    item,
+                    column,
+                    "half a character (lone surrogate)",
+                    "Repair the text at its source.",
+                    text,
+                )
+                return None
+        return row
+
+    def _reject(self, item: _Item, column: str, problem: str, remedy: str, value: str = "") -> None:
+        self.rejected.add(Rejection(item.number, column, value, problem, remedy, item.raw))
+
+    def finish(self, source_format: str, encoding: TextEncoding, findings: list[str]) -> ReadTable:
+        """Name the columns and write Parquet."""
+        require_rows(self.name, self.rows, self.rejected)
+        if not self.keys:
+            raise DiscoveryError(
+                ErrorCode.NO_COLUMNS, f"{self.name}: the objects have no fields with a value."
+            )
+        columns = name_columns(list(self.keys), findings)
+        if self.typed:
+            findings.append("DynamoDB export: the type tags (S, N, L …) were removed.")
+        if encoding.finding:
+            findings.append(encoding.finding)
+        workdir = self.request.workdir
+        target = workdir / "records.parquet"
+        copy_json_spool(
+            workdir,
+            self.spool,
+            dict(zip(self.keys.values(), columns, strict=True)),
+            target,
+            self.rows,
+        )
+        return ReadTable(
+            parquet=target,
+            rejected=self.rejected.path,
+            columns=columns,
+            rows=self.rows,
+            rows_rejected=self.rejected.count,
+            rejected_by_problem=dict(self.rejected.by_problem),
+            format=source_format,
+            encoding=encoding.label,
+            findings=findings,
+        )
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, _Number):
+        return "a number"
+    return "nothing" if value is None else "a text" if isinstance(value, str) else "a boolean"
+
+
+def read_ndjson(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
+    """Read newline-delimited JSON; rows are numbered by line, from 1."""
+    rows = _Rows(request)
+    rows.drain(_lines(request.path, encoding))
+    return rows.finish("ndjson", encoding, [])
+
+
+def _lines(path: Path, encoding: TextEncoding) -> Iterator[_Item]:
+    with path.open(encoding=encoding.codec, errors=encoding.errors) as stream:
+        number = 0
+        while line := stream.readline(_MAX_LINE):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                yield _Item(number, _DECODER.decode(line.strip()), line)
+            except ValueError as error:
+                yield _Item(number, None, line, f"not JSON ({error})")
+            except RecursionError:
+                yield _Item(number, None, line, "nested too deeply")
+
+
+def read_json(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
+    """Read one JSON document: an array of objects, or an object that holds one.
+
+    Rows are numbered by position, from 1.
+    """
+    name, limit = request.name, request.limits.max_document_bytes
+    if request.size > limit:
+        raise DiscoveryError(
+            ErrorCode.LIMIT_EXCEEDED,
+            f"{name}: a JSON document of {request.size} bytes; the limit is {limit}. Write it as "
+            "NDJSON, one object a line (`jq -c '.[]'`), which has no such limit, or raise "
+            "DISCOVERY_MAX_DOCUMENT_BYTES.",
+        )
+    text = request.path.read_text(encoding=encoding.codec, errors=encoding.errors)
+    document = _parse(text, name)
+    findings: list[str] = []
+    items = _find_rows(document, name, findings)
+    rows = _Rows(request)
+    rows.drain(_Item(number, value, _dump(value)) for number, value in enumerate(items, start=1))
+    return rows.finish("json", encoding, findings)
+
+
+def _parse(text: str, name: str) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip()) - 1
+        raise DiscoveryError(
+            ErrorCode.UNREADABLE_FILE,
+            f"{name}: line {error.lineno}, column {error.colno}: {error.msg}. "
+            + ("The file ends too early; export it again." if cut else "This is not valid JSON."),
+        ) from error
+    except ValueError as error:
+        raise DiscoveryError(ErrorCode.UNREADABLE_FILE, f"{name}: {error}.") from error
+    except RecursionError as error:
+        raise DiscoveryError(
+            ErrorCode.UNREADABLE_FILE, f"{name}: the document is nested too deeply."
+        ) from error
+
+
+def _find_rows(document: Any, name: str, findings: list[str]) -> list[Any]:  # noqa: ANN401
+    if isinstance(document, list):
+        if not document:
+            raise DiscoveryError(ErrorCode.NO_ROWS, f"{name}: the array is empty.")
+        return document
+    arrays = sorted(_arrays(document, ""), key=lambda found: -len(found[1]))
+    if not arrays:
+        raise DiscoveryError(
+            ErrorCode.NO_ROWS,
+            f"{name}: there is no array of objects in this document. Export a list of assets.",
+        )
+    chosen, rows = arrays[0]
+    others = ", ".join(f"{path} ({len(items)})" for path, items in arrays[1:10])
+    findings.append(
+        f"Rows were read from {chosen!r}." + (f" Not read: {others}." if others else "")
+    )
+    return rows
+
+
+def _arrays(value: Any, path: str) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401
+    """Arrays that hold objects, with their dotted place; those inside rows are not rows."""
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        place = f"{path}.{key}" if path else key
+        if isinstance(item, list) and any(isinstance(entry, dict) for entry in item):
+            yield place, item
+        elif isinstance(item, dict):
+            yield from _arrays(item, place)

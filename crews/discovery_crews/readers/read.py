@@ -1,0 +1,152 @@
+"""The door to the readers: decides by content which one reads a file."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+from discovery_core.errors import DiscoveryError, ErrorCode
+
+from .delimited import read_delimited
+from .documents import read_json, read_ndjson
+from .encoding import detect_encoding
+from .table import ReadRequest, ReadTable
+from .workbook import read_workbook
+
+FORMATS = ("auto", "csv", "xlsx", "json", "ndjson", "rvtools")
+
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG", "a PNG image"),
+    (b"%PDF", "a PDF document"),
+    (b"GIF8", "a GIF image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (b"BZh", "a bzip2 archive; unpack it first"),
+    (b"\xfd7zXZ", "an xz archive; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive; unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it first"),
+    (b"Rar!", "a RAR archive; unpack it first"),
+    (b"\x7fELF", "a program"),
+    (b"MZ\x90", "a program"),
+    (b"PAR1", "a Parquet file"),
+    (b"SQLite format 3", "a SQLite database"),
+    (b"{\\rtf", "an RTF document"),
+    (b"<!DOCTYPE html", "a web page; was it a login page that was saved?"),
+    (b"<html", "a web page; was it a login page that was saved?"),
+    (b"<?xml", "an XML document"),
+)
+_REMEDY = "Export the inventory as CSV, XLSX or JSON."
+_JSON_START = re.compile(r"\s*[\[{]")
+
+
+def read_source(request: ReadRequest, source_format: str = "auto") -> ReadTable:
+    """Read a file into `records.parquet` and `rejected.csv` in the request's work folder.
+
+    Raises DiscoveryError with a code, the place and the remedy for every file that cannot be
+    read.
+    """
+    name = request.name
+    if source_format not in FORMATS:
+        raise DiscoveryError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{name}: format {source_format!r} is not known; use one of {', '.join(FORMATS)}.",
+        )
+    head = _head(request)
+    if head.startswith(b"PK"):
+        if source_format not in ("auto", "xlsx", "rvtools"):
+            raise DiscoveryError(
+                ErrorCode.UNSUPPORTED_FORMAT,
+                f"{name}: format {source_format!r} was asked for, but this is an XLSX workbook or "
+                "a ZIP archive. Set the format to auto.",
+            )
+        return read_workbook(request, rvtools=source_format == "rvtools")
+    _refuse_binary(request.path, head, name)
+    if source_format in ("xlsx", "rvtools"):
+        raise DiscoveryError(
+            ErrorCode.UNREADABLE_FILE,
+            f"{name}: format {source_format!r} was asked for, but this is no XLSX workbook. "
+            "Set the format to auto, or export the workbook again.",
+        )
+    return _read_text(request, source_format)
+
+
+def _read_text(request: ReadRequest, source_format: str) -> ReadTable:
+    encoding = detect_encoding(request.path, request.name)
+    with request.path.open(encoding=encoding.codec, errors=encoding.errors) as stream:
+        start = stream.read(64 * 1024)
+    if not start.strip("\ufeff \t\r\n\x00"):
+        raise _empty(request.name)
+    if source_format == "ndjson":
+        return read_ndjson(request, encoding)
+    if source_format == "json" or (source_format == "auto" and _JSON_START.match(start)):
+        if source_format == "auto" and _is_lines(start):
+            return read_ndjson(request, encoding)
+        return read_json(request, encoding)
+    return read_delimited(request, encoding)
+
+
+def _is_lines(start: str) -> bool:
+    lines = [line for line in start.splitlines() if line.strip()]
+    return len(lines) > 1 and all(
+        line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines[:2]
+    )
+
+
+def _head(request: ReadRequest) -> bytes:
+    name, limit = request.name, request.limits.max_file_bytes
+    try:
+        size = request.size
+        with request.path.open("rb") as stream:
+            head = stream.read(4096)
+    except OSError as error:
+        raise DiscoveryError(
+            ErrorCode.UNREADABLE_FILE, f"{name}: cannot be read: {error.strerror}."
+        ) from error
+    if size == 0:
+        raise _empty(name)
+    if size > limit:
+        raise DiscoveryError(
+            ErrorCode.LIMIT_EXCEEDED,
+            f"{name}: {size} bytes, the limit is {limit}. Split the file, or raise "
+            "DISCOVERY_MAX_FILE_BYTES.",
+        )
+    return head
+
+
+def _empty(name: str) -> DiscoveryError:
+    return DiscoveryError(
+        ErrorCode.EMPTY_FILE, f"{name}: the file is empty. Export it again and check its size."
+    )
+
+
+def _refuse_binary(path: Path, head: bytes, name: str) -> None:
+    if head.startswith(_OLE):
+        _refuse_ole(path, name)
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for signature, what in _SIGNATURES:
+        if start[: len(signature)].lower() == signature.lower():
+            raise DiscoveryError(
+                ErrorCode.UNSUPPORTED_FORMAT, f"{name}: this is {what}, not a table. {_REMEDY}"
+            )
+    if zipfile.is_zipfile(path):
+        raise DiscoveryError(
+            ErrorCode.UNSUPPORTED_FORMAT, f"{name}: this is a self-extracting archive. {_REMEDY}"
+        )
+
+
+def _refuse_ole(path: Path, name: str) -> None:
+    """OLE containers: encrypted workbooks name their stream so ([MS-OFFCRYPTO] 2.3.4.4)."""
+    with path.open("rb") as stream:
+        content = stream.read(16 * 1024 * 1024)
+    if "EncryptedPackage".encode("utf-16-le") in content:
+        raise DiscoveryError(
+            ErrorCode.ENCRYPTED_FILE,
+            f"{name}: the workbook is protected by a password. Save it without one "
+            "(File > Info > Protect Workbook) and try again.",
+        )
+    raise DiscoveryError(
+        ErrorCode.UNSUPPORTED_FORMAT,
+        f"{name}: this is an old Office file (XLS, DOC, MSG). Save the workbook as XLSX or CSV.",
+    )
