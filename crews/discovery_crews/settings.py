@@ -61,8 +61,8 @@ class RunnerSettings(BaseSettings):
 
     `execution_ca` is PEM text, `execution_ca_file` a path; without either the system's
     authorities are trusted. The token file is read again before each call because the kubelet
-    rotates it. `connect_patience` is how many seconds the runner keeps trying an API that
-    does not answer.
+    rotates it. `source_root` is where volumes are mounted. `connect_patience` is how many
+    seconds the runner keeps trying an API that does not answer.
     """
 
     model_config = SettingsConfigDict(env_prefix="DISCOVERY_", extra="ignore")
@@ -72,6 +72,7 @@ class RunnerSettings(BaseSettings):
     execution_ca_file: Path | None = None
     execution_token_file: Path = Path("/var/run/secrets/discoveryflow/token")
     workdir: Path = Path("/tmp/discovery")  # noqa: S108 - the pod's own emptyDir
+    source_root: Path = Path("/var/run/discovery")
     connect_patience: float = Field(default=120.0, gt=0)
     request_timeout: float = Field(default=60.0, gt=0)
 

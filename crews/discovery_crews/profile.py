@@ -1,0 +1,196 @@
+"""Facts about every column over all rows, which agents judge and people read.
+
+Each column is grouped by value once and everything is derived from the groups: exact counts at
+the price of one aggregation, and the patterns are matched once per distinct value. Samples are
+the first distinct values in row order, so the same file always gives the same profile.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import duckdb
+from discovery_core.wire import ColumnProfile
+from pydantic import TypeAdapter
+
+from discovery_crews.tables.engine import ROW, connect, identifier, literal, source_columns
+from discovery_crews.tables.patterns import PATTERNS, SIZE_UNITS, matches
+
+Profile = list[ColumnProfile]
+SAMPLES = 5
+SAMPLE_CHARACTERS = 200
+_SHARE = 0.95
+_ADAPTER = TypeAdapter(Profile)
+
+# Tried in this order: the first type that fits nearly all values names the column.
+_TYPES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("mac", ("mac",)),
+    ("ip", ("ipv4", "ipv6")),
+    ("uuid", ("uuid",)),
+    ("integer", ("integer",)),
+    ("boolean", ("boolean",)),
+    ("date", ("date",)),
+    ("datetime", ("datetime", "date")),
+    ("number", ("integer", "decimal", "percent")),
+    ("size", ("size", "integer", "decimal")),
+    ("email", ("email",)),
+    ("url", ("url",)),
+    ("fqdn", ("fqdn",)),
+    ("list", ("list",)),
+)
+_NUMERIC = ("integer", "number", "size")
+_UNIT_WORD = re.compile(
+    r"(?:^|[\s_(\[/.-])(bytes?|[kmgtp]i?b|[kmg]hz|percent|pct|%|mbps|gbps|iops)(?:$|[\s_)\].-])",
+    re.IGNORECASE,
+)
+_UNIT_NAMES = {"%": "%", "percent": "%", "pct": "%", "byte": "B", "bytes": "B"}
+
+
+def canonical_unit(text: str | None) -> str | None:
+    """A unit as this product writes it: `MiB`, `GB`, `GHz`, `%`; None for none or unknown."""
+    if not text:
+        return None
+    word = text.strip().lower()
+    if word in _UNIT_NAMES:
+        return _UNIT_NAMES[word]
+    if re.fullmatch(r"[kmgtp]i?b", word):
+        return word[0].upper() + word[1:-1] + "B"
+    if re.fullmatch(r"[kmgtp]", word):
+        return word.upper() + "B"
+    if re.fullmatch(r"[kmg]?hz", word):
+        return word[:-2].upper() + "Hz"
+    return {"mbps": "Mbps", "gbps": "Gbps", "iops": "IOPS"}.get(word)
+
+
+def unit_of_header(name: str) -> str | None:
+    """The unit that a header names: `Memory (MB)`, `disk_gb`, `CPU usage %`."""
+    spaced = re.sub(r"(?<=[a-z])(?=(?:[KMGTP]i?B|[MG]Hz)$)", " ", name)
+    found = _UNIT_WORD.search(spaced)
+    return canonical_unit(found.group(1)) if found else None
+
+
+def _column_query(records: Path, column: str) -> str:
+    name = identifier(column)
+    value = "value"
+    counts = ",\n".join(
+        f"coalesce(sum(n) FILTER (WHERE {matches(value, pattern)}), 0)" for pattern in PATTERNS
+    )
+    digits = "regexp_extract(trim(value), '^[-+]?[0-9][0-9.,]*')"
+    number = f"try_cast(replace({digits}, ',', '.') AS DOUBLE)"
+    unit = f"regexp_extract(trim(value), '(?i)[0-9] ?({SIZE_UNITS}|%)$', 1)"
+    return f"""
+        WITH v AS (
+            SELECT {name} AS value, count(*) AS n, min({ROW}) AS first
+            FROM read_parquet({literal(records)})
+            WHERE {name} IS NOT NULL AND trim({name}) <> ''
+            GROUP BY ALL
+        ), units AS (
+            SELECT lower({unit}) AS unit, sum(n) AS n FROM v WHERE {unit} <> '' GROUP BY ALL
+        )
+        SELECT
+            coalesce(sum(n), 0), count(*), min(value), max(value), max(length(value)),
+            coalesce(sum(n) FILTER (WHERE value <> trim(value)), 0),
+            min({number}), max({number}),
+            (SELECT list(left(value, {SAMPLE_CHARACTERS}) ORDER BY first)
+             FROM (SELECT value, first FROM v ORDER BY first LIMIT {SAMPLES})),
+            (SELECT first(unit ORDER BY n DESC, unit) FROM units),
+            {counts}
+        FROM v
+    """  # noqa: S608 - identifiers and literals are quoted
+
+
+def _number_text(value: float | None) -> str | None:
+    if value is None:
+        return None
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+def _infer_type(filled: int, patterns: dict[str, int]) -> str:
+    real = filled - patterns.get("placeholder", 0)
+    if real <= 0:
+        return "string"
+    for name, parts in _TYPES:
+        # a value has at most one pattern of a type, but for integer and date within others
+        share = sum(patterns.get(part, 0) for part in parts)
+        if share >= _SHARE * real:
+            return name
+    return "string"
+
+
+def _findings(facts: ColumnProfile, longest: int, padded: int) -> list[str]:
+    findings: list[str] = []
+    placeholders = facts.patterns.get("placeholder", 0)
+    if facts.filled == 0:
+        findings.append("The column is empty.")
+    if placeholders:
+        findings.append(f"{placeholders} values stand for a missing one (N/A, -, unknown …).")
+    if padded:
+        findings.append(f"{padded} values have spaces around them.")
+    if longest > 255:
+        findings.append(f"The longest value has {longest} characters.")
+    if facts.filled > 1 and facts.missing == 0 and facts.distinct == 1:
+        findings.append("Every row has the same value.")
+    return findings
+
+
+def profile_column(
+    connection: duckdb.DuckDBPyConnection, records: Path, column: str, rows: int
+) -> ColumnProfile:
+    """Facts about one column of a Parquet file of texts."""
+    row = connection.execute(_column_query(records, column)).fetchone()
+    if row is None:
+        raise AssertionError("an aggregate without GROUP BY gives one row")
+    filled, distinct, low, high, longest, padded, small, large, samples, unit = row[:10]
+    counts = {name: int(n) for name, n in zip(PATTERNS, row[10:], strict=True)}
+    patterns = {name: n for name, n in counts.items() if n}
+    kind = _infer_type(int(filled), patterns)
+    numeric = kind in _NUMERIC
+    facts = ColumnProfile(
+        name=column,
+        type=kind,
+        filled=int(filled),
+        missing=rows - int(filled),
+        distinct=int(distinct),
+        samples=list(samples or []),
+        unit=unit_of_header(column) or canonical_unit(unit),
+        minimum=_number_text(small) if numeric else _cut(low),
+        maximum=_number_text(large) if numeric else _cut(high),
+        patterns=patterns,
+    )
+    facts.findings = _findings(facts, int(longest or 0), int(padded))
+    return facts
+
+
+def _cut(text: str | None) -> str | None:
+    return None if text is None else text[:SAMPLE_CHARACTERS]
+
+
+def profile_records(
+    workdir: Path,
+    records: Path,
+    rows: int,
+    progress: Callable[[int | None, int | None, str], None] | None = None,
+) -> Profile:
+    """The profile of every source column of `records`, in order."""
+    with connect(workdir) as connection:
+        columns = source_columns(connection, records)
+        profile: Profile = []
+        for position, column in enumerate(columns, start=1):
+            profile.append(profile_column(connection, records, column, rows))
+            if progress:
+                progress(rows, rows, f"profiling column {position} of {len(columns)}")
+        return profile
+
+
+def write_profile(path: Path, profile: Sequence[ColumnProfile]) -> None:
+    """Write the artefact `profile`: a JSON list with the wire's names."""
+    content = [column.model_dump(mode="json", by_alias=True) for column in profile]
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def read_profile(path: Path) -> Profile:
+    """Read the artefact `profile`."""
+    return _ADAPTER.validate_json(path.read_bytes())

@@ -1,0 +1,57 @@
+"""The kinds of values that inventories hold, as regular expressions for the engine.
+
+One list serves the profile, the mapping tools and the cleansing rules, so that all of them mean
+the same by "an IPv4 address". Expressions are RE2 syntax (https://github.com/google/re2) and
+match a whole trimmed value, without case.
+"""
+
+from __future__ import annotations
+
+_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_NUMBER = r"[-+]?[0-9][0-9 .,']*"
+SIZE_UNITS = r"(bytes?|[kmgtp]i?b|[kmgtp]|[kmg]?hz|[kmgt]bps|[kmgt]b/s|iops|cores?|vcpus?|cpus?)"
+
+PATTERNS: dict[str, str] = {
+    "ipv4": rf"{_OCTET}(\.{_OCTET}){{3}}(/[0-9]{{1,2}})?",
+    "ipv6": (
+        r"(([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|[0-9a-f:]*::[0-9a-f:.]*)"
+        r"(%[a-z0-9]+)?(/[0-9]{1,3})?"
+    ),
+    "mac": r"([0-9a-f]{2}[:-]){5}[0-9a-f]{2}|([0-9a-f]{4}\.){2}[0-9a-f]{4}",
+    "uuid": r"\{?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\}?",
+    "fqdn": r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z]\.?",
+    "hostname": r"[a-z][a-z0-9_-]*[0-9][a-z0-9_-]*|[a-z][a-z0-9]*([_-][a-z0-9]+)+",
+    "email": r"[^@\s]+@[^@\s]+\.[a-z]{2,}",
+    "url": r"[a-z][a-z0-9+.-]*://\S+",
+    "integer": r"[-+]?[0-9]+",
+    "decimal": r"[-+]?([0-9]+[.,][0-9]+|[0-9]{1,3}([., '][0-9]{3})+([.,][0-9]+)?)",
+    "date": (
+        r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{4}|"
+        r"[0-9]{1,2}[- ][a-z]{3}[a-z]*[- ][0-9]{2,4}"
+    ),
+    "datetime": (
+        r"([0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{4})"
+        r"[t ]+[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?( ?[ap]m)?(z|[+-][0-9]{2}:?[0-9]{2})?"
+    ),
+    "boolean": r"true|false|yes|no|y|n|on|off|enabled|disabled",
+    "percent": r"[-+]?[0-9]+([.,][0-9]+)? ?%",
+    "size": rf"{_NUMBER} ?{SIZE_UNITS}",
+    "key_value": r"[a-z_][a-z0-9_. -]*=[^=;]*([;,] ?[a-z_][a-z0-9_. -]*=[^=;]*)*;?",
+    "list": r"[^;]+(;[^;]+)+;?|[^|]+(\|[^|]+)+\|?|[^,]+(, ?[^,]+)+|\[.*\]",
+    "os": (
+        r".*\b(windows( server)?|linux|red ?hat|rhel|centos|ubuntu|debian|suse|sles|oracle linux|"
+        r"fedora|rocky|alma|aix|solaris|hp-?ux|esxi?|freebsd|macos)\b.*"
+    ),
+    "version": r"v?[0-9]+(\.[0-9]+){1,4}([-_ ]?[a-z0-9]+)?",
+    "placeholder": (
+        r"n/?a|n\.a\.|-+|\?+|\.+|unknown|none|null|nil|nan|undefined|tbd|tbc|not available|"
+        r"not applicable|not specified|to be determined|to be filled by o\.e\.m\.|default string|"
+        r"#n/a|#ref!|#value!|#name\?"
+    ),
+}
+
+
+def matches(value: str, pattern: str) -> str:
+    """SQL: whether the expression `value` as a whole has the named pattern."""
+    expression = PATTERNS[pattern].replace("'", "''")
+    return f"regexp_full_match(trim({value}), '(?is:{expression})')"
