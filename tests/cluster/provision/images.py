@@ -1,0 +1,296 @@
+"""Builds the product's images and brings them into the cluster, only when something changed.
+
+A tag is the hash of everything that goes into an image, so an unchanged image is neither built
+nor loaded again, and a cluster can never run a stale one. Where no registry is reached the Debian
+base image is made with debootstrap; the Containerfiles take it as a build argument.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from .binaries import cache_folder
+from .errors import ClusterError
+from .kind import docker_answers
+from .native_config import PAUSE
+
+ROOT = Path(__file__).resolve().parents[3]
+REPOSITORY = "localhost/discoveryflow"
+PUBLIC_BASE = "docker.io/library/debian:trixie-slim"
+LOCAL_BASE = "localhost/debian:trixie-slim"
+LOCAL_POSTGRES_BASE = "localhost/debian-postgres:17"
+BUILDAH = {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot"}
+
+
+class Loader(Protocol):
+    """The part of a provider that takes images."""
+
+    name: str
+
+    def load(self, archive: Path) -> None: ...
+    def has_image(self, reference: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image, what goes into it, and how large it may be (MB uncompressed)."""
+
+    name: str
+    inputs: tuple[str, ...]
+    limit: int | None = None
+    packages: str = ""
+
+    def tag(self, base: str) -> str:
+        """Hash of the base and of every file that goes in."""
+        digest = hashlib.sha256(base.encode())
+        for path in sorted(_files(self.inputs)):
+            digest.update(str(path.relative_to(ROOT)).encode())
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
+
+
+IMAGES = (
+    Image(
+        "operator",
+        (
+            "images/operator",
+            "requirements/operator.txt",
+            "core/discovery_core",
+            "operator/discovery_operator",
+            "api/discovery_api",
+            "migrations",
+            "alembic.ini",
+        ),
+        limit=300,
+        packages="/opt/site",
+    ),
+    Image(
+        "crews",
+        (
+            "images/crews",
+            "requirements/crews.txt",
+            "core/discovery_core",
+            "crews/discovery_crews",
+        ),
+        limit=700,
+        packages="/opt/site",
+    ),
+    Image("postgres", ("images/postgres",)),
+)
+NAMES = tuple(image.name for image in IMAGES)
+
+
+def _files(inputs: tuple[str, ...]) -> list[Path]:
+    found: list[Path] = []
+    for name in inputs:
+        path = ROOT / name
+        found += [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return [path for path in found if "__pycache__" not in path.parts]
+
+
+def references_file() -> Path:
+    """Where the names of the current images are kept for demo and tests: {name: reference}."""
+    return cache_folder() / "images.json"
+
+
+def build_and_load(provider: Loader, names: list[str]) -> dict[str, str]:
+    """Brings the named images up to date in the cluster. Returns their references."""
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        raise ClusterError(f"there is no image {sorted(unknown)}; images are {', '.join(NAMES)}")
+    references: dict[str, str] = {}
+    if references_file().exists():
+        references = json.loads(references_file().read_text())
+    for image in IMAGES:
+        if image.name in names:
+            references[image.name] = _bring(provider, image)
+    references_file().parent.mkdir(parents=True, exist_ok=True)
+    references_file().write_text(json.dumps(references, indent=1))
+    return references
+
+
+def _bring(provider: Loader, image: Image) -> str:
+    docker = provider.name == "kind"
+    base = PUBLIC_BASE if docker else _local_base(postgres=image.name == "postgres")
+    reference = f"{REPOSITORY}/{image.name}:{image.tag(base)}"
+    if provider.has_image(reference):
+        print(f"{reference} is in the cluster already.")
+        return reference
+    started = time.monotonic()
+    print(f"Building {reference} …", end=" ", flush=True)
+    with tempfile.TemporaryDirectory(prefix="discoveryflow-image-") as scratch:
+        archive = Path(scratch) / f"{image.name}.tar"
+        _build(image, base, reference, archive, docker=docker)
+        provider.load(archive)
+    print(f"built and loaded in {time.monotonic() - started:.0f} s", flush=True)
+    return reference
+
+
+def _build(image: Image, base: str, reference: str, archive: Path, *, docker: bool) -> None:
+    containerfile = ROOT / "images" / image.name / "Containerfile"
+    arguments = ["--build-arg", f"BASE={base}", "--tag", reference, "--file", str(containerfile)]
+    if docker:
+        _run("docker", "build", *arguments, str(ROOT))
+        _run("docker", "save", "--output", str(archive), reference)
+        return
+    with tempfile.TemporaryDirectory(prefix="discoveryflow-pip-") as scratch:
+        mounts = _pip_mounts(Path(scratch))
+        _run("buildah", "build", "--layers", "--quiet", *mounts, *arguments, str(ROOT))
+    _run("buildah", "push", "--quiet", reference, f"docker-archive:{archive}:{reference}")
+
+
+def _pip_mounts(scratch: Path) -> list[str]:
+    """This machine's pip settings and certificates, for the build only."""
+    lines = ["[global]"]
+    for name in ("index-url", "proxy"):
+        found = subprocess.run(
+            ["python3", "-m", "pip", "config", "get", f"global.{name}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if found.returncode == 0:
+            lines.append(f"{name} = {found.stdout.strip()}")
+    certificates = Path("/etc/ssl/certs/ca-certificates.crt")
+    mounts = []
+    if certificates.exists():
+        lines.append(f"cert = {certificates}")
+        mounts += ["--volume", f"{certificates}:{certificates}:ro"]
+    settings = scratch / "pip.conf"
+    settings.write_text("\n".join(lines) + "\n")
+    return [*mounts, "--volume", f"{settings}:/etc/pip.conf:ro"]
+
+
+def _local_base(*, postgres: bool) -> str:
+    """A Debian base made with debootstrap, once a month."""
+    month = datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m")
+    reference = f"{LOCAL_POSTGRES_BASE if postgres else LOCAL_BASE}-{month}"
+    if _buildah_has(reference):
+        return reference
+    packages = "ca-certificates" + (
+        ",postgresql-17" if postgres else ",python3,python3-venv"
+    )
+    print(f"Making the Debian base {reference} with debootstrap (a minute) …", flush=True)
+    with tempfile.TemporaryDirectory(prefix="discoveryflow-base-") as scratch:
+        root = Path(scratch) / "root"
+        _run("debootstrap", "--variant=minbase", f"--include={packages}", "trixie", str(root))
+        for waste in ("doc", "man", "locale", "info"):
+            shutil.rmtree(root / "usr/share" / waste, ignore_errors=True)
+        for waste in ("var/cache/apt", "var/lib/apt/lists", "var/log", "var/lib/postgresql/17"):
+            shutil.rmtree(root / waste, ignore_errors=True)
+        archive = Path(scratch) / "root.tar"
+        _run("tar", "-C", str(root), "--numeric-owner", "-cf", str(archive), ".")
+        containerfile = Path(scratch) / "Containerfile"
+        containerfile.write_text(
+            "FROM scratch\nADD root.tar /\n"
+            'ENV PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"\n'
+            'CMD ["bash"]\n'
+        )
+        _run("buildah", "build", "--quiet", "--tag", reference, "--file", str(containerfile),
+             scratch)
+    return reference
+
+
+def _buildah_has(reference: str) -> bool:
+    done = subprocess.run(
+        ["buildah", "inspect", "--type", "image", reference],
+        env=os.environ | BUILDAH,
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def ensure_pause(provider: Loader) -> None:
+    """The image that holds a pod's namespaces: a program that waits, in an empty image."""
+    if provider.has_image(PAUSE):
+        return
+    with tempfile.TemporaryDirectory(prefix="discoveryflow-pause-") as scratch:
+        archive = Path(scratch) / "pause.tar"
+        source = ROOT / "images/pause"
+        _run("gcc", "-static", "-Os", "-s", "-o", f"{scratch}/pause", str(source / "pause.c"))
+        _run("buildah", "build", "--quiet", "--tag", PAUSE, "--file",
+             str(source / "Containerfile"), scratch)
+        _run("buildah", "push", "--quiet", PAUSE, f"docker-archive:{archive}:{PAUSE}")
+        provider.load(archive)
+
+
+def report_sizes() -> int:
+    """Prints each image's size and its five largest parts; 1 where a limit is exceeded."""
+    if not references_file().exists():
+        raise ClusterError("there are no images yet; run the action `images` first")
+    references = json.loads(references_file().read_text())
+    failed = 0
+    for image in IMAGES:
+        if image.name not in references:
+            continue
+        size, parts, modules = _measure(references[image.name], image.packages)
+        limit = f" (limit {image.limit} MB)" if image.limit else ""
+        print(f"{image.name}: {size:.0f} MB uncompressed{limit}")
+        for part, megabytes in parts:
+            print(f"  {megabytes:6.1f} MB  {part}")
+        if image.limit and size > image.limit:
+            print(f"  too large: {size:.0f} MB > {image.limit} MB")
+            failed = 1
+        if image.name == "operator" and "crewai" in modules:
+            print("  crewai does not belong into this image")
+            failed = 1
+    return failed
+
+
+def _measure(reference: str, packages: str) -> tuple[float, list[tuple[str, float]], set[str]]:
+    """Size in MB, the five largest parts, and the names below `packages`."""
+    with tempfile.TemporaryDirectory(prefix="discoveryflow-size-") as scratch:
+        root = Path(scratch)
+        if docker_answers():
+            _run("sh", "-c", f"docker create --name df-size {reference} >/dev/null && "
+                 f"docker export df-size | tar -C {root} -xf - ; docker rm df-size >/dev/null")
+            return _weigh(root, packages)
+        container = _output("buildah", "from", reference)
+        try:
+            return _weigh(Path(_output("buildah", "mount", container)), packages)
+        finally:
+            _run("buildah", "umount", container)
+            _run("buildah", "rm", container)
+
+
+def _weigh(root: Path, packages: str) -> tuple[float, list[tuple[str, float]], set[str]]:
+    site = root / packages.lstrip("/") if packages else None
+    parts: list[tuple[str, float]] = []
+    modules: set[str] = set()
+    if site is not None and site.is_dir():
+        modules = {path.name for path in site.iterdir()}
+        parts = [(f"{packages}/{name}", _megabytes(site / name)) for name in modules]
+    other = [path for path in root.iterdir() if path.name not in ("proc", "sys", "dev", "opt")]
+    parts += [(f"/{path.name}", _megabytes(path)) for path in other if path.is_dir()]
+    parts.sort(key=lambda part: part[1], reverse=True)
+    return _megabytes(root), parts[:5], modules
+
+
+def _megabytes(path: Path) -> float:
+    return int(_output("du", "-sk", "-x", str(path)).split()[0]) / 1024
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(
+        command, env=os.environ | BUILDAH, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise ClusterError(
+            f"{' '.join(command)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
+    return done.stdout.strip()
+
+
+def _run(*command: str) -> None:
+    _output(*command)

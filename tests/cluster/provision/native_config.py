@@ -1,0 +1,184 @@
+"""Configuration files and command lines of the native cluster's components.
+
+The settings that are not obvious: kubelet accepts cgroup v1 (`failCgroupV1`), containerd does not
+lower OOM scores (`restrict_oom_score_adj`, where root lacks CAP_SYS_RESOURCE), network
+namespaces lie below the state folder so that they can be found again, the controller manager may
+talk faster than its default of 20 requests a second, and pods are not masqueraded, because they
+only talk to each other and to this machine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+PAUSE = "localhost/pause:1"
+
+
+def write(work: Path, address: str, node: str, bridge: str, pods: str) -> None:
+    """Writes all configuration files below `work`."""
+    for folder in ("containerd", "kubelet", "cni", "etcd"):
+        (work / folder).mkdir(parents=True, exist_ok=True)
+    (work / "containerd.toml").write_text(_containerd(work))
+    (work / "cni" / "10-bridge.conflist").write_text(json.dumps(_cni(bridge, pods)))
+    (work / "Corefile").write_text(_corefile(work, address))
+    (work / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    (work / "kubelet.json").write_text(json.dumps(_kubelet(work, address)))
+    (work / "proxy.json").write_text(json.dumps(_proxy(work, node)))
+
+
+def _containerd(work: Path) -> str:
+    return f"""version = 3
+root = "{work}/containerd/root"
+state = "{work}/containerd/state"
+[grpc]
+  address = "{work}/containerd/containerd.sock"
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = "overlayfs"
+  [plugins.'io.containerd.cri.v1.images'.pinned_images]
+    sandbox = "{PAUSE}"
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ["/usr/lib/cni"]
+    conf_dir = "{work}/cni"
+  [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+      SystemdCgroup = false
+"""
+
+
+def _cni(bridge: str, pods: str) -> dict[str, object]:
+    return {
+        "cniVersion": "0.4.0",
+        "name": "discoveryflow-pods",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": bridge,
+                "isGateway": True,
+                "ipMasq": False,
+                "hairpinMode": True,
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [[{"subnet": pods}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            }
+        ],
+    }
+
+
+def _corefile(work: Path, address: str) -> str:
+    return f""".:53 {{
+  bind {address}
+  errors
+  kubernetes cluster.local in-addr.arpa {{
+    kubeconfig {work}/admin.kubeconfig
+    pods insecure
+  }}
+  cache 5
+}}
+"""
+
+
+def _kubelet(work: Path, address: str) -> dict[str, object]:
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "x509": {"clientCAFile": f"{work}/pki/ca.crt"},
+            "webhook": {"enabled": True},
+            "anonymous": {"enabled": False},
+        },
+        "authorization": {"mode": "Webhook"},
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "clusterDNS": [address],
+        "clusterDomain": "cluster.local",
+        "containerRuntimeEndpoint": f"unix://{work}/containerd/containerd.sock",
+        "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
+        "tlsCertFile": f"{work}/pki/node.crt",
+        "tlsPrivateKeyFile": f"{work}/pki/node.key",
+        "resolvConf": f"{work}/resolv.conf",
+        "maxPods": 250,
+    }
+
+
+def _proxy(work: Path, node: str) -> dict[str, object]:
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": f"{work}/proxy.kubeconfig"},
+        "clusterCIDR": "10.244.0.0/16",
+        "mode": "nftables",
+        "hostnameOverride": node,
+        "conntrack": {"maxPerCore": 0},
+    }
+
+
+def commands(work: Path, address: str, node: str, services: str) -> dict[str, list[str]]:
+    """Command line of each component; the first word is the binary's name."""
+    pki = work / "pki"
+    client, peer = "http://127.0.0.1:12379", "http://127.0.0.1:12380"
+    return {
+        "etcd": [
+            *("etcd", "--data-dir", f"{work}/etcd", "--unsafe-no-fsync"),
+            *("--listen-client-urls", client, "--advertise-client-urls", client),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            *("--initial-cluster", f"default={peer}"),
+        ],
+        "apiserver": [
+            "kube-apiserver",
+            f"--etcd-servers={client}",
+            f"--advertise-address={address}",
+            "--bind-address=0.0.0.0",
+            "--secure-port=6443",
+            f"--tls-cert-file={pki}/apiserver.crt",
+            f"--tls-private-key-file={pki}/apiserver.key",
+            f"--client-ca-file={pki}/ca.crt",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={pki}/sa.pub",
+            f"--service-account-signing-key-file={pki}/sa.key",
+            f"--service-cluster-ip-range={services}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged=true",
+            f"--kubelet-client-certificate={pki}/admin.crt",
+            f"--kubelet-client-key={pki}/admin.key",
+            "--kubelet-preferred-address-types=InternalIP",
+        ],
+        "controller-manager": [
+            "kube-controller-manager",
+            f"--kubeconfig={work}/controller-manager.kubeconfig",
+            "--use-service-account-credentials",
+            "--leader-elect=false",
+            f"--service-account-private-key-file={pki}/sa.key",
+            f"--root-ca-file={pki}/ca.crt",
+            f"--cluster-signing-cert-file={pki}/ca.crt",
+            f"--cluster-signing-key-file={pki}/ca.key",
+            "--allocate-node-cidrs=true",
+            "--cluster-cidr=10.244.0.0/16",
+            "--kube-api-qps=100",
+            "--kube-api-burst=200",
+        ],
+        "scheduler": [
+            "kube-scheduler",
+            f"--kubeconfig={work}/scheduler.kubeconfig",
+            "--leader-elect=false",
+        ],
+        "containerd": ["containerd", "-c", f"{work}/containerd.toml"],
+        "coredns": ["coredns", "-conf", f"{work}/Corefile"],
+        "kubelet": [
+            "kubelet",
+            f"--config={work}/kubelet.json",
+            f"--kubeconfig={work}/node.kubeconfig",
+            f"--hostname-override={node}",
+            f"--node-ip={address}",
+            f"--root-dir={work}/kubelet",
+        ],
+        "proxy": ["kube-proxy", f"--config={work}/proxy.json"],
+    }

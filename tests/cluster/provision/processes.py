@@ -1,0 +1,106 @@
+"""Long-running processes with pid files, so that only what was started here is ever stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+
+def command_line(pid: int) -> str:
+    """The arguments of a process, or "" where there is none (any more)."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
+def children(pid: int) -> list[int]:
+    """All descendants of a process, nearest first."""
+    found: list[int] = []
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return found
+    for task in tasks:
+        try:
+            direct = [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue
+        for child in direct:
+            found += [child, *children(child)]
+    return found
+
+
+def all_processes() -> list[int]:
+    """Every pid of this machine."""
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def stop_pids(pids: list[int], *, first: signal.Signals, wait: float) -> None:
+    """Signals processes by pid and kills those that are still there after `wait` seconds."""
+    pids = [pid for pid in pids if command_line(pid)]
+    for pid in pids:
+        _signal(pid, first)
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline and any(command_line(pid) for pid in pids):
+        time.sleep(0.1)
+    for pid in pids:
+        if command_line(pid):
+            _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+class Processes:
+    """Named processes of one cluster. A pid counts only while its command line names `mark`."""
+
+    def __init__(self, folder: Path, mark: str) -> None:
+        self.folder = folder
+        self.mark = mark
+
+    def pid(self, name: str) -> int | None:
+        """The pid of a running process, or None. A recycled pid is not mistaken for it."""
+        try:
+            pid = int((self.folder / f"{name}.pid").read_text())
+        except (OSError, ValueError):
+            return None
+        line = command_line(pid)
+        return pid if self.mark in line else None
+
+    def start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        """Starts a process unless it runs already; its output goes to NAME.log."""
+        if self.pid(name) is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - fixed commands
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=os.environ | environment,
+                cwd="/",
+            )
+        (self.folder / f"{name}.pid").write_text(str(process.pid))
+        # while the kernel swaps the program in, the command line reads as empty
+        deadline = time.monotonic() + 2
+        while process.poll() is None and time.monotonic() < deadline:
+            if self.mark in command_line(process.pid):
+                break
+            time.sleep(0.01)
+
+    def stop(self, name: str, wait: float = 10.0) -> None:
+        """Ends a process and forgets it."""
+        pid = self.pid(name)
+        if pid is not None:
+            stop_pids([pid], first=signal.SIGTERM, wait=wait)
+        (self.folder / f"{name}.pid").unlink(missing_ok=True)
