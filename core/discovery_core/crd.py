@@ -148,7 +148,7 @@ def custom_resource_definition(annotations: dict[str, str] | None = None) -> dic
     schema["properties"] = {
         "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
         "kind": {"type": "string", "description": f"{KIND}."},
-        "metadata": {"type": "object", "description": "Standard object metadata."},
+        "metadata": {"type": "object"},
         **schema["properties"],
     }
     metadata: dict[str, Any] = {"name": NAME}

@@ -168,9 +168,9 @@ def test_a_construct_that_a_crd_cannot_express_is_refused() -> None:
 
 
 def test_the_field_reference_replaces_what_stands_between_its_markers() -> None:
-    document = f"before\n{crd.REFERENCE_START}\nold\n{crd.REFERENCE_END}\nafter\n"
+    document = f"before\n{crd.REFERENCE_START}\nstale text\n{crd.REFERENCE_END}\nafter\n"
     text = crd.with_reference(document)
-    assert "old" not in text
+    assert "stale text" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "`source.configMap.name`" in text
