@@ -135,9 +135,16 @@ def _explain_pattern(schema: Schema, result: Schema) -> None:
 
 
 def _with_object_default(field: Schema, *, required: bool, nullable: bool) -> Schema:
-    """An optional object whose fields all have defaults gets `{}`, so that CEL can rely on it."""
+    """An optional object without required fields gets a default, so that CEL can rely on it.
+
+    The default is spelled out, because the API server checks the rules against it as it stands.
+    """
     if field.get("type") == "object" and not (required or nullable or field.get("required")):
-        field["default"] = {}
+        field["default"] = {
+            name: inner["default"]
+            for name, inner in field["properties"].items()
+            if "default" in inner
+        }
     return field
 
 
@@ -227,7 +234,7 @@ def _kind(field: Schema) -> str:
         )
         if key in field and "enum" not in field
     ]
-    if field.get("default") not in (None, "", {}):
+    if field["type"] != "object" and field.get("default") not in (None, ""):
         limits.append(f"default `{field['default']}`")
     return f"{text}; {', '.join(limits)}" if limits else text
 

@@ -108,7 +108,11 @@ def test_no_schema_part_is_foreign_to_structural_schemas(version: dict[str, Any]
 def test_rules_can_rely_on_defaults(version: dict[str, Any]) -> None:
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     for name in ("llm", "approvalPolicy", "retries"):
-        assert spec[name]["default"] == {}
+        inner = spec[name]["properties"]
+        assert spec[name]["default"] == {
+            field: schema["default"] for field, schema in inner.items() if "default" in schema
+        }
+    assert spec["retries"]["default"] == {"maxAttempts": 3, "initialDelay": "5s", "maxDelay": "5m"}
     assert spec["state"]["default"] == "Run"
     assert spec["llm"]["properties"]["provider"]["default"] == "builtin"
     assert "default" not in spec["approval"]
