@@ -8,7 +8,6 @@ the first distinct values in row order, so the same file always gives the same p
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pydantic import TypeAdapter
 
 from discovery_crews.tables.engine import ROW, connect, identifier, literal, source_columns
 from discovery_crews.tables.patterns import PATTERNS, SIZE_UNITS, matches
+from discovery_crews.tables.units import canonical_unit, unit_of_header
 
 Profile = list[ColumnProfile]
 SAMPLES = 5
@@ -42,34 +42,6 @@ _TYPES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("list", ("list",)),
 )
 _NUMERIC = ("integer", "number", "size")
-_UNIT_WORD = re.compile(
-    r"(?:^|[\s_(\[/.-])(bytes?|[kmgtp]i?b|[kmg]hz|percent|pct|%|mbps|gbps|iops)(?:$|[\s_)\].-])",
-    re.IGNORECASE,
-)
-_UNIT_NAMES = {"%": "%", "percent": "%", "pct": "%", "byte": "B", "bytes": "B"}
-
-
-def canonical_unit(text: str | None) -> str | None:
-    """A unit as this product writes it: `MiB`, `GB`, `GHz`, `%`; None for none or unknown."""
-    if not text:
-        return None
-    word = text.strip().lower()
-    if word in _UNIT_NAMES:
-        return _UNIT_NAMES[word]
-    if re.fullmatch(r"[kmgtp]i?b", word):
-        return word[0].upper() + word[1:-1] + "B"
-    if re.fullmatch(r"[kmgtp]", word):
-        return word.upper() + "B"
-    if re.fullmatch(r"[kmg]?hz", word):
-        return word[:-2].upper() + "Hz"
-    return {"mbps": "Mbps", "gbps": "Gbps", "iops": "IOPS"}.get(word)
-
-
-def unit_of_header(name: str) -> str | None:
-    """The unit that a header names: `Memory (MB)`, `disk_gb`, `CPU usage %`."""
-    spaced = re.sub(r"(?<=[a-z])(?=(?:[KMGTP]i?B|[MG]Hz)$)", " ", name)
-    found = _UNIT_WORD.search(spaced)
-    return canonical_unit(found.group(1)) if found else None
 
 
 def _column_query(records: Path, column: str) -> str:

@@ -179,7 +179,7 @@ def _attempt(settings: RunnerSettings, client: ExecutionClient) -> int:
         log.info("completed", artefacts=sorted(message.artefacts))
     except ExecutionError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever failed, it must be told
         pulse.stop()
         client.fail(_failure(claim, usage, error))
     return EXIT_TOLD

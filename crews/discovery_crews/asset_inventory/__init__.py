@@ -1,0 +1,1 @@
+"""Phase asset_inventory: mapped columns become typed, classified, de-duplicated assets."""
