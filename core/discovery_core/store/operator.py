@@ -50,12 +50,16 @@ ENDED = [str(state) for state in FlowState if is_ended(state)]
 
 
 class OpenFlow(NamedTuple):
-    """A flow that the sweep has to look at. `due` is its earliest database timer."""
+    """A flow that the sweep has to look at.
+
+    `due` is its earliest database timer; `version` tells whether it has changed since last time.
+    """
 
     flow_id: UUID
     namespace: str
     name: str
     due: datetime | None = None
+    version: int = 0
 
 
 class OperatorStore:
@@ -571,7 +575,11 @@ async def _flows(session: AsyncSession, *, ended: bool) -> list[OpenFlow]:
     state = DiscoveryFlowRow.state
     rows = await session.execute(
         select(
-            DiscoveryFlowRow.flow_id, Tenant.namespace, MasterFlow.name, DiscoveryFlowRow.not_before
+            DiscoveryFlowRow.flow_id,
+            Tenant.namespace,
+            MasterFlow.name,
+            DiscoveryFlowRow.not_before,
+            DiscoveryFlowRow.version,
         )
         .join(MasterFlow, MasterFlow.flow_id == DiscoveryFlowRow.flow_id)
         .join(Tenant, Tenant.id == DiscoveryFlowRow.tenant_id)

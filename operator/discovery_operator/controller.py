@@ -1,0 +1,201 @@
+"""The reconcile loop: observe, decide, execute, again until there is nothing to do, then status.
+
+One pass makes one step; going round at once is what lets the next phase's Job follow a result
+within milliseconds. Only the leader works; on the others keys are dropped, because becoming
+leader looks at everything anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from discovery_core.logging import get_logger
+from discovery_core.snapshots import FlowSnapshot
+from discovery_core.states import FlowState, WaitsFor
+
+from . import metrics
+from .actions import Decision
+from .cache import Kind, ObjectCache
+from .decide import decide
+from .execute import Executor, LaunchRefusedError
+from .faults import FAULTS
+from .kube import Cluster, KubernetesError
+from .observe import Observer
+from .observed import Observed, ResourceView
+from .queue import KeyedQueue
+from .status import build_status, status_patch
+from .views import resource_view
+
+log = get_logger(__name__)
+
+MAX_PASSES = 10
+STATUS_TRIES = 4
+LONGEST_TIMER = 300.0
+SLOT_WAKES = 10
+
+
+class Controller:
+    """Reconciles one flow at a time per key. `reconciled` is each flow's last seen version."""
+
+    def __init__(
+        self,
+        observer: Observer,
+        executor: Executor,
+        cluster: Cluster,
+        cache: ObjectCache,
+        queue: KeyedQueue[UUID],
+    ) -> None:
+        self._observer = observer
+        self._executor = executor
+        self._cluster = cluster
+        self._cache = cache
+        self.queue = queue
+        self.reconciled: dict[UUID, int] = {}
+        self._launch_problems: dict[UUID, str] = {}
+        self._running: set[UUID] = set()
+        self._waiting_for_slot: dict[UUID, datetime] = {}
+
+    async def work(self, leads: asyncio.Event) -> None:
+        """A worker: takes keys for ever. Keys that come while not leading are dropped."""
+        while True:
+            uid = await self.queue.get()
+            try:
+                if leads.is_set():
+                    await self._process(uid)
+            finally:
+                self.queue.done(uid)
+
+    async def _process(self, uid: UUID) -> None:
+        """One reconciliation; whatever goes wrong, the flow comes back after a backoff."""
+        try:
+            with metrics.RECONCILE_SECONDS.time():
+                await self.reconcile(uid)
+        except LaunchRefusedError as refused:
+            log.warning("the Job cannot be created", flow=str(uid), reason=refused.message)
+            self.queue.failed(uid)
+        except FAULTS as error:
+            metrics.RECONCILE_ERRORS.inc()
+            delay = self.queue.failed(uid)
+            log.warning("reconcile again", flow=str(uid), delay=round(delay, 2), error=str(error))
+        except Exception:
+            metrics.RECONCILE_ERRORS.inc()
+            delay = self.queue.failed(uid)
+            log.exception("reconcile failed", flow=str(uid), delay=round(delay, 2))
+        else:
+            self.queue.succeeded(uid)
+
+    async def reconcile(self, uid: UUID) -> None:
+        """Takes a flow as far as it goes now, writes its status and sets its timer."""
+        for _ in range(MAX_PASSES):
+            observed = await self._observer.observe(
+                uid, launch_problem=self._launch_problems.get(uid, "")
+            )
+            seen_at = time.monotonic()
+            decision = decide(observed)
+            self._track(uid, observed, decision)
+            if not decision.actions:
+                await self._write_status(observed)
+                self._set_timer(uid, observed, decision, seen_at)
+                return
+            for action in decision.actions:
+                try:
+                    await self._executor.execute(action, uid, observed)
+                except LaunchRefusedError as refused:
+                    await self._tell_launch_problem(uid, refused.message)
+                    raise
+        self.queue.add_after(uid, 1.0)
+
+    async def _tell_launch_problem(self, uid: UUID, message: str) -> None:
+        self._launch_problems[uid] = message
+        await self._write_status(await self._observer.observe(uid, launch_problem=message))
+
+    def _set_timer(self, uid: UUID, observed: Observed, decision: Decision, seen_at: float) -> None:
+        """Timers run on the monotonic clock; a long one is cut, so that clocks may be set."""
+        if decision.requeue_at is None:
+            self.queue.set_timer(uid, None)
+            return
+        delay = (decision.requeue_at - observed.now).total_seconds()
+        elapsed = time.monotonic() - seen_at
+        self.queue.set_timer(uid, min(LONGEST_TIMER, max(0.0, delay - elapsed)))
+
+    # -- bookkeeping ---------------------------------------------------------------------------
+
+    def _track(self, uid: UUID, observed: Observed, decision: Decision) -> None:
+        flow = observed.flow
+        if flow is None:
+            self.forget(uid)
+            return
+        self.reconciled[uid] = flow.version
+        if flow.run is None or flow.run.job_uid is not None or flow.state is not FlowState.RUNNING:
+            self._launch_problems.pop(uid, None)
+        self._track_slots(uid, flow, decision)
+
+    def _track_slots(self, uid: UUID, flow: FlowSnapshot, decision: Decision) -> None:
+        """Wakes those who wait for a slot when this flow has given one up."""
+        if decision.waits_for is WaitsFor.QUEUE_SLOT:
+            self._waiting_for_slot[uid] = flow.state_since
+        else:
+            self._waiting_for_slot.pop(uid, None)
+        if flow.state is FlowState.RUNNING:
+            self._running.add(uid)
+        elif uid in self._running:
+            self._running.discard(uid)
+            oldest = sorted(self._waiting_for_slot, key=self._waiting_for_slot.__getitem__)
+            for waiting in oldest[:SLOT_WAKES]:
+                self.queue.add(waiting)
+
+    def forget(self, uid: UUID) -> None:
+        """Drops what is remembered of a flow that has no row."""
+        self.reconciled.pop(uid, None)
+        self._launch_problems.pop(uid, None)
+        self._waiting_for_slot.pop(uid, None)
+        self._running.discard(uid)
+
+    # -- status --------------------------------------------------------------------------------
+
+    async def _write_status(self, observed: Observed) -> None:
+        """Patches the status where it differs. Raises KubernetesError when it cannot."""
+        for _ in range(STATUS_TRIES):
+            status = build_status(observed)
+            resource = observed.resource
+            if status is None or resource is None:
+                return
+            patch = status_patch(resource, status)
+            if patch is None:
+                return
+            try:
+                raw = await self._cluster.patch_flow_status(
+                    resource.namespace, resource.name, patch
+                )
+            except KubernetesError as error:
+                fresh = await self._after_refusal(error, resource)
+                if fresh is None:
+                    return
+                observed = replace(observed, resource=fresh)
+                continue
+            self._cache.put(Kind.FLOW, raw)
+            return
+        raise KubernetesError(409, "Conflict", "the status keeps changing under the operator")
+
+    async def _after_refusal(
+        self, error: KubernetesError, resource: ResourceView
+    ) -> ResourceView | None:
+        """The resource as it is now, after a conflict; None where it is gone."""
+        if error.missing:
+            self.queue.add_after(resource.uid, 0.5)
+            return None
+        if error.status != 409:
+            raise error
+        raw = await self._cluster.flow(resource.namespace, resource.name)
+        if raw is None or raw["metadata"]["uid"] != str(resource.uid):
+            self.queue.add_after(resource.uid, 0.5)
+            return None
+        self._cache.put(Kind.FLOW, raw)
+        fresh = resource_view(raw)
+        if fresh.generation != resource.generation:
+            self.queue.add(resource.uid)
+        return fresh

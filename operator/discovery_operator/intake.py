@@ -1,0 +1,32 @@
+"""The way from a watch event into the cache and the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from .cache import Kind, ObjectCache, flow_of
+from .queue import KeyedQueue
+
+
+class Intake:
+    """What handlers may do: remember an object, and have its flow looked at."""
+
+    def __init__(self, cache: ObjectCache, queue: KeyedQueue[UUID]) -> None:
+        self._cache = cache
+        self._queue = queue
+
+    def changed(self, kind: Kind, event: str | None, raw: Mapping[str, Any]) -> None:
+        """An event of a watch: `event` is None for the first list, else as Kubernetes writes it.
+
+        What the cache has already (the echo of our own write) needs no second look.
+        """
+        if event == "DELETED":
+            self._cache.remove(kind, raw)
+            news = True
+        else:
+            news = self._cache.put(kind, raw, watched=True)
+        flow = flow_of(kind, raw)
+        if news and flow is not None:
+            self._queue.add(flow)

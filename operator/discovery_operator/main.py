@@ -1,0 +1,220 @@
+"""Puts the operator together and runs it until a signal comes.
+
+It never gives up because something else is not there yet: while the database is away or its
+schema is not the one this code was written for, it says so (log, /readyz) and keeps asking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+from uuid import UUID
+
+import kopf
+from discovery_core.logging import configure_logging, get_logger
+from discovery_core.store import Database, OperatorStore
+
+from . import handlers
+from .cache import ObjectCache
+from .controller import Controller
+from .execute import Executor
+from .faults import CLUSTER_FAULTS, DATABASE_FAULTS
+from .health import Health
+from .intake import Intake
+from .kube import Cluster
+from .leader import Leadership
+from .manifests.names import SELECTOR
+from .observe import Observer
+from .queue import KeyedQueue
+from .settings import OperatorSettings
+from .upkeep import Upkeep
+
+log = get_logger(__name__)
+
+CLUSTER_NAMESPACE = "kube-system"
+RETRY_SECONDS = 3.0
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Kopf without events, peering and long silences."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.process.ultimate_exiting_timeout = 25
+    settings.networking.connect_timeout = 10
+    settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = (0.5, 1, 2, 4, 8, 8, 8)
+    settings.watching.server_timeout = 300
+    settings.watching.connect_timeout = 10
+    settings.watching.label_selectors["batch", "v1", "jobs"] = SELECTOR
+    settings.watching.label_selectors["", "v1", "pods"] = SELECTOR
+    return settings
+
+
+class Operator:
+    """The running process: its parts and its background tasks."""
+
+    def __init__(self, settings: OperatorSettings, cluster: Cluster) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._cache = ObjectCache()
+        self._queue: KeyedQueue[UUID] = KeyedQueue()
+        self._health = Health(sweep_limit=settings.sweep_seconds * 3 + 120)
+        self._database = Database(
+            settings.database_url,
+            settings.database_password,
+            application_name="discoveryflow-operator",
+            pool_size=settings.database_pool_size,
+        )
+        self._leadership: Leadership | None = None
+        self._upkeep: Upkeep | None = None
+        self.intake = Intake(self._cache, self._queue)
+
+    async def run(self) -> None:
+        """Everything but kopf, until cancelled."""
+        server = await self._health.serve(self._settings.health_host, self._settings.health_port)
+        try:
+            await self._run()
+        finally:
+            self._queue.close()
+            if self._leadership is not None:
+                await self._leadership.release()
+            await self._database.close()
+            await server.cleanup()
+
+    async def _run(self) -> None:
+        cluster_id = await self._cluster_id()
+        await self._wait_for_database()
+        store = OperatorStore(self._database, cluster_id)
+        await self._register(store)
+        settings = self._settings
+        controller = self._controller(store)
+        leadership = Leadership(
+            store,
+            holder=settings.holder(),
+            ttl=settings.leader_ttl_seconds,
+            on_gain=self._rescan,
+        )
+        upkeep = Upkeep(
+            store,
+            self._cluster,
+            self._cache,
+            controller,
+            health=self._health,
+            leads=leadership.leads,
+            sweep_seconds=settings.sweep_seconds,
+            resync_seconds=settings.resync_seconds,
+        )
+        self._leadership, self._upkeep = leadership, upkeep
+        self._health.waiting_for = "the first sweep"
+        await _together(
+            leadership.run(),
+            upkeep.listen(),
+            upkeep.run(),
+            *(controller.work(leadership.leads) for _ in range(settings.workers)),
+        )
+
+    def _rescan(self) -> None:
+        if self._upkeep is not None:
+            self._upkeep.rescan()
+
+    def _controller(self, store: OperatorStore) -> Controller:
+        settings = self._settings
+        observer = Observer(
+            store,
+            self._cluster,
+            self._cache,
+            rules=settings.rules(),
+            limits=settings.limits(),
+            policy=settings.admission_policy,
+        )
+        executor = Executor(
+            store,
+            self._cluster,
+            self._cache,
+            job_settings=settings.job_settings(),
+            limits=settings.limits(),
+        )
+        return Controller(observer, executor, self._cluster, self._cache, self._queue)
+
+    async def _cluster_id(self) -> UUID:
+        while True:
+            try:
+                found = await self._cluster.namespace_uid(CLUSTER_NAMESPACE)
+            except CLUSTER_FAULTS as error:
+                await self._wait(f"the Kubernetes API does not answer: {error}")
+                continue
+            if found is not None:
+                return found
+            await self._wait(f"there is no namespace {CLUSTER_NAMESPACE}")
+
+    async def _wait_for_database(self) -> None:
+        while True:
+            try:
+                if await self._database.schema_is_current():
+                    return
+            except DATABASE_FAULTS as error:
+                await self._wait(f"the database does not answer: {error}")
+                continue
+            await self._wait(
+                "the database's schema is not the one of this version; the migration has to run: "
+                "python -m discovery_core.store.migrate upgrade"
+            )
+
+    async def _register(self, store: OperatorStore) -> None:
+        while True:
+            try:
+                await store.register_cluster()
+            except DATABASE_FAULTS as error:
+                await self._wait(f"the database does not answer: {error}")
+            else:
+                return
+
+    async def _wait(self, reason: str) -> None:
+        """Says once what is waited for, keeps it for /readyz, and waits a little."""
+        if self._health.waiting_for != reason:
+            log.warning("waiting", reason=reason)
+        self._health.waiting_for = reason
+        self._health.sweep_progressed()
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _together(*loops: Coroutine[Any, Any, None]) -> None:
+    """Runs loops that never end; when one fails, all stop and its exception is raised."""
+    async with asyncio.TaskGroup() as group:
+        for loop in loops:
+            group.create_task(loop)
+
+
+async def run(settings: OperatorSettings) -> None:
+    """The operator, until SIGTERM or SIGINT (kopf listens for them)."""
+    assert handlers.__all__  # noqa: S101 - importing registers them with kopf
+    cluster = await Cluster.connect(request_timeout=settings.request_timeout_seconds)
+    operator = Operator(settings, cluster)
+    stop = asyncio.Event()
+    background = asyncio.create_task(operator.run(), name="operator")
+    background.add_done_callback(lambda _: stop.set())
+    try:
+        await kopf.operator(
+            settings=kopf_settings(),
+            standalone=True,
+            clusterwide=True,
+            stop_flag=stop,
+            memo=kopf.Memo(intake=operator.intake),
+        )
+    finally:
+        background.cancel()
+        try:
+            await background
+        except asyncio.CancelledError:
+            log.info("stopped")
+        finally:
+            await cluster.close()
+
+
+def main() -> None:
+    """Entry point of `python -m discovery_operator`."""
+    settings = OperatorSettings()
+    configure_logging("operator", settings.log_level)
+    asyncio.run(run(settings))

@@ -1,0 +1,21 @@
+"""The identity of crew pods: one ServiceAccount per namespace, without any rights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .names import COMPONENT, CONTAINER, MANAGED_BY, PRODUCT, SERVICE_ACCOUNT
+
+
+def build_service_account(namespace: str) -> dict[str, Any]:
+    """The crews' ServiceAccount. Its token reaches a pod only by an explicit projection."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {
+            "name": SERVICE_ACCOUNT,
+            "namespace": namespace,
+            "labels": {MANAGED_BY: PRODUCT, COMPONENT: CONTAINER},
+        },
+        "automountServiceAccountToken": False,
+    }

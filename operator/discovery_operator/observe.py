@@ -1,0 +1,210 @@
+"""Gathers `Observed`: cache first, then the row, then a GET wherever an absence would matter.
+
+The order is part of the proof that no result is overlooked: Jobs are looked at before the row is
+read. A pod commits its result before it exits, so a row that is read after its Job was seen to
+have ended shows that result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from discovery_core.resource import ConfigMapKey
+from discovery_core.snapshots import FlowSnapshot
+from discovery_core.states import FlowState, RunState, is_ended
+from discovery_core.store import OperatorStore
+
+from .cache import Kind, ObjectCache
+from .kube import Cluster
+from .observed import (
+    Guard,
+    JobState,
+    JobView,
+    Observed,
+    PodView,
+    Presence,
+    ResourceView,
+    Rules,
+)
+from .views import job_view, pod_view, resource_view
+
+Raw = Mapping[str, Any]
+_JOB_IS_RECORDED = (RunState.LAUNCHED, RunState.RUNNING)
+_LOOKS_AT_REFERENCES = (FlowState.PENDING, FlowState.QUEUED, FlowState.WAITING)
+
+
+@dataclass(frozen=True)
+class _Row:
+    flow: FlowSnapshot | None
+    now: datetime
+
+
+class Observer:
+    """Makes the picture of one flow. Reads only."""
+
+    def __init__(
+        self,
+        store: OperatorStore,
+        cluster: Cluster,
+        cache: ObjectCache,
+        *,
+        rules: Rules,
+        limits: tuple[int, int],
+        policy: str,
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._cache = cache
+        self._rules = rules
+        self._limits = limits
+        self._policy = policy
+
+    async def observe(self, uid: UUID, *, launch_problem: str = "") -> Observed:
+        """Everything about the flow of that uid. Raises what the store and the cluster raise."""
+        cached_jobs = [job_view(raw) for raw in self._cache.jobs(uid)]
+        row = await self._row(uid)
+        flow = row.flow
+        resource = self._cached_resource(uid)
+        if flow is None:
+            return Observed(now=row.now, rules=self._rules, resource=resource)
+        gone = False
+        if not flow.deleted and (resource is None or _answer_may_be_newer(flow, row.now)):
+            resource = await self._fetched_resource(flow)
+            gone = resource is None
+        jobs = tuple(
+            job for job in cached_jobs if job.owner_uid == str(uid) and job.state is JobState.ACTIVE
+        )
+        job, presence = await self._job(flow, cached_jobs)
+        if presence is Presence.ABSENT or (job is not None and job.state is not JobState.ACTIVE):
+            again = await self._row(uid)
+            if not _same_attempt(flow, again.flow):
+                job, presence = None, Presence.UNKNOWN
+            row = again
+            flow = again.flow or flow
+        return Observed(
+            now=row.now,
+            rules=self._rules,
+            resource=resource,
+            resource_gone=gone,
+            flow=flow,
+            job=job,
+            job_presence=presence,
+            pod=self._pod(uid, job),
+            jobs=jobs,
+            capacity=(
+                await self._store.capacity(uid, self._limits) if _is_due(flow, row.now) else None
+            ),
+            missing=await self._missing(flow, row.now),
+            guard=await self._guard(flow, resource),
+            launch_problem=launch_problem,
+        )
+
+    async def _row(self, uid: UUID) -> _Row:
+        flow, now = await asyncio.gather(self._store.load(uid), self._store.now())
+        return _Row(flow, now)
+
+    def _cached_resource(self, uid: UUID) -> ResourceView | None:
+        raw = self._cache.flow(uid)
+        return None if raw is None else resource_view(raw)
+
+    async def _fetched_resource(self, flow: FlowSnapshot) -> ResourceView | None:
+        """The resource by name; None where there is none of this uid, so the flow's is gone."""
+        raw = await self._cluster.flow(flow.namespace, flow.name)
+        if raw is None or raw["metadata"]["uid"] != str(flow.flow_id):
+            known = self._cache.flow(flow.flow_id)
+            if known is not None:
+                self._cache.remove(Kind.FLOW, known)
+            return None
+        self._cache.put(Kind.FLOW, raw)
+        return resource_view(raw)
+
+    async def _job(
+        self, flow: FlowSnapshot, cached: list[JobView]
+    ) -> tuple[JobView | None, Presence]:
+        """The current attempt's Job: from the cache, else by name."""
+        run = flow.run
+        if run is None or run.state not in _JOB_IS_RECORDED or is_ended(flow.state):
+            return None, Presence.UNKNOWN
+        for job in cached:
+            if job.name == run.job_name and job.uid == run.job_uid:
+                return job, Presence.PRESENT
+        raw = await self._cluster.job(flow.namespace, run.job_name)
+        if raw is None:
+            return None, Presence.ABSENT
+        self._cache.put(Kind.JOB, raw)
+        return job_view(raw), Presence.PRESENT
+
+    def _pod(self, uid: UUID, job: JobView | None) -> PodView | None:
+        if job is None:
+            return None
+        mine = [
+            raw
+            for raw in self._cache.pods(uid)
+            if any(o.get("uid") == job.uid for o in raw["metadata"].get("ownerReferences") or [])
+        ]
+        return pod_view(mine[-1]) if mine else None
+
+    async def _guard(self, flow: FlowSnapshot, resource: ResourceView | None) -> Guard | None:
+        """The admission policy, looked at only when an answer to the open request is there."""
+        if flow.state is not FlowState.AWAITING_APPROVAL or flow.request is None:
+            return None
+        answer = resource.spec.approval if resource is not None and resource.spec else None
+        if answer is None or answer.request_id != flow.request.request_id:
+            return None
+        return Guard(self._policy, await self._cluster.admission_policy(self._policy))
+
+    async def _missing(self, flow: FlowSnapshot, now: datetime) -> tuple[str, ...] | None:
+        """What the spec names and is not there; None where that does not matter now."""
+        if flow.state not in _LOOKS_AT_REFERENCES or flow.deleted:
+            return None
+        if flow.state is FlowState.QUEUED and not _is_due(flow, now):
+            return None
+        if flow.source_pinned:
+            return ()
+        spec = flow.spec
+        missing: list[str] = []
+        if spec.source.config_map is not None:
+            missing += await self._missing_key(flow.namespace, spec.source.config_map)
+        if spec.source.persistent_volume_claim is not None:
+            claim = spec.source.persistent_volume_claim.claim_name
+            if await self._cluster.volume_claim(flow.namespace, claim) is None:
+                missing.append(f"PersistentVolumeClaim {claim!r}")
+        if spec.target_schema is not None:
+            missing += await self._missing_key(flow.namespace, spec.target_schema.config_map)
+        return tuple(missing)
+
+    async def _missing_key(self, namespace: str, reference: ConfigMapKey) -> list[str]:
+        found = await self._cluster.config_map(namespace, reference.name)
+        if found is None:
+            return [f"ConfigMap {reference.name!r}"]
+        if reference.key in {**(found.get("data") or {}), **(found.get("binaryData") or {})}:
+            return []
+        return [f"key {reference.key!r} of ConfigMap {reference.name!r}"]
+
+
+def _is_due(flow: FlowSnapshot, now: datetime) -> bool:
+    """Whether the flow is Queued and its retry delay is over."""
+    if flow.state is not FlowState.QUEUED:
+        return False
+    return flow.not_before is None or flow.not_before <= now
+
+
+def _answer_may_be_newer(flow: FlowSnapshot, now: datetime) -> bool:
+    """Before a deadline is applied, the resource is read afresh: an answer may just be there."""
+    request = flow.request
+    return (
+        flow.state is FlowState.AWAITING_APPROVAL
+        and request is not None
+        and request.expires_at <= now
+    )
+
+
+def _same_attempt(before: FlowSnapshot, after: FlowSnapshot | None) -> bool:
+    if after is None or before.run is None or after.run is None:
+        return False
+    return (before.run.run_id, before.state) == (after.run.run_id, after.state)

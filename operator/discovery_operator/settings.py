@@ -1,0 +1,94 @@
+"""Everything of the operator that can be set from outside, in one place (prefix DISCOVERY_)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import uuid4
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .manifests.job import JobSettings
+from .observed import Rules
+
+
+def _comma_list(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
+
+
+class OperatorSettings(BaseSettings):
+    """Settings of the operator. Times are seconds.
+
+    `crew_resources` is JSON as a container's `resources`; `admission_policy` names both the
+    ValidatingAdmissionPolicy and its binding; `pending_allowance_seconds` is how long an
+    attempt may take until its pod reports for work.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DISCOVERY_", extra="ignore")
+
+    database_url: str
+    database_password: str | None = None
+    database_pool_size: int = Field(default=10, ge=4, le=100)
+    log_level: str = "info"
+
+    crew_image: str
+    crew_image_pull_policy: str = "IfNotPresent"
+    crew_image_pull_secrets: CommaList = ()
+    crew_resources: dict[str, Any] = Field(default_factory=dict)
+    execution_url: str
+    execution_ca_file: Path | None = None
+
+    max_running: int = Field(default=20, ge=1)
+    max_running_per_tenant: int = Field(default=5, ge=1)
+    allow_automatic_approval: bool = False
+    admission_policy: str = "discoveryflow-approval"
+    pending_allowance_seconds: int = Field(default=600, ge=10)
+    keep_finished_jobs_seconds: int = Field(default=3600, ge=0)
+
+    sweep_seconds: float = Field(default=5.0, gt=0)
+    resync_seconds: float = Field(default=60.0, gt=0)
+    leader_ttl_seconds: float = Field(default=10.0, ge=2)
+    workers: int = Field(default=6, ge=1)
+    request_timeout_seconds: float = Field(default=15.0, gt=0)
+
+    health_host: str = "0.0.0.0"  # noqa: S104 - the kubelet probes the pod's address
+    health_port: int = Field(default=8080, ge=0, le=65535)
+    pod_namespace: str = ""
+    pod_name: str = ""
+
+    def holder(self) -> str:
+        """A name for this process that no other process ever has."""
+        return f"{self.pod_name or socket.gethostname()}/{os.getpid()}/{uuid4().hex[:8]}"
+
+    def rules(self) -> Rules:
+        """The part that decisions depend on."""
+        return Rules(
+            launch_timeout=float(self.pending_allowance_seconds),
+            allow_automatic_approval=self.allow_automatic_approval,
+        )
+
+    def limits(self) -> tuple[int, int]:
+        """Most attempts at a time: in all, and per tenant."""
+        return self.max_running, self.max_running_per_tenant
+
+    def job_settings(self) -> JobSettings:
+        """The part that crew pods depend on. Raises OSError where the CA cannot be read."""
+        ca = self.execution_ca_file.read_text() if self.execution_ca_file is not None else ""
+        return JobSettings(
+            image=self.crew_image,
+            execution_url=self.execution_url,
+            execution_ca=ca,
+            image_pull_policy=self.crew_image_pull_policy,
+            image_pull_secrets=self.crew_image_pull_secrets,
+            resources=self.crew_resources,
+            pending_allowance=self.pending_allowance_seconds,
+            keep_finished=self.keep_finished_jobs_seconds,
+        )

@@ -1,0 +1,151 @@
+"""The loops beside the workers: notifications, the sweep that repairs lost ones, and re-listing.
+
+NOTIFY and watches are hints. The sweep compares versions with what was reconciled last, so it
+costs one query; a full look (all open flows, all objects by list) comes once per resync and
+also finds watches that have gone silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from uuid import UUID
+
+from discovery_core.logging import get_logger
+from discovery_core.states import FlowState
+from discovery_core.store import OperatorStore
+
+from . import metrics
+from .cache import Kind, ObjectCache
+from .controller import Controller
+from .faults import FAULTS
+from .health import Health
+from .kube import Cluster
+
+log = get_logger(__name__)
+
+GARBAGE_SECONDS = 600.0
+
+
+class Upkeep:
+    """Feeds the queue from the database and from lists. Runs on every operator, leader or not."""
+
+    def __init__(
+        self,
+        store: OperatorStore,
+        cluster: Cluster,
+        cache: ObjectCache,
+        controller: Controller,
+        *,
+        health: Health,
+        leads: asyncio.Event,
+        sweep_seconds: float,
+        resync_seconds: float,
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._cache = cache
+        self._controller = controller
+        self._health = health
+        self._leads = leads
+        self._sweep_seconds = sweep_seconds
+        self._resync_seconds = resync_seconds
+        self._wake = asyncio.Event()
+        self._full = True
+        self._resynced_at = float("-inf")
+        self._collected_at = time.monotonic()
+        self._unseen: dict[Kind, dict[str, int]] = {}
+
+    def rescan(self) -> None:
+        """Have everything looked at now: leadership was gained, or notifications may be lost."""
+        self._full = True
+        self._wake.set()
+
+    async def listen(self) -> None:
+        """Puts notified flows into the queue, for ever."""
+        async for flow_id in self._store.listen():
+            if flow_id is None:
+                self.rescan()
+            else:
+                self._controller.queue.add(flow_id)
+
+    async def run(self) -> None:
+        """The sweep, for ever. A failure is logged and repaired by the next round."""
+        while True:
+            try:
+                await self.sweep()
+            except FAULTS as error:
+                log.warning("sweep failed", error=str(error))
+                self._health.waiting_for = f"the sweep fails: {error}"
+            else:
+                self._health.waiting_for = ""
+            self._health.sweep_progressed()
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._sweep_seconds)
+            except TimeoutError:
+                continue
+            finally:
+                self._wake.clear()
+
+    async def sweep(self) -> None:
+        """One round."""
+        now = time.monotonic()
+        full, self._full = self._full, False
+        if full or now - self._resynced_at >= self._resync_seconds:
+            full = True
+            try:
+                await self._resync()
+            except BaseException:
+                self._full = True
+                raise
+            self._resynced_at = time.monotonic()
+        metrics.QUEUE_LENGTH.set(len(self._controller.queue))
+        metrics.TIMERS.set(self._controller.queue.timers)
+        if not self._leads.is_set():
+            return
+        await self._enqueue_open(full=full)
+        await self._count()
+        if time.monotonic() - self._collected_at >= GARBAGE_SECONDS:
+            self._collected_at = time.monotonic()
+            await self._store.collect_garbage()
+
+    async def _enqueue_open(self, *, full: bool) -> None:
+        queue, reconciled = self._controller.queue, self._controller.reconciled
+        known: set[UUID] = set()
+        for flow in await self._store.open_flows():
+            known.add(flow.flow_id)
+            if full or reconciled.get(flow.flow_id) != flow.version:
+                queue.add(flow.flow_id)
+        if not full:
+            return
+        for flow in await self._store.undeleted_ended_flows():
+            known.add(flow.flow_id)
+            if (
+                self._cache.flow(flow.flow_id) is None
+                or reconciled.get(flow.flow_id) != flow.version
+            ):
+                queue.add(flow.flow_id)
+        for uid in self._cache.flows():
+            if uid not in known:
+                queue.add(uid)
+
+    async def _count(self) -> None:
+        counts = await self._store.state_counts()
+        for state in FlowState:
+            metrics.FLOWS.labels(state=str(state)).set(counts.get(str(state), 0))
+
+    async def _resync(self) -> None:
+        """Takes over complete lists, and compares them with what the watches have delivered."""
+        silent: list[str] = []
+        for kind, lister in (
+            (Kind.FLOW, self._cluster.list_flows),
+            (Kind.JOB, self._cluster.list_jobs),
+            (Kind.POD, self._cluster.list_pods),
+        ):
+            listed, version = await lister()
+            if self._cache.still_unseen(self._unseen.get(kind, {})):
+                silent.append(str(kind))
+            self._unseen[kind] = self._cache.unseen(listed)
+            for uid in self._cache.replace(kind, listed, version):
+                self._controller.queue.add(uid)
+        self._health.watches_checked(silent)
