@@ -22,6 +22,7 @@ from ..errors import (
     NotLaunchedError,
     SupersededError,
 )
+from ..mounts import SCHEMA_FOLDER, SOURCE_FOLDER, VOLUME_FOLDER
 from ..phases import Phase, phase_spec
 from ..states import FlowState, Occurrence, RunState, Trigger
 from ..wire import (
@@ -56,9 +57,6 @@ from .schema import (
 from .snapshot import HEARTBEAT_SECONDS, phase_seconds, spec_of
 from .transition import append_event, database_now, lock_flow, transition
 
-SOURCE_FOLDER = "/var/run/discovery/source"
-VOLUME_FOLDER = "/var/run/discovery/volume"
-SCHEMA_FOLDER = "/var/run/discovery/schema"
 STAGE_BATCH = 1000
 
 

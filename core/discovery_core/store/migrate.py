@@ -82,9 +82,7 @@ def create_roles(connection: Connection, passwords: dict[str, str | None]) -> No
             connection.execute(text(f"CREATE ROLE {role} LOGIN NOINHERIT"))
         password = passwords.get(role)
         if password:
-            connection.execute(
-                text(f"ALTER ROLE {role} PASSWORD {_quoted(connection, password)}")
-            )
+            connection.execute(text(f"ALTER ROLE {role} PASSWORD {_quoted(connection, password)}"))
     connection.execute(text(f"GRANT {OWNER} TO CURRENT_USER"))
     connection.execute(text(f"GRANT USAGE, CREATE ON SCHEMA public TO {OWNER}"))
 

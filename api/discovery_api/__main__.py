@@ -1,0 +1,27 @@
+"""`python -m discovery_api`: serves the user API."""
+
+from __future__ import annotations
+
+from discovery_core.logging import configure_logging
+from discovery_core.store import Database
+
+from .app import create_app
+from .server import serve
+from .settings import ApiSettings
+
+
+def main() -> None:
+    """Reads the settings and serves until told to stop."""
+    configure_logging("api")
+    settings = ApiSettings()
+    db = Database(
+        settings.database_url,
+        settings.database_password,
+        application_name="discoveryflow-api",
+        pool_size=settings.database_pool,
+    )
+    serve(create_app(db, settings), settings, settings.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""The user API as an application: OpenAPI 3.1, problems, health."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from discovery_core.store import ApiStore, Database
+from fastapi import FastAPI
+
+from . import problems
+from .routes import flows
+from .server import add_health, add_request_log
+from .settings import ApiSettings
+
+
+def create_app(db: Database, settings: ApiSettings) -> FastAPI:
+    """The application over an open database."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await db.close()
+
+    app = FastAPI(
+        title="DiscoveryFlow API",
+        version="v1",
+        description="Every call acts in Kubernetes with the caller's own bearer token.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        lifespan=lifespan,
+    )
+    app.state.store = ApiStore(db)
+    app.state.settings = settings
+    app.include_router(flows.router)
+    add_health(app, db)
+    add_request_log(app)
+    problems.install(app)
+    return app

@@ -1,0 +1,129 @@
+"""Acts in Kubernetes as the caller, and never as itself.
+
+RBAC and the admission policy decide, and the API server's audit log names the person. The user
+API's own ServiceAccount has no rights, so a mistake here cannot grant any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from discovery_core.resource import GROUP, PLURAL, VERSION
+from kubernetes_asyncio.client import (
+    ApiException,
+    AuthenticationV1Api,
+    CustomObjectsApi,
+    V1SelfSubjectReview,
+)
+
+from .kubernetes import REQUEST_TIMEOUT, client_as, message_of
+from .problems import ProblemError
+from .settings import ServerSettings
+
+_ANSWERED = "has been answered already"
+
+
+def bearer_token(authorization: str | None) -> str:
+    """The token of an `Authorization` header. Raises ProblemError 401."""
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise ProblemError(
+            401,
+            "unauthenticated",
+            "Not authenticated",
+            "send Authorization: Bearer <token>; `kubectl create token NAME` makes one",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return token.strip()
+
+
+class Caller:
+    """One request's view of Kubernetes, with the caller's token."""
+
+    def __init__(self, custom: CustomObjectsApi, reviews: AuthenticationV1Api) -> None:
+        self._custom = custom
+        self._reviews = reviews
+
+    async def user_name(self) -> str:
+        """Who the API server takes the caller for."""
+        with _translated():
+            review = await self._reviews.create_self_subject_review(
+                V1SelfSubjectReview(), _request_timeout=REQUEST_TIMEOUT
+            )
+        name: str = review.status.user_info.username
+        return name
+
+    async def flow(self, namespace: str, name: str) -> dict[str, Any]:
+        """The resource, if the caller may see it. 403 and 404 are told apart to nobody."""
+        with _translated(hide=True):
+            found: dict[str, Any] = await self._custom.get_namespaced_custom_object(
+                GROUP, VERSION, namespace, PLURAL, name, _request_timeout=REQUEST_TIMEOUT
+            )
+        return found
+
+    async def answer(self, namespace: str, name: str, approval: dict[str, Any]) -> None:
+        """Writes `spec.approval`. Raises ProblemError 403, 404, 409 or 422."""
+        with _translated():
+            await self._custom.patch_namespaced_custom_object(
+                GROUP,
+                VERSION,
+                namespace,
+                PLURAL,
+                name,
+                {"spec": {"approval": approval}},
+                _content_type="application/merge-patch+json",
+                _request_timeout=REQUEST_TIMEOUT,
+            )
+
+
+@asynccontextmanager
+async def acting_as(settings: ServerSettings, token: str) -> AsyncIterator[Caller]:
+    """A client for one request; two requests never share one."""
+    client = client_as(settings, token)
+    try:
+        yield Caller(CustomObjectsApi(client), AuthenticationV1Api(client))
+    finally:
+        await client.close()
+
+
+class _translated:  # noqa: N801 - reads as a verb
+    """Makes problems of what the API server refuses."""
+
+    def __init__(self, *, hide: bool = False) -> None:
+        self._hide = hide
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ApiException):
+            raise _problem(error, hide=self._hide) from error
+        if isinstance(error, OSError | TimeoutError):
+            raise ProblemError(
+                503, "unavailable", "Kubernetes does not answer", headers={"Retry-After": "2"}
+            ) from error
+
+
+def _problem(error: ApiException, *, hide: bool) -> ProblemError:
+    message = message_of(error)
+    if error.status == 401:
+        return ProblemError(
+            401,
+            "unauthenticated",
+            "Not authenticated",
+            "Kubernetes does not accept the token; it may have expired",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    if error.status == 404 or (hide and error.status == 403):
+        return ProblemError(404, "not-found", "Not found", "no such flow, or you may not see it")
+    if error.status == 403:
+        return ProblemError(403, "forbidden", "Not allowed", message)
+    if error.status == 409 or _ANSWERED in message:
+        return ProblemError(409, "answered", "Answered already", message)
+    if error.status in (400, 422):
+        return ProblemError(422, "invalid-answer", "The answer was refused", message)
+    return ProblemError(
+        503, "unavailable", "Kubernetes does not answer", message, headers={"Retry-After": "2"}
+    )

@@ -1,0 +1,1 @@
+"""The execution API: crew pods' only door to the state."""

@@ -1,0 +1,155 @@
+"""Who a crew pod is, and which attempt it may ask for.
+
+A projected token names namespace and pod. Everything else follows from objects that the API
+server vouches for: pod → its controller Job → its controller DiscoveryFlow, and the namespace's
+UID as the tenant. Labels are not trusted, because whoever may create Jobs may label them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from discovery_core.resource import GROUP, KIND
+from discovery_core.wire import TOKEN_AUDIENCE
+from kubernetes_asyncio.client import (
+    ApiClient,
+    ApiException,
+    AuthenticationV1Api,
+    BatchV1Api,
+    CoreV1Api,
+    V1TokenReview,
+    V1TokenReviewSpec,
+)
+
+from ..kubernetes import REQUEST_TIMEOUT
+from ..problems import ProblemError
+
+CACHE_SIZE = 2000
+_POD_NAME = "authentication.kubernetes.io/pod-name"
+_POD_UID = "authentication.kubernetes.io/pod-uid"
+_PREFIX = "system:serviceaccount:"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A crew pod and what it was made for."""
+
+    tenant_id: UUID
+    namespace: str
+    pod_name: str
+    pod_uid: str
+    job_name: str
+    job_uid: str
+    flow_id: UUID
+
+
+def _unauthorised(detail: str) -> ProblemError:
+    return ProblemError(
+        401,
+        "unauthenticated",
+        "Not authenticated",
+        detail,
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def _forbidden(detail: str) -> ProblemError:
+    return ProblemError(403, "forbidden", "This pod is nobody's attempt", detail)
+
+
+class Identifier:
+    """Turns bearer tokens into identities, remembered for a few seconds by the token's hash."""
+
+    def __init__(self, client: ApiClient, cache_seconds: float) -> None:
+        self._reviews = AuthenticationV1Api(client)
+        self._core = CoreV1Api(client)
+        self._batch = BatchV1Api(client)
+        self._seconds = cache_seconds
+        self._cache: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
+
+    async def identify(self, authorization: str | None) -> Identity:
+        """The identity behind an `Authorization` header.
+
+        Raises ProblemError 401 for a bad token, 403 for a pod without an attempt, 503 where
+        Kubernetes does not answer.
+        """
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise _unauthorised("send Authorization: Bearer <projected ServiceAccount token>")
+        key = hashlib.sha256(token.encode()).digest()
+        known = self._cache.get(key)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        try:
+            identity = await self._resolve(token.strip())
+        except (ApiException, OSError, TimeoutError) as error:
+            raise ProblemError(
+                503,
+                "unavailable",
+                "Kubernetes does not answer",
+                str(error),
+                headers={"Retry-After": "2"},
+            ) from error
+        self._cache[key] = (time.monotonic() + self._seconds, identity)
+        while len(self._cache) > CACHE_SIZE:
+            self._cache.popitem(last=False)
+        return identity
+
+    async def _resolve(self, token: str) -> Identity:
+        namespace, pod_name, pod_uid = await self._review(token)
+        pod = await self._get(self._core.read_namespaced_pod, pod_name, namespace)
+        if pod.metadata.uid != pod_uid:
+            raise _forbidden(f"pod {pod_name} was replaced")
+        job_name, job_uid = _controller(pod, "batch/", "Job")
+        job = await self._get(self._batch.read_namespaced_job, job_name, namespace)
+        if job.metadata.uid != job_uid:
+            raise _forbidden(f"Job {job_name} was replaced")
+        _, flow_uid = _controller(job, f"{GROUP}/", KIND)
+        owner = await self._core.read_namespace(namespace, _request_timeout=REQUEST_TIMEOUT)
+        return Identity(
+            tenant_id=UUID(owner.metadata.uid),
+            namespace=namespace,
+            pod_name=pod_name,
+            pod_uid=pod_uid,
+            job_name=job_name,
+            job_uid=job_uid,
+            flow_id=UUID(flow_uid),
+        )
+
+    async def _review(self, token: str) -> tuple[str, str, str]:
+        review = await self._reviews.create_token_review(
+            V1TokenReview(spec=V1TokenReviewSpec(token=token, audiences=[TOKEN_AUDIENCE])),
+            _request_timeout=REQUEST_TIMEOUT,
+        )
+        status = review.status
+        if not status.authenticated or TOKEN_AUDIENCE not in (status.audiences or []):
+            raise _unauthorised(
+                f"the token is not accepted for audience {TOKEN_AUDIENCE}: "
+                f"{status.error or 'it may have expired'}"
+            )
+        extra = status.user.extra or {}
+        names, uids = extra.get(_POD_NAME), extra.get(_POD_UID)
+        if not status.user.username.startswith(_PREFIX) or not names or not uids:
+            raise _forbidden("the token is not bound to a pod")
+        return status.user.username.removeprefix(_PREFIX).split(":")[0], names[0], uids[0]
+
+    @staticmethod
+    async def _get(read: Any, name: str, namespace: str) -> Any:
+        try:
+            return await read(name, namespace, _request_timeout=REQUEST_TIMEOUT)
+        except ApiException as error:
+            if error.status == 404:
+                raise _forbidden(f"{name} is gone") from error
+            raise
+
+
+def _controller(item: Any, group: str, kind: str) -> tuple[str, str]:
+    for owner in item.metadata.owner_references or []:
+        if owner.controller and owner.kind == kind and owner.api_version.startswith(group):
+            return owner.name, owner.uid
+    raise _forbidden(f"{item.metadata.name} is not controlled by a {kind}")

@@ -1,0 +1,53 @@
+"""Clients of the Kubernetes API: one as this pod, or one per request as the caller."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from kubernetes_asyncio.client import ApiClient, ApiException, Configuration
+
+from .settings import SERVICE_ACCOUNT, ServerSettings
+
+REQUEST_TIMEOUT = 10.0
+
+
+def _configuration(settings: ServerSettings) -> Configuration:
+    configuration = Configuration()
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    configuration.host = settings.kubernetes_url or f"https://{host}:{port}"
+    authority = settings.kubernetes_ca_file or SERVICE_ACCOUNT / "ca.crt"
+    configuration.ssl_ca_cert = str(authority)
+    configuration.retries = 0
+    return configuration
+
+
+def client_as(settings: ServerSettings, token: str) -> ApiClient:
+    """A client that acts with `token` and with nothing else. Close it after the request."""
+    configuration = _configuration(settings)
+    configuration.api_key = {"BearerToken": f"Bearer {token}"}
+    return ApiClient(configuration)
+
+
+def own_client(settings: ServerSettings, token_file: Path | None = None) -> ApiClient:
+    """A client that acts as this pod's ServiceAccount; it follows the token's rotation."""
+    path = token_file or SERVICE_ACCOUNT / "token"
+    configuration = _configuration(settings)
+
+    async def refresh(current: Configuration) -> None:
+        current.api_key = {"BearerToken": f"Bearer {path.read_text().strip()}"}
+
+    configuration.refresh_api_key_hook = refresh
+    configuration.api_key = {"BearerToken": f"Bearer {path.read_text().strip()}"}
+    return ApiClient(configuration)
+
+
+def message_of(error: ApiException) -> str:
+    """What the API server says in its Status object."""
+    try:
+        message = json.loads(error.body or "{}").get("message", "")
+    except ValueError:
+        message = ""
+    return str(message or error.reason or "")
