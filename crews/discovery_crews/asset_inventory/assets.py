@@ -1,0 +1,326 @@
+"""From approved mappings to inventory records: convert, classify, identify, merge, write.
+
+Two passes by SQL: the first turns texts into typed values and keeps where each came from, the
+second gives every row its class and identity and writes one JSON object a row. Nothing is
+dropped: a value that cannot be converted stays in `originals` with a problem, a column without
+a target stays in `unmapped`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+from discovery_crews.tables import values
+from discovery_crews.tables.engine import (
+    ORIGINAL_PREFIX,
+    ROW,
+    all_columns,
+    connect,
+    identifier,
+    literal,
+    source_columns,
+)
+
+from .classify import asset_type, available_keys, key_value, usable_fields
+from .evidence import decimal_comma
+from .plan import FieldSource, InventoryPlan, with_units
+
+Progress = Callable[[int | None, int | None, str], None]
+_NAMES = ("asset_name", "hostname", "fqdn", "application_name")
+
+
+@dataclass
+class InventoryCounts:
+    """What was made: rows, distinct assets, rows that repeat an asset, and by class."""
+
+    records: int = 0
+    assets: int = 0
+    by_type: dict[str, int] = field(default_factory=dict)
+    conversion_problems: int = 0
+    without_identity: int = 0
+    problems_by_field: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def duplicates(self) -> int:
+        """Rows beyond the first of their asset."""
+        return self.records - self.assets
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of the cleansed table: `source` ones, and those with kept originals."""
+
+    source: list[str]
+    changed: frozenset[str]
+
+    def original(self, column: str) -> str:
+        name = ORIGINAL_PREFIX + column
+        return identifier(name if column in self.changed else column)
+
+
+def build_inventory(
+    workdir: Path,
+    records: Path,
+    sources: Sequence[FieldSource],
+    plan: InventoryPlan,
+    progress: Progress,
+) -> tuple[Path, Path, InventoryCounts]:
+    """Write `inventory.ndjson` (InventoryRecord a line) and `problems.csv` below `workdir`."""
+    typed, target = workdir / "typed.parquet", workdir / "inventory.ndjson"
+    problems = workdir / "problems.csv"
+    sources = with_units(sources, plan.units)
+    with connect(workdir) as connection:
+        progress(None, None, "converting values")
+        _convert(connection, records, sources, typed)
+        progress(None, None, "identifying assets")
+        _identify(connection, typed, sources, plan)
+        progress(None, None, "writing records")
+        _write(connection, typed, target, problems)
+        counts = _count(connection, typed)
+    typed.unlink()
+    return target, problems, counts
+
+
+def _converted(source: FieldSource, column: str, unit: str | None, *, comma: bool) -> str:
+    name = identifier(column)
+    target = source.field
+    if target.type == "list":
+        return values.text_list(name)
+    if target.type == "boolean":
+        return values.boolean(name)
+    if target.type == "date":
+        return values.date(name)
+    if target.type == "integer" and not target.unit:
+        return values.whole_number(name, decimal_comma=comma)
+    if target.type in ("number", "integer"):
+        return values.number(name, target.unit or None, unit, decimal_comma=comma)
+    return values.string(name)
+
+
+def _problem(source: FieldSource, missing: str, original: str) -> str:
+    target = source.field
+    wanted = {
+        "number": f"not a number{' in ' + target.unit if target.unit else ''}",
+        "integer": "not a whole number",
+        "boolean": "neither yes nor no",
+        "date": "not a date that can be read in one way",
+    }.get(target.type, "cannot be read")
+    message = f"{target.name}: {wanted}: "
+    return f"CASE WHEN {missing} THEN {literal(message)} || left({original}, 100) END"
+
+
+def _convert(
+    connection: duckdb.DuckDBPyConnection,
+    records: Path,
+    sources: Sequence[FieldSource],
+    typed: Path,
+) -> None:
+    everything = set(all_columns(connection, records))
+    columns = _Columns(
+        source_columns(connection, records),
+        frozenset(
+            name.removeprefix(ORIGINAL_PREFIX)
+            for name in everything
+            if name.startswith(ORIGINAL_PREFIX)
+        ),
+    )
+    selected: list[str] = [ROW]
+    value_pairs: list[str] = []
+    original_pairs: list[str] = []
+    problems: list[str] = []
+    for source in sources:
+        name = source.field.name
+        parts = [
+            _converted(
+                source,
+                entry.column,
+                entry.unit,
+                comma=source.field.type in ("number", "integer")
+                and decimal_comma(connection, records, entry.column),
+            )
+            for entry in source.columns
+        ]
+        value = _joined(parts) if source.field.type == "list" else f"coalesce({', '.join(parts)})"
+        selected.append(f"{value} AS {identifier(name)}")
+        original = _original(source, parts, columns)
+        value_pairs.append(f"{literal(name)}, {identifier(name)}")
+        original_pairs.append(f"{literal(name)}, {original}")
+        if source.field.type not in ("string", "list"):
+            texts = ", ".join(values.string(identifier(e.column)) for e in source.columns)
+            missing = f"{value} IS NULL AND coalesce({texts}) IS NOT NULL"
+            problems.append(_problem(source, missing, original))
+    used = {source.columns[0].column for source in sources}
+    rest = [name for name in columns.source if name not in used]
+    unmapped_pairs = [f"{literal(name)}, {columns.original(name)}" for name in rest]
+    selected += [
+        f"{_object(original_pairs)} AS __originals",
+        f"{_object(unmapped_pairs)} AS __unmapped",
+        f"list_filter([{', '.join(problems)}]::VARCHAR[], lambda p: p IS NOT NULL) AS __problems",
+    ]
+    inner = f"SELECT {', '.join(selected)} FROM read_parquet({literal(records)})"  # noqa: S608 - quoted
+    connection.execute(
+        f"COPY (SELECT *, {_object(value_pairs)} AS __values FROM ({inner})) "  # noqa: S608 - quoted
+        f"TO {literal(typed)} (FORMAT parquet, ROW_GROUP_SIZE 50000)"
+    )
+
+
+def _joined(parts: list[str]) -> str:
+    if len(parts) == 1:
+        return parts[0]
+    whole = "list_concat(" + ", ".join(f"coalesce({part}, []::VARCHAR[])" for part in parts) + ")"
+    unique = f"list_filter({whole}, lambda p, spot: list_position({whole}, p) = spot)"
+    return f"CASE WHEN len({whole}) > 0 THEN {unique} END"
+
+
+def _original(source: FieldSource, parts: list[str], columns: _Columns) -> str:
+    """The text that the value came from: that of the first column which gave one."""
+    originals = [columns.original(entry.column) for entry in source.columns]
+    if len(parts) == 1:
+        return originals[0]
+    cases = " ".join(
+        f"WHEN {part} IS NOT NULL THEN {text}" for part, text in zip(parts, originals, strict=True)
+    )
+    return f"CASE {cases} ELSE coalesce({', '.join(originals)}) END"
+
+
+def _object(pairs: list[str]) -> str:
+    """A JSON object without its NULL members: missing is not zero and not null."""
+    return f"json_merge_patch('{{}}', json_object({', '.join(pairs)}))" if pairs else "'{}'::JSON"
+
+
+def _identify(
+    connection: duckdb.DuckDBPyConnection,
+    typed: Path,
+    sources: Sequence[FieldSource],
+    plan: InventoryPlan,
+) -> None:
+    """Table `inventory`: every row with its class, name and identity."""
+    fields = {source.field.name: source.field.type == "list" for source in sources}
+    keys = [name for name in available_keys(fields) if name in plan.identity_keys]
+    keyed = "".join(
+        f", {key_value(name, is_list=fields[name])} AS k{level}" for level, name in enumerate(keys)
+    )
+    names = [
+        f"{identifier(name)}[1]" if fields[name] else identifier(name)
+        for name in _NAMES
+        if name in fields
+    ]
+    name = f"coalesce({', '.join(names)})" if names else "NULL::VARCHAR"
+    kind = asset_type(plan.class_rules, plan.default_type, usable_fields(fields))
+    connection.execute(
+        f"""
+        CREATE TEMP TABLE keyed AS
+        SELECT {ROW} AS row, left({name}, 1000) AS name, {kind} AS asset_type {keyed}
+        FROM read_parquet({literal(typed)})
+        """  # noqa: S608 - identifiers and literals are quoted
+    )
+    connection.execute(
+        f"CREATE TEMP TABLE identified AS SELECT *, {_own_identity(keys)} FROM keyed"  # noqa: S608 - quoted
+    )
+    connection.execute("DROP TABLE keyed")
+    _link(connection, keys)
+
+
+def _own_identity(keys: list[str]) -> str:
+    """Columns `identity` and `level`: the strongest key of the row itself.
+
+    Applications and databases are told apart by name first: several of them share one host.
+    """
+    cases = " ".join(
+        f"WHEN k{level} IS NOT NULL THEN {literal(name + ':')} || k{level}"
+        for level, name in enumerate(keys)
+    )
+    levels = " ".join(f"WHEN k{level} IS NOT NULL THEN {level}" for level, _ in enumerate(keys))
+    by_name = (
+        "WHEN asset_type IN ('application', 'database') AND trim(name) <> '' "
+        "THEN asset_type || ':' || lower(left(trim(name), 400))"
+    )
+    return (
+        f"CASE {by_name} {cases} ELSE 'row:' || row END AS identity, "
+        f"CASE WHEN asset_type IN ('application', 'database') THEN -1 {levels} ELSE -1 END AS level"
+    )
+
+
+def _link(connection: duckdb.DuckDBPyConnection, keys: list[str]) -> None:
+    """A row without the strong key joins the one asset that its weaker key points to.
+
+    It stays apart when the weaker key points to several assets: then nobody can know.
+    """
+    for level in range(1, len(keys)):
+        connection.execute(
+            f"""
+            UPDATE identified SET identity = strong.identity
+            FROM (
+                SELECT k{level} AS k, min(identity) AS identity FROM identified
+                WHERE level >= 0 AND level < {level} AND k{level} IS NOT NULL
+                GROUP BY k HAVING count(DISTINCT identity) = 1
+            ) AS strong
+            WHERE identified.level = {level} AND identified.k{level} = strong.k
+            """  # noqa: S608 - numbers only
+        )
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection, typed: Path, target: Path, problems: Path
+) -> None:
+    wide = f"read_parquet({literal(typed)})"
+    connection.execute(
+        f"""
+        COPY (
+            SELECT identified.row AS row, identified.identity AS identity,
+                identified.name AS name, identified.asset_type AS "assetType",
+                __values::JSON AS values,
+                __originals::JSON AS originals, __unmapped::JSON AS unmapped,
+                CASE WHEN identified.identity LIKE 'row:%'
+                    THEN list_append(__problems, 'no value tells this asset apart from others')
+                    ELSE __problems END AS problems
+            FROM {wide} AS typed JOIN identified ON typed.{ROW} = identified.row
+        ) TO {literal(target)} (FORMAT json)
+        """  # noqa: S608 - identifiers and literals are quoted
+    )
+    connection.execute(
+        f"""
+        COPY (
+            SELECT row, field, problem,
+                CASE WHEN regexp_matches(value, '^[=+@\\t\\r-]') THEN chr(39) ELSE '' END
+                    || value AS value
+            FROM (
+                SELECT row, parts[1] AS field, parts[2] AS problem,
+                    array_to_string(parts[3:], ': ') AS value
+                FROM (
+                    SELECT {ROW} AS row, string_split(unnest(__problems), ': ') AS parts FROM {wide}
+                )
+            ) ORDER BY row, field
+        ) TO {literal(problems)} (FORMAT csv, HEADER)
+        """  # noqa: S608 - identifiers and literals are quoted
+    )
+
+
+def _count(connection: duckdb.DuckDBPyConnection, typed: Path) -> InventoryCounts:
+    row = connection.execute(
+        "SELECT count(*), count(DISTINCT identity), "
+        "count(*) FILTER (WHERE identity LIKE 'row:%') FROM identified"
+    ).fetchone()
+    if row is None:
+        raise AssertionError("an aggregate without GROUP BY gives one row")
+    by_type = connection.execute(
+        "SELECT asset_type, count(*) FROM (SELECT identity, first(asset_type ORDER BY row) "
+        "AS asset_type FROM identified GROUP BY identity) GROUP BY asset_type ORDER BY asset_type"
+    ).fetchall()
+    by_field = connection.execute(
+        "SELECT split_part(problem, ': ', 1) AS field, count(*) "  # noqa: S608 - quoted
+        f"FROM (SELECT unnest(__problems) AS problem FROM read_parquet({literal(typed)})) "
+        "GROUP BY field ORDER BY field"
+    ).fetchall()
+    return InventoryCounts(
+        records=int(row[0]),
+        assets=int(row[1]),
+        conversion_problems=sum(int(n) for _, n in by_field),
+        without_identity=int(row[2]),
+        by_type={str(name): int(n) for name, n in by_type},
+        problems_by_field={str(name): int(n) for name, n in by_field},
+    )

@@ -1,0 +1,107 @@
+"""SQL for classes and identities of assets.
+
+An asset's class and its identity must come out the same for the same rows whoever chose the
+rules, because rows of later imports merge by the identity. So both are expressions over the
+converted fields, and only their selection is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from discovery_crews.tables.engine import identifier, literal
+from discovery_crews.tables.patterns import matches
+
+from .plan import CLASS_RULES, IDENTITY_KEYS
+
+KEY = "__key."
+_MAX_KEY = 400
+_MACHINE = r"\b(server|servers|vm|vms|virtual machine|virtual|host|hypervisor|physical|instance|blade|esxi?|node|workstation|desktop|laptop|computer|compute)\b"  # noqa: E501
+_NETWORK = r"\b(switch|router|firewall|load ?balancer|network|access point|gateway|nexus|catalyst|netscaler|big-?ip|fortigate|vpn)\b"  # noqa: E501
+_STORAGE = r"\b(storage|san|nas|filer|disk array|array|tape|netapp|vnx|powerstore|isilon|3par)\b"
+_DATABASE = r"\b(database|db|dbms|rdbms|sql|schema)\b"
+_APPLICATION = r"\b(application|app|service|software|business service|web service|website)\b"
+_WORD_FIELDS = ("asset_type", "model", "manufacturer")
+_WORTHLESS = (
+    "('0', '00000000', '123456789', 'none', 'default', 'system serial number', 'localhost', "
+    "'localhost.localdomain', '127.0.0.1', '0.0.0.0', '::1', "
+    "'00000000-0000-0000-0000-000000000000')"
+)
+
+
+def _has(fields: Collection[str], *names: str) -> str:
+    present = [f"{identifier(name)} IS NOT NULL" for name in names if name in fields]
+    return "(" + " OR ".join(present or ["false"]) + ")"
+
+
+def _words(fields: Collection[str], *names: str) -> str:
+    present = [f"coalesce({identifier(name)}, '')" for name in names if name in fields]
+    return "lower(" + " || ' ' || ".join(present or ["''"]) + ")"
+
+
+def _found(text: str, expression: str) -> str:
+    return f"regexp_matches({text}, {literal(expression)})"
+
+
+def usable_fields(fields: dict[str, bool]) -> list[str]:
+    """Fields (name to "is a list") for class rules: a list has presence, but no words."""
+    return [name for name, is_list in fields.items() if not is_list or name not in _WORD_FIELDS]
+
+
+def class_rule(rule: str, fields: Collection[str]) -> str:
+    """The class that one rule gives a row, NULL where it does not apply."""
+    if rule == "by_type_column":
+        text = _words(fields, "asset_type")
+        return (
+            f"CASE WHEN {_found(text, _MACHINE)} THEN 'server' "
+            f"WHEN {_found(text, _DATABASE)} THEN 'database' "
+            f"WHEN {_found(text, _NETWORK)} THEN 'network' "
+            f"WHEN {_found(text, _STORAGE)} THEN 'storage' "
+            f"WHEN {_found(text, _APPLICATION)} THEN 'application' END"
+        )
+    if rule == "by_model":
+        text = _words(fields, "model", "manufacturer")
+        return (
+            f"CASE WHEN {_found(text, _NETWORK)} THEN 'network' "
+            f"WHEN {_found(text, _STORAGE)} THEN 'storage' END"
+        )
+    hardware = _has(fields, "os_name", "cpu_cores", "memory_gb", "os_version")
+    address = _has(fields, "ip_address", "mac_address", "hostname", "fqdn", "serial_number")
+    if rule == "by_database":
+        database = _has(fields, "database_version", "database_count")
+        return f"CASE WHEN {database} AND NOT {hardware} THEN 'database' END"
+    if rule == "by_application":
+        application = _has(fields, "application_name")
+        return (
+            f"CASE WHEN {application} AND NOT {hardware} AND NOT {address} THEN 'application' END"
+        )
+    power = _has(fields, "power_state", "hypervisor_host", "is_virtual")
+    return f"CASE WHEN {hardware} OR {address} OR {power} THEN 'server' END"
+
+
+def asset_type(rules: Sequence[str], default: str, fields: Collection[str]) -> str:
+    """The class of a row: the first chosen rule that applies, in the order of the closed list."""
+    chosen = [class_rule(rule, fields) for rule in CLASS_RULES if rule in rules]
+    return f"coalesce({', '.join([*chosen, literal(default)])})"
+
+
+def key_value(field: str, *, is_list: bool) -> str:
+    """The comparable form of a key field: lower case, no spaces, nothing that means nothing."""
+    name = identifier(field)
+    text = f"{name}[1]" if is_list else name
+    folded = f"lower(trim({text}))"
+    if field == "fqdn":
+        folded = f"rtrim({folded}, '.')"
+    if field == "asset_id":
+        folded = f"trim({folded}, '{{}}')"
+    return (
+        f"CASE WHEN {folded} = '' OR {folded} IN {_WORTHLESS} OR {matches(folded, 'placeholder')} "
+        f"OR regexp_full_match({folded}, '[0.-]+') THEN NULL "
+        f"WHEN length({folded}) > {_MAX_KEY} THEN left({folded}, {_MAX_KEY}) || md5({folded}) "
+        f"ELSE {folded} END"
+    )
+
+
+def available_keys(fields: Collection[str]) -> list[str]:
+    """The identity keys that are mapped, strongest first."""
+    return [name for name in IDENTITY_KEYS if name in fields]

@@ -1,0 +1,155 @@
+"""What the inventory crew looks at before it decides: measured over all rows, by SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from discovery_crews.tables.engine import connect, identifier, literal
+from discovery_crews.tables.values import (
+    DECIMAL_COMMA,
+    DECIMAL_POINT,
+    plain_number,
+    string,
+    text_list,
+    unit_text,
+)
+
+from .classify import available_keys, class_rule, key_value, usable_fields
+from .plan import CLASS_RULES, FieldSource, numeric_with_unit
+
+
+@dataclass(frozen=True)
+class UnitEvidence:
+    """Numbers of a column whose unit neither its header nor its values state."""
+
+    column: str
+    target: str
+    target_unit: str
+    without_unit: int
+    minimum: float | None
+    median: float | None
+    maximum: float | None
+
+
+@dataclass(frozen=True)
+class KeyEvidence:
+    """How well a field tells assets apart.
+
+    `merges`: rows that share the value with a row of another name; `splits`: rows that share
+    their name with a row of another value.
+    """
+
+    field: str
+    filled: int
+    distinct: int
+    merges: int
+    splits: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the crew may judge by."""
+
+    rows: int
+    units: list[UnitEvidence]
+    keys: list[KeyEvidence]
+    classes: dict[str, dict[str, int]]
+
+
+def decimal_comma(connection: duckdb.DuckDBPyConnection, records: Path, column: str) -> bool:
+    """Whether a column writes decimals with a comma: by the values that leave no doubt."""
+    name = identifier(column)
+    row = connection.execute(
+        f"SELECT count(*) FILTER (WHERE regexp_matches({name}, {literal(DECIMAL_COMMA)})), "  # noqa: S608 - quoted
+        f"count(*) FILTER (WHERE regexp_matches({name}, {literal(DECIMAL_POINT)})) "
+        f"FROM read_parquet({literal(records)})"
+    ).fetchone()
+    return bool(row and row[0] > row[1])
+
+
+def _unit_evidence(
+    connection: duckdb.DuckDBPyConnection, records: Path, source: FieldSource
+) -> list[UnitEvidence]:
+    found: list[UnitEvidence] = []
+    unit = source.field.unit
+    if not numeric_with_unit(source.field) or unit is None:
+        return found
+    for entry in source.columns:
+        if entry.unit is not None:
+            continue
+        name = identifier(entry.column)
+        comma = decimal_comma(connection, records, entry.column)
+        value = plain_number(name, decimal_comma=comma)
+        row = connection.execute(
+            f"SELECT count(v), min(v), quantile_disc(v, 0.5), max(v) FROM "  # noqa: S608 - quoted
+            f"(SELECT {value} AS v FROM read_parquet({literal(records)}) "
+            f"WHERE {unit_text(name)} = '')"
+        ).fetchone()
+        if row and row[0]:
+            found.append(UnitEvidence(entry.column, source.field.name, unit, *row))
+    return found
+
+
+def as_texts(records: Path, sources: Sequence[FieldSource]) -> str:
+    """A subquery with one column per mapped field, still as text (lists as lists)."""
+    parts: list[str] = []
+    for source in sources:
+        texts = [
+            text_list(identifier(entry.column))
+            if source.field.type == "list"
+            else string(identifier(entry.column))
+            for entry in source.columns
+        ]
+        parts.append(f"coalesce({', '.join(texts)}) AS {identifier(source.field.name)}")
+    selected = ", ".join(parts) or "NULL AS nothing"
+    return f"(SELECT {selected} FROM read_parquet({literal(records)}))"  # noqa: S608 - quoted
+
+
+def _key_evidence(
+    connection: duckdb.DuckDBPyConnection, texts: str, fields: dict[str, bool]
+) -> list[KeyEvidence]:
+    names = [name for name in ("asset_name", "hostname", "fqdn") if name in fields]
+    label = f"lower(coalesce({', '.join(map(identifier, names))}))" if names else "NULL"
+    found: list[KeyEvidence] = []
+    for field in available_keys(fields):
+        value = key_value(field, is_list=fields[field])
+        row = connection.execute(
+            f"""
+            WITH keyed AS (SELECT {value} AS k, {label} AS label FROM {texts}),
+            by_key AS (
+                SELECT k, count(*) AS n, count(DISTINCT label) AS labels FROM keyed
+                WHERE k IS NOT NULL GROUP BY k
+            ), by_label AS (
+                SELECT label, count(*) AS n, count(DISTINCT k) AS keys FROM keyed
+                WHERE label IS NOT NULL AND k IS NOT NULL GROUP BY label
+            )
+            SELECT coalesce(sum(n), 0), count(*), coalesce(sum(n) FILTER (WHERE labels > 1), 0),
+                (SELECT coalesce(sum(n) FILTER (WHERE keys > 1), 0) FROM by_label)
+            FROM by_key
+            """  # noqa: S608 - identifiers and literals are quoted
+        ).fetchone()
+        if row and row[0]:
+            found.append(KeyEvidence(field, *(int(part) for part in row)))
+    return found
+
+
+def gather(workdir: Path, records: Path, sources: Sequence[FieldSource], rows: int) -> Evidence:
+    """The evidence for a set of approved mappings."""
+    fields = {source.field.name: source.field.type == "list" for source in sources}
+    texts = as_texts(records, sources)
+    with connect(workdir) as connection:
+        units = [item for s in sources for item in _unit_evidence(connection, records, s)]
+        keys = _key_evidence(connection, texts, fields)
+        classes: dict[str, dict[str, int]] = {}
+        for rule in CLASS_RULES:
+            kind = class_rule(rule, usable_fields(fields))
+            counted = connection.execute(
+                f"SELECT {kind} AS c, count(*) FROM {texts} "  # noqa: S608 - quoted
+                "GROUP BY c ORDER BY c"
+            ).fetchall()
+            classes[rule] = {name: int(n) for name, n in counted if name is not None}
+    return Evidence(rows, units, keys, classes)
