@@ -1,0 +1,86 @@
+"""What every cluster test gets: kubectl, helm, a namespace of its own, a failure's story."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.cluster.kube import Helm, Kubectl, cluster_environment
+from tests.cluster.sandbox import Sandbox
+
+_HERE = Path(__file__).parent
+_NAMESPACE = pytest.StashKey[Kubectl]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Kubectl:
+    """Runs kubectl as cluster admin. Fails, and does not skip, where there is no cluster."""
+    kubeconfig, path = cluster_environment()
+    tool = Kubectl(kubeconfig, path)
+    answer = tool.try_("get", "--raw", "/readyz", timeout=20)
+    assert answer.ok, (
+        f"no cluster answers with {kubeconfig}: {answer.stderr.strip()}\n"
+        "Start one with: python3 -m tests.cluster.provision up"
+    )
+    return tool
+
+
+@pytest.fixture(scope="session")
+def helm(kubectl: Kubectl) -> Helm:
+    """Runs helm on the same cluster."""
+    return Helm(kubectl.kubeconfig, kubectl.path)
+
+
+@pytest.fixture(scope="session")
+def sandbox(kubectl: Kubectl, helm: Helm) -> Iterator[Sandbox]:
+    """The resource under another name, beside whatever is installed on the cluster."""
+    copy = Sandbox(kubectl, helm, f"dft{uuid4().hex[:8]}")
+    copy.define()
+    yield copy
+    copy.remove()
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Kubectl]:
+    """Runs kubectl within a namespace that only this test uses."""
+    name = f"test-{uuid4().hex[:12]}"
+    kubectl("create", "namespace", name)
+    inside = kubectl.within(name)
+    request.node.stash[_NAMESPACE] = inside
+    yield inside
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Adds events, objects and logs of the test's namespace to the report of a failure."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]
+    inside = item.stash.get(_NAMESPACE, None)
+    if report.when == "call" and report.failed and inside is not None:
+        report.sections.append((f"namespace {inside.namespace}", _story(inside)))
+    return report  # type: ignore[return-value]
+
+
+def _story(kubectl: Kubectl) -> str:
+    parts = []
+    for arguments in (
+        ("get", "discoveryflows", "-o", "yaml"),
+        ("get", "all", "-o", "wide"),
+        ("get", "events", "--sort-by=.lastTimestamp"),
+    ):
+        outcome = kubectl.try_(*arguments)
+        parts.append(f"$ kubectl {' '.join(arguments)}\n{outcome.stdout}{outcome.stderr}")
+    pods = kubectl.try_("get", "pods", "-o", "name").stdout.split()
+    for pod in pods:
+        outcome = kubectl.try_("logs", pod, "--all-containers", "--tail=100", "--prefix")
+        parts.append(f"$ kubectl logs {pod}\n{outcome.stdout}{outcome.stderr}")
+    return "\n".join(parts)
