@@ -64,7 +64,11 @@ class Caller:
         return found
 
     async def answer(self, namespace: str, name: str, approval: dict[str, Any]) -> None:
-        """Writes `spec.approval`. Raises ProblemError 403, 404, 409 or 422."""
+        """Writes `spec.approval`. Raises ProblemError 403, 404, 409 or 422.
+
+        A JSON patch replaces the field as a whole; a merge patch would blend the answer with an
+        earlier one.
+        """
         with _translated():
             await self._custom.patch_namespaced_custom_object(
                 GROUP,
@@ -72,8 +76,7 @@ class Caller:
                 namespace,
                 PLURAL,
                 name,
-                {"spec": {"approval": approval}},
-                _content_type="application/merge-patch+json",
+                [{"op": "add", "path": "/spec/approval", "value": approval}],
                 _request_timeout=REQUEST_TIMEOUT,
             )
 

@@ -1,5 +1,7 @@
-"""What the user API answers and accepts. `flow_id` and its neighbours are snake_case, by contract;
-what is copied from the resource (requestId, artefactDigest) keeps the resource's spelling.
+"""What the user API answers and accepts.
+
+`flow_id` and its neighbours are snake_case, by contract; what is copied from the resource
+(requestId, artefactDigest) keeps the resource's spelling.
 """
 
 from __future__ import annotations

@@ -38,7 +38,9 @@ Fence = Annotated[int, Query(ge=1)]
 class Identifies(Protocol):
     """What turns an Authorization header into an identity."""
 
-    async def identify(self, authorization: str | None) -> Identity: ...
+    async def identify(self, authorization: str | None) -> Identity:
+        """Raises ProblemError where the caller is not accepted."""
+        ...
 
 
 async def _identity(

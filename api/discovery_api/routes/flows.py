@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated
 from uuid import UUID
 
 from discovery_core.errors import InvalidAnswerError, NotFoundError
 from discovery_core.resource import MappingEdit
-from discovery_core.snapshots import FlowSnapshot, RequestSnapshot
-from discovery_core.store import ApiStore, Location
+from discovery_core.snapshots import FlowSnapshot
+from discovery_core.store import ApiStore, Location, RequestRow
 from discovery_core.store.approvals import apply_edits
 from discovery_core.wire import FieldMapping
 from fastapi import APIRouter, Header, Request, Response
@@ -101,33 +103,29 @@ async def reject_mappings(
     return await _decide(request, flow_id, body, "Reject", lambda *_: [], authorization)
 
 
+EditsOf = Callable[[FlowSnapshot, list[FieldMapping]], list[MappingEdit]]
+
+
 async def _decide(
     request: Request,
     flow_id: UUID,
     body: Answer,
     decision: str,
-    edits_of: Any,
+    edits_of: EditsOf,
     authorization: str | None,
 ) -> Response:
+    """Writes the answer as the caller, and waits a little for the decision."""
     store, settings = _state(request)
-    token = bearer_token(authorization)
-    async with acting_as(settings, token) as caller:
+    async with acting_as(settings, bearer_token(authorization)) as caller:
         location = await _visible(store, caller, flow_id)
-        if body.request_id is None or body.artefact_digest is None:
-            raise ProblemError(
-                428,
-                "precondition-required",
-                "Say what you answer",
-                "send requestId and artefactDigest of the approval request that you looked at",
-            )
+        request_id, digest = _asked(body)
         flow = await store.flow(location.tenant_id, flow_id)
-        await _check_open(store, location.tenant_id, flow, body)
-        proposed = await store.mappings(location.tenant_id, body.request_id)
-        edits = edits_of(flow, proposed)
+        await _check_open(store, location.tenant_id, flow, request_id, digest)
+        edits = edits_of(flow, await store.mappings(location.tenant_id, request_id))
         user = await caller.user_name()
-        approval: dict[str, Any] = {
-            "requestId": str(body.request_id),
-            "artefactDigest": body.artefact_digest,
+        approval = {
+            "requestId": str(request_id),
+            "artefactDigest": digest,
             "decision": decision,
             "edits": [edit.model_dump(mode="json", by_alias=True) for edit in edits],
             "reason": body.reason,
@@ -135,30 +133,38 @@ async def _decide(
         }
         await caller.answer(location.namespace, location.name, approval)
     row = await store.wait_for_decision(
-        location.tenant_id, body.request_id, settings.decision_wait_seconds
+        location.tenant_id, request_id, settings.decision_wait_seconds
     )
-    _check_ours(row.state, decision, row.decided_by, user, row.problems)
+    _check_ours(row, decision, user)
     view = DecisionView.of(row)
     return JSONResponse(view.model_dump(mode="json"), status_code=200 if view.committed else 202)
 
 
-async def _check_open(store: ApiStore, tenant_id: UUID, flow: FlowSnapshot, body: Answer) -> None:
-    assert body.request_id is not None  # noqa: S101 - checked by the caller
-    current: RequestSnapshot | None = flow.request
-    if current is None or current.request_id != body.request_id:
-        try:
-            row = await store.request(tenant_id, body.request_id)
-        except NotFoundError:
-            row = None
-        known = row is not None and row.flow_id == flow.flow_id
-        detail = (
-            f"the request was {row.state.lower()}"
-            + (f" by {row.decided_by}" if row.decided_by else "")
-            if row is not None and known
-            else f"this flow has no open request of that id; it is {flow.state}"
+def _asked(body: Answer) -> tuple[UUID, str]:
+    """Which question the answer is about. Raises ProblemError 428 where it does not say."""
+    if body.request_id is None or body.artefact_digest is None:
+        raise ProblemError(
+            428,
+            "precondition-required",
+            "Say what you answer",
+            "send requestId and artefactDigest of the approval request that you looked at",
         )
+    return body.request_id, body.artefact_digest
+
+
+async def _check_open(
+    store: ApiStore, tenant_id: UUID, flow: FlowSnapshot, request_id: UUID, digest: str
+) -> None:
+    """Raises ProblemError 409 where another request is open, or none, or about other bytes."""
+    current = flow.request
+    if current is None or current.request_id != request_id:
+        detail = f"this flow has no open request of that id; it is {flow.state}"
+        with suppress(NotFoundError):
+            row = await store.request(tenant_id, request_id)
+            if row.flow_id == flow.flow_id:
+                detail = _outcome(row)
         raise ProblemError(409, "answered", "The request is not open", detail)
-    if current.artefact_digest != body.artefact_digest:
+    if current.artefact_digest != digest:
         raise ProblemError(
             409,
             "stale",
@@ -167,20 +173,21 @@ async def _check_open(store: ApiStore, tenant_id: UUID, flow: FlowSnapshot, body
         )
 
 
-def _check_ours(
-    state: str, decision: str, decided_by: str | None, user: str, problems: list[str]
-) -> None:
+def _outcome(row: RequestRow) -> str:
+    return f"the request was {row.state.lower()}" + (
+        f" by {row.decided_by}" if row.decided_by else ""
+    )
+
+
+def _check_ours(row: RequestRow, decision: str, user: str) -> None:
     """Raises where somebody else's answer was taken, or ours was refused."""
-    if state == "Open":
+    if row.state == "Open":
         return
-    if state == "Refused":
-        raise InvalidAnswerError(problems)
+    if row.state == "Refused" and row.decided_by == user:
+        raise InvalidAnswerError(row.problems)
     wanted = "Approved" if decision == "Approve" else "Rejected"
-    if state != wanted or decided_by != user:
-        by = f" by {decided_by}" if decided_by else ""
-        raise ProblemError(
-            409, "answered", "Answered already", f"the request was {state.lower()}{by}"
-        )
+    if row.state != wanted or row.decided_by != user:
+        raise ProblemError(409, "answered", "Answered already", _outcome(row))
 
 
 def _edits_of(final: list[FinalMapping], proposed: list[FieldMapping]) -> list[MappingEdit]:
