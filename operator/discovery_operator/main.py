@@ -198,6 +198,8 @@ async def run(settings: OperatorSettings) -> None:
     try:
         await kopf.operator(
             settings=kopf_settings(),
+            # without one, kopf asks for a login name, which a container's user has not
+            identity=settings.holder(),  # type: ignore[arg-type]
             standalone=True,
             clusterwide=True,
             stop_flag=stop,
