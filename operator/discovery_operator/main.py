@@ -7,13 +7,15 @@ schema is not the one this code was written for, it says so (log, /readyz) and k
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import kopf
 from discovery_core.logging import configure_logging, get_logger
 from discovery_core.store import Database, OperatorStore
+from pydantic import ValidationError
 
 from . import handlers
 from .cache import ObjectCache
@@ -204,6 +206,8 @@ async def run(settings: OperatorSettings) -> None:
             clusterwide=True,
             stop_flag=stop,
             memo=kopf.Memo(intake=operator.intake),
+            # kopf would ask for the user's name, which a container's user need not have
+            identity=cast("Any", settings.holder()),
         )
     finally:
         background.cancel()
@@ -216,7 +220,13 @@ async def run(settings: OperatorSettings) -> None:
 
 
 def main() -> None:
-    """Entry point of `python -m discovery_operator`."""
-    settings = OperatorSettings()
+    """Entry point of `python -m discovery_operator`. Exits with 2 where a setting is wrong."""
+    try:
+        settings = OperatorSettings()
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            name = f"DISCOVERY_{'_'.join(str(part) for part in item['loc'])}".upper()
+            print(f"{name}: {item['msg']}", file=sys.stderr)  # noqa: T201 - no logging yet
+        sys.exit(2)
     configure_logging("operator", settings.log_level)
     asyncio.run(run(settings))

@@ -156,7 +156,7 @@ async def world(stores: Stores) -> AsyncIterator[World]:
     queue.close()
 
 
-async def test_a_flow_runs_from_resource_to_inventory(world: World):
+async def test_a_flow_runs_from_resource_to_inventory(world: World) -> None:
     snapshot = await world.to_gate()
     assert snapshot.state is FlowState.AWAITING_APPROVAL
     assert world.condition("AwaitingApproval")["status"] == "True"
@@ -180,7 +180,7 @@ async def test_a_flow_runs_from_resource_to_inventory(world: World):
     ]  # fmt: skip
 
 
-async def test_reconciling_again_changes_nothing(world: World):
+async def test_reconciling_again_changes_nothing(world: World) -> None:
     await world.to_gate()
     before, written = await world.flow.load(), world.cluster.status_writes
     await world.see()
@@ -190,7 +190,7 @@ async def test_reconciling_again_changes_nothing(world: World):
     assert world.cluster.status_writes == written
 
 
-async def test_a_missing_configmap_is_named_and_found_again(world: World):
+async def test_a_missing_configmap_is_named_and_found_again(world: World) -> None:
     found = world.cluster.config_maps.pop((NAMESPACE, "servers"))
     assert (await world.settle()).state is FlowState.WAITING
     assert world.condition("Stalled")["status"] == "True"
@@ -204,7 +204,7 @@ async def test_a_missing_configmap_is_named_and_found_again(world: World):
     assert world.condition("Stalled")["status"] == "False"
 
 
-async def test_a_permanent_failure_ends_the_flow_with_its_words(world: World):
+async def test_a_permanent_failure_ends_the_flow_with_its_words(world: World) -> None:
     await world.settle()
     pod = await world.flow.claim()
     await world.stores.execution.fail(
@@ -218,7 +218,7 @@ async def test_a_permanent_failure_ends_the_flow_with_its_words(world: World):
     assert len(world.cluster.created_jobs) == 1
 
 
-async def test_a_crashed_pod_is_tried_again_until_attempts_are_used_up(world: World):
+async def test_a_crashed_pod_is_tried_again_until_attempts_are_used_up(world: World) -> None:
     for number in range(1, 4):
         snapshot = await world.settle()
         assert snapshot.run is not None
@@ -236,7 +236,7 @@ async def test_a_crashed_pod_is_tried_again_until_attempts_are_used_up(world: Wo
     assert len(set(world.cluster.created_jobs)) == 3
 
 
-async def test_a_result_that_came_before_the_jobs_verdict_wins(world: World):
+async def test_a_result_that_came_before_the_jobs_verdict_wins(world: World) -> None:
     first = await world.settle()
     assert first.run is not None
     await world.work()
@@ -247,7 +247,7 @@ async def test_a_result_that_came_before_the_jobs_verdict_wins(world: World):
     assert second.failed_attempts == 0
 
 
-async def test_a_deleted_job_is_noticed_only_by_asking(world: World):
+async def test_a_deleted_job_is_noticed_only_by_asking(world: World) -> None:
     snapshot = await world.settle()
     assert snapshot.run is not None
     await world.flow.claim()
@@ -258,7 +258,7 @@ async def test_a_deleted_job_is_noticed_only_by_asking(world: World):
     assert (lost.state, lost.failed_attempts) == (FlowState.QUEUED, 1)
 
 
-async def test_a_crash_between_intent_and_job_makes_one_job(world: World, stores: Stores):
+async def test_a_crash_between_intent_and_job_makes_one_job(world: World, stores: Stores) -> None:
     world.cluster.refuse["create_job"] = [KubernetesError(500, "InternalError", "boom")]
     with pytest.raises(KubernetesError):
         await world.settle()
@@ -273,7 +273,7 @@ async def test_a_crash_between_intent_and_job_makes_one_job(world: World, stores
     assert len(world.cluster.created_jobs) == 1
 
 
-async def test_a_job_that_was_created_but_not_recorded_is_adopted(world: World):
+async def test_a_job_that_was_created_but_not_recorded_is_adopted(world: World) -> None:
     await world.settle()
     await world.sql("UPDATE phase_runs SET state = 'Created', job_uid = NULL, launched_at = NULL")
     adopted = await world.settle()
@@ -283,7 +283,7 @@ async def test_a_job_that_was_created_but_not_recorded_is_adopted(world: World):
     assert len(world.cluster.created_jobs) == 1
 
 
-async def test_a_namesake_of_the_job_is_not_adopted(world: World):
+async def test_a_namesake_of_the_job_is_not_adopted(world: World) -> None:
     await world.settle()
     (job,) = world.cluster.jobs.values()
     job["metadata"]["ownerReferences"][0]["uid"] = "somebody-else"
@@ -296,7 +296,7 @@ async def test_a_namesake_of_the_job_is_not_adopted(world: World):
     assert run.job_uid is None
 
 
-async def test_a_refused_job_is_told_and_given_up_at_the_deadline(world: World):
+async def test_a_refused_job_is_told_and_given_up_at_the_deadline(world: World) -> None:
     quota = KubernetesError(403, "Forbidden", "exceeded quota: jobs")
     world.cluster.refuse["create_job"] = [quota, quota]
     with pytest.raises(LaunchRefusedError):
@@ -308,7 +308,7 @@ async def test_a_refused_job_is_told_and_given_up_at_the_deadline(world: World):
     assert "exceeded quota" in failed.message
 
 
-async def test_a_bad_answer_is_refused_as_a_whole_and_asked_again(world: World):
+async def test_a_bad_answer_is_refused_as_a_whole_and_asked_again(world: World) -> None:
     await world.to_gate()
     before = world.status()["approvalRequest"]["requestId"]
     world.answer(edits=[{"column": "Nmae", "target": "hostname"}])
@@ -322,7 +322,7 @@ async def test_a_bad_answer_is_refused_as_a_whole_and_asked_again(world: World):
     assert (await world.settle()).state is FlowState.RUNNING
 
 
-async def test_an_answer_without_the_admission_policy_never_counts(world: World):
+async def test_an_answer_without_the_admission_policy_never_counts(world: World) -> None:
     await world.to_gate()
     world.cluster.policy = Presence.ABSENT
     world.answer()
@@ -337,21 +337,21 @@ async def test_an_answer_without_the_admission_policy_never_counts(world: World)
     assert (await world.settle()).state is FlowState.RUNNING
 
 
-async def test_an_answer_that_no_watch_has_delivered_beats_the_deadline(world: World):
+async def test_an_answer_that_no_watch_has_delivered_beats_the_deadline(world: World) -> None:
     await world.to_gate()
     world.answer()
     await world.sql("UPDATE approval_requests SET expires_at = now()")
     assert (await world.settle()).state is FlowState.RUNNING
 
 
-async def test_the_deadline_rejects(world: World):
+async def test_the_deadline_rejects(world: World) -> None:
     await world.to_gate()
     await world.sql("UPDATE approval_requests SET expires_at = now()")
     assert (await world.settle()).state is FlowState.REJECTED
     assert "approvalRequest" not in world.status()
 
 
-async def test_a_stale_answer_is_told(world: World):
+async def test_a_stale_answer_is_told(world: World) -> None:
     await world.to_gate()
     world.answer(artefactDigest="sha256:" + "0" * 64)
     await world.see()
@@ -359,7 +359,7 @@ async def test_a_stale_answer_is_told(world: World):
     assert "another version of the mappings" in world.status()["message"]
 
 
-async def test_suspend_stops_the_job_and_run_goes_on(world: World):
+async def test_suspend_stops_the_job_and_run_goes_on(world: World) -> None:
     await world.settle()
     pod = await world.flow.claim()
     world.cluster.edit(NAMESPACE, "servers", state="Suspend")
@@ -375,7 +375,7 @@ async def test_suspend_stops_the_job_and_run_goes_on(world: World):
     assert (resumed.state, resumed.run.attempt) == (FlowState.RUNNING, 2)
 
 
-async def test_cancel_is_final(world: World):
+async def test_cancel_is_final(world: World) -> None:
     await world.settle()
     world.cluster.edit(NAMESPACE, "servers", state="Cancel")
     await world.see()
@@ -384,7 +384,7 @@ async def test_cancel_is_final(world: World):
     assert world.status()["observedGeneration"] == 2
 
 
-async def test_deletion_ends_the_flow_and_its_job(world: World):
+async def test_deletion_ends_the_flow_and_its_job(world: World) -> None:
     await world.settle()
     del world.cluster.flows[NAMESPACE, "servers"]
     await world.see()
@@ -393,7 +393,7 @@ async def test_deletion_ends_the_flow_and_its_job(world: World):
     assert world.cluster.jobs == {}
 
 
-async def test_a_namesake_is_another_flow(world: World):
+async def test_a_namesake_is_another_flow(world: World) -> None:
     await world.settle()
     again = world.cluster.apply(NAMESPACE, "servers", SPEC)
     await world.see()
@@ -404,14 +404,14 @@ async def test_a_namesake_is_another_flow(world: World):
     assert (second.state, second.flow_id) == (FlowState.RUNNING, again)
 
 
-async def test_a_conflict_on_the_status_is_looked_at_again(world: World):
+async def test_a_conflict_on_the_status_is_looked_at_again(world: World) -> None:
     raw = world.cluster.flows[NAMESPACE, "servers"]
     raw["metadata"]["resourceVersion"] = world.cluster._next()
     await world.settle()
     assert world.status()["state"] == "Running"
 
 
-async def test_caps_hold_and_a_free_slot_is_given_on(world: World, stores: Stores):
+async def test_caps_hold_and_a_free_slot_is_given_on(world: World, stores: Stores) -> None:
     controller = controller_of(
         stores.operator, world.cluster, world.cache, world.queue, limits=(1, 1)
     )
@@ -433,7 +433,7 @@ async def test_caps_hold_and_a_free_slot_is_given_on(world: World, stores: Store
     assert started.state is FlowState.RUNNING
 
 
-async def test_without_leadership_nothing_is_written(world: World, stores: Stores):
+async def test_without_leadership_nothing_is_written(world: World, stores: Stores) -> None:
     await stores.operator.acquire_leadership("test", ttl=600)
     usurper = OperatorStore(stores.operator.db, stores.cluster_id)
     await world.sql("UPDATE leader SET expires_at = now()")

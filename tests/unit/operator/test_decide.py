@@ -67,7 +67,7 @@ UNREGISTERED: list[tuple[str, dict[str, Any], list[type]]] = [
 
 
 @pytest.mark.parametrize(("changes", "expected"), [c[1:] for c in UNREGISTERED])
-def test_resources_without_a_row(changes: dict[str, Any], expected: list[type]):
+def test_resources_without_a_row(changes: dict[str, Any], expected: list[type]) -> None:
     assert kinds(observed(None, **changes)) == expected
 
 
@@ -98,33 +98,33 @@ STEPS: list[tuple[str, Observed, list[type]]] = [
 
 
 @pytest.mark.parametrize(("picture", "expected"), [s[1:] for s in STEPS], ids=[s[0] for s in STEPS])
-def test_steps_of_a_flow(picture: Observed, expected: list[type]):
+def test_steps_of_a_flow(picture: Observed, expected: list[type]) -> None:
     assert kinds(picture) == expected
 
 
 @pytest.mark.parametrize("state", list(S))
-def test_a_gone_resource_comes_before_everything(state: FlowState):
+def test_a_gone_resource_comes_before_everything(state: FlowState) -> None:
     picture = observed(state, resource=None, resource_gone=True, flow_spec=spec(state="Cancel"))
     assert kinds(picture) == [MarkDeleted]
 
 
 @pytest.mark.parametrize("state", list(S))
-def test_a_resource_on_its_way_out_counts_as_gone(state: FlowState):
+def test_a_resource_on_its_way_out_counts_as_gone(state: FlowState) -> None:
     assert kinds(observed(state, resource=resource(deleting=True))) == [MarkDeleted]
 
 
-def test_an_absence_that_nobody_has_confirmed_changes_nothing():
+def test_an_absence_that_nobody_has_confirmed_changes_nothing() -> None:
     assert kinds(observed(S.RUNNING, resource=None)) == []
 
 
 @pytest.mark.parametrize("state", list(S))
-def test_a_newer_spec_is_stored_before_it_is_acted_on(state: FlowState):
+def test_a_newer_spec_is_stored_before_it_is_acted_on(state: FlowState) -> None:
     newer = resource(generation=2, spec=spec(state="Cancel"))
     assert kinds(observed(state, resource=newer)) == [UpdateSpec]
 
 
 @pytest.mark.parametrize("state", [s for s in S if s is not S.SUSPENDED])
-def test_wishes_of_people_reach_open_flows_only(state: FlowState):
+def test_wishes_of_people_reach_open_flows_only(state: FlowState) -> None:
     ended = state in (S.SUCCEEDED, S.FAILED, S.REJECTED, S.CANCELLED)
     cancelled = observed(state, flow_spec=spec(state="Cancel"), jobs=())
     suspended = observed(state, flow_spec=spec(state="Suspend"), jobs=())
@@ -132,7 +132,7 @@ def test_wishes_of_people_reach_open_flows_only(state: FlowState):
     assert kinds(suspended) == ([] if ended else [Suspend])
 
 
-def test_start_attempt_numbers_on_from_the_last_one():
+def test_start_attempt_numbers_on_from_the_last_one() -> None:
     (action,) = decide(observed(S.QUEUED, flow_last_attempt=2, flow_round=3)).actions
     assert isinstance(action, StartAttempt)
     assert (action.round, action.attempt, action.launch_timeout) == (3, 3, 600.0)
@@ -168,7 +168,7 @@ DEATHS: list[tuple[str, dict[str, Any], ErrorCode, bool]] = [
 )
 def test_every_death_of_an_attempt_is_noticed_and_tried_again(
     changes: dict[str, Any], code: ErrorCode, counted: bool
-):
+) -> None:
     failed = decide(observed(S.RUNNING, **changes)).actions[0]
     assert isinstance(failed, FailAttempt)
     assert (failed.code, failed.counted, failed.run_id) == (code, counted, RUN_ID)
@@ -177,12 +177,12 @@ def test_every_death_of_an_attempt_is_noticed_and_tried_again(
     assert len(failed.message) > 20
 
 
-def test_an_overdue_attempt_takes_its_job_along():
+def test_an_overdue_attempt_takes_its_job_along() -> None:
     actions = decide(observed(S.RUNNING, flow_run=run(heartbeat_deadline=at(0)))).actions
     assert actions[1:] == (DeleteJob(run().job_name, JOB_UID),)
 
 
-def test_a_finished_job_is_left_for_its_logs():
+def test_a_finished_job_is_left_for_its_logs() -> None:
     assert kinds(observed(S.RUNNING, job=job(JobState.FAILED), jobs=())) == [FailAttempt]
 
 
@@ -197,7 +197,7 @@ def test_a_finished_job_is_left_for_its_logs():
         ("SomethingNewer", 1, False),
     ],
 )
-def test_what_a_crew_reports_is_final_or_tried_again(code: str, failures: int, final: bool):
+def test_what_a_crew_reports_is_final_or_tried_again(code: str, failures: int, final: bool) -> None:
     reported = run(state=RunState.FAILED, error_code=code, error_message="why")
     picture = observed(S.RUNNING, flow_run=reported, flow_failed_attempts=failures)
     (action,) = decide(picture).actions
@@ -206,14 +206,14 @@ def test_what_a_crew_reports_is_final_or_tried_again(code: str, failures: int, f
     assert action.message == "why"
 
 
-def test_a_loss_that_does_not_count_never_exhausts_the_attempts():
+def test_a_loss_that_does_not_count_never_exhausts_the_attempts() -> None:
     drained = {"job": job(JobState.FAILED), "pod": pod(disruption="DeletionByTaintManager")}
     action = decide(observed(S.RUNNING, flow_failed_attempts=2, **drained)).actions[0]
     assert isinstance(action, FailAttempt)
     assert action.retry_delay is not None
 
 
-def test_a_missing_secret_makes_the_flow_wait_and_names_it():
+def test_a_missing_secret_makes_the_flow_wait_and_names_it() -> None:
     waiting = pod(
         phase="Pending",
         waiting="CreateContainerConfigError",
@@ -234,7 +234,7 @@ def test_a_missing_secret_makes_the_flow_wait_and_names_it():
     assert decide(kept).waits_for is WaitsFor.LIVE_JOB
 
 
-def test_a_waiting_job_that_ends_is_tried_again_without_counting():
+def test_a_waiting_job_that_ends_is_tried_again_without_counting() -> None:
     ended = observed(
         S.WAITING,
         flow_run=run(state=RunState.LAUNCHED),
@@ -250,12 +250,12 @@ STRAY = job(name="servers-data-import-1-0", uid="77777777-2222-4333-8444-5555555
 
 
 @pytest.mark.parametrize("state", [S.SUSPENDED, S.CANCELLED])
-def test_a_stopped_flow_stops_its_jobs_at_once(state: FlowState):
+def test_a_stopped_flow_stops_its_jobs_at_once(state: FlowState) -> None:
     picture = observed(state, flow_spec=spec(state="Suspend"), jobs=(STRAY,))
     assert decide(picture).actions == (DeleteJob(STRAY.name, STRAY.uid),)
 
 
-def test_a_pod_that_has_reported_may_exit_by_itself():
+def test_a_pod_that_has_reported_may_exit_by_itself() -> None:
     fresh = observed(S.SUCCEEDED, jobs=(STRAY,))
     assert decide(fresh).actions == ()
     assert decide(fresh).requeue_at == at(30)
@@ -263,31 +263,31 @@ def test_a_pod_that_has_reported_may_exit_by_itself():
     assert decide(old).actions == (DeleteJob(STRAY.name, STRAY.uid),)
 
 
-def test_the_current_job_is_no_stray():
+def test_the_current_job_is_no_stray() -> None:
     assert decide(observed(S.RUNNING, flow_state_since=at(-9999))).actions == ()
 
 
 # -- the gate ----------------------------------------------------------------------------------
 
 
-def test_an_answer_is_taken():
+def test_an_answer_is_taken() -> None:
     (action,) = decide(answered()).actions
     assert isinstance(action, TakeAnswer)
     assert action.approval.decided_by == "ann"
 
 
-def test_an_answer_is_taken_although_the_deadline_has_passed():
+def test_an_answer_is_taken_although_the_deadline_has_passed() -> None:
     assert kinds(answered(flow_request=request(expires_at=at(-60)))) == [TakeAnswer]
 
 
-def test_without_the_policy_an_answer_is_refused_for_good():
+def test_without_the_policy_an_answer_is_refused_for_good() -> None:
     (action,) = decide(answered(presence=Presence.ABSENT)).actions
     assert isinstance(action, RefuseAnswer)
     assert action.request_id == REQUEST
     assert "discoveryflow-approval" in action.problems[0]
 
 
-def test_a_policy_that_cannot_be_read_delays_the_answer_and_the_deadline():
+def test_a_policy_that_cannot_be_read_delays_the_answer_and_the_deadline() -> None:
     first = answered(presence=Presence.UNKNOWN, flow_request=request(expires_at=at(-1)))
     (action,) = decide(first).actions
     assert isinstance(action, Note)
@@ -305,7 +305,7 @@ def test_a_policy_that_cannot_be_read_delays_the_answer_and_the_deadline():
     [answer(requestId=str(OTHER)), answer(artefactDigest=OTHER_DIGEST)],
     ids=["request", "digest"],
 )
-def test_an_answer_to_something_else_is_told_once_and_not_taken(wrong: dict[str, Any]):
+def test_an_answer_to_something_else_is_told_once_and_not_taken(wrong: dict[str, Any]) -> None:
     (action,) = decide(answered(answer=wrong)).actions
     assert isinstance(action, Note)
     told = answered(answer=wrong, flow_answer_note=action.message)
@@ -317,12 +317,12 @@ def test_an_answer_to_something_else_is_told_once_and_not_taken(wrong: dict[str,
     assert kinds(late) == [ExpireRequest]
 
 
-def test_an_answer_to_a_closed_request_says_nothing_new():
+def test_an_answer_to_a_closed_request_says_nothing_new() -> None:
     old = answered(answer=answer(requestId=str(OTHER)), flow_answered_requests=frozenset({OTHER}))
     assert decide(old).actions == ()
 
 
-def test_automatic_approval_needs_the_installation():
+def test_automatic_approval_needs_the_installation() -> None:
     policy = ApprovalPolicy(on_timeout="Approve")
     overdue = request(expires_at=at(0), policy=policy)
     (note,) = decide(observed(S.AWAITING_APPROVAL, flow_request=overdue)).actions
@@ -338,7 +338,7 @@ def test_automatic_approval_needs_the_installation():
     assert kinds(allowed) == [ExpireRequest]
 
 
-def test_the_gate_wakes_at_the_deadline():
+def test_the_gate_wakes_at_the_deadline() -> None:
     decision = decide(observed(S.AWAITING_APPROVAL))
     assert (decision.requeue_at, decision.waits_for) == (at(3600), WaitsFor.APPROVAL_DEADLINE)
     assert flow(S.AWAITING_APPROVAL).request == request()
