@@ -69,8 +69,8 @@ PHASES: tuple[PhaseSpec, ...] = (
         Phase.ASSET_INVENTORY,
         "Asset inventory",
         inputs=(
+            # cleansed records carry the original text of every column that was changed
             PhaseInput(Phase.DATA_CLEANSING, "records"),
-            PhaseInput(Phase.DATA_IMPORT, "records", as_name="originals"),
             # the mappings as approved, not as proposed
             PhaseInput(Phase.FIELD_MAPPING, "mappings"),
         ),

@@ -58,7 +58,7 @@ class _Item:
     problem: str = ""
 
 
-def cell_text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+def cell_text(value: Any) -> str | None:
     """The text of one JSON value: numbers as written, lists as JSON, null as None."""
     if value is None:
         return None
@@ -69,7 +69,7 @@ def cell_text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
     return _dump(value)
 
 
-def _dump(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def _dump(value: Any) -> str:
     if isinstance(value, _Number):
         return str(value)
     if isinstance(value, dict):
@@ -91,7 +91,7 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return row
 
 
-def _plain_dynamodb(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def _plain_dynamodb(value: Any) -> Any:
     """A DynamoDB attribute without its type tags."""
     ((tag, content),) = value.items()
     if tag == "NULL":
@@ -103,8 +103,8 @@ def _plain_dynamodb(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return _Number(content) if tag == "N" else content
 
 
-def _is_dynamodb(value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    def tagged(item: Any) -> bool:  # noqa: ANN401
+def _is_dynamodb(value: Any) -> bool:
+    def tagged(item: Any) -> bool:
         return isinstance(item, dict) and len(item) == 1 and next(iter(item)) in _DYNAMODB_TYPES
 
     return isinstance(value, dict) and bool(value) and all(tagged(v) for v in value.values())
@@ -265,7 +265,7 @@ def read_json(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
     return rows.finish("json", encoding, findings)
 
 
-def _parse(text: str, name: str) -> Any:  # noqa: ANN401 - any JSON value
+def _parse(text: str, name: str) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -283,7 +283,7 @@ def _parse(text: str, name: str) -> Any:  # noqa: ANN401 - any JSON value
         ) from error
 
 
-def _find_rows(document: Any, name: str, findings: list[str]) -> list[Any]:  # noqa: ANN401
+def _find_rows(document: Any, name: str, findings: list[str]) -> list[Any]:
     if isinstance(document, list):
         if not document:
             raise DiscoveryError(ErrorCode.NO_ROWS, f"{name}: the array is empty.")
@@ -302,7 +302,7 @@ def _find_rows(document: Any, name: str, findings: list[str]) -> list[Any]:  # n
     return rows
 
 
-def _arrays(value: Any, path: str) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401
+def _arrays(value: Any, path: str) -> Iterator[tuple[str, list[Any]]]:
     """Arrays that hold objects, with their dotted place; those inside rows are not rows."""
     if not isinstance(value, dict):
         return
