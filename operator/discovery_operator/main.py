@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import kopf
@@ -206,8 +206,6 @@ async def run(settings: OperatorSettings) -> None:
             clusterwide=True,
             stop_flag=stop,
             memo=kopf.Memo(intake=operator.intake),
-            # kopf would ask for the user's name, which a container's user need not have
-            identity=cast("Any", settings.holder()),
         )
     finally:
         background.cancel()
