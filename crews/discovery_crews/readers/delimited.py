@@ -278,12 +278,12 @@ class _DelimitedReader:
         )
 
     def _swallowed(self, record: list[str], width: int) -> bool:
-        """Whether a stray quote made several rows into one: a later line is a row by itself."""
-        return any(
-            len(cells) == width
-            for line in record[1:]
-            if (cells := self.dialect.cells(line)) is not None
-        )
+        """Whether a stray quote made several rows into one: the last line is a row by itself.
+
+        The last line of a cell that really spans lines has a closing quote without an opening.
+        """
+        cells = self.dialect.cells(record[-1])
+        return cells is not None and len(cells) == width and not any('"' in cell for cell in cells)
 
     def _reject(
         self, column: str, value: str, problem: str, remedy: str, record: list[str]

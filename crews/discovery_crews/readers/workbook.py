@@ -165,7 +165,7 @@ def _choose(
 ) -> tuple[_Sheet, list[str], bool]:
     """The main sheet, the names of the others that hold data, and whether this is RVTools."""
     sheets = [
-        _Sheet(meta.name, sheet, (sheet.total_height or 0) * (sheet.total_width or 0))
+        _Sheet(meta.name, sheet, _cells(sheet))
         for meta in workbook.sheets_metadata
         if meta.typ == SheetTypeEnum.WorkSheet
         for sheet in [workbook.get_sheet_by_name(meta.name)]
@@ -187,6 +187,12 @@ def _choose(
         )
     chosen = main[0] if is_rvtools else max(filled, key=lambda sheet: sheet.cells)
     return chosen, [sheet.name for sheet in filled if sheet is not chosen], is_rvtools
+
+
+def _cells(sheet: CalamineSheet) -> int:
+    if sheet.start is None or sheet.end is None:
+        return 0
+    return (sheet.end[0] - sheet.start[0] + 1) * (sheet.end[1] - sheet.start[1] + 1)
 
 
 def cell_text(value: Cell) -> str:

@@ -1,0 +1,1 @@
+"""Tests of readers, crews, runner and command line."""
