@@ -97,6 +97,7 @@ def _kubelet(work: Path, address: str) -> dict[str, object]:
         "cgroupDriver": "cgroupfs",
         "failCgroupV1": False,
         "failSwapOn": False,
+        "makeIPTablesUtilChains": False,
         "clusterDNS": [address],
         "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": f"unix://{work}/containerd/containerd.sock",

@@ -29,6 +29,9 @@ class Authority:
             _openssl(
                 *("req", "-x509", "-new", "-key", str(self.key("ca")), "-days", "3650"),
                 *("-subj", "/CN=discoveryflow-test", "-out", str(self.certificate("ca"))),
+                # Python 3.13 verifies strictly and wants these extensions
+                *("-addext", "basicConstraints=critical,CA:TRUE"),
+                *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
             )
 
     def key(self, name: str) -> Path:
@@ -52,7 +55,10 @@ class Authority:
         self._key(name)
         request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
         extensions.write_text(
-            f"subjectAltName={alternatives}\nextendedKeyUsage=clientAuth,serverAuth\n"
+            f"subjectAltName={alternatives}\n"
+            "extendedKeyUsage=clientAuth,serverAuth\nkeyUsage=critical,digitalSignature\n"
+            "basicConstraints=critical,CA:FALSE\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
         )
         _openssl(
             *("req", "-new", "-key", str(self.key(name)), "-subj", subject, "-out", str(request))
