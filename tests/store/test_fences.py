@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from discovery_core.errors import (
     DiscoveryError,
     ErrorCode,
@@ -16,7 +15,8 @@ from discovery_core.errors import (
 from discovery_core.phases import Phase
 from discovery_core.states import FlowState
 from discovery_core.store import Database, OperatorStore
-from discovery_core.wire import Fail, Heartbeat
+from discovery_core.wire import Claim, Fail, Heartbeat
+
 from tests.postgres import Stores
 from tests.store.flows import RESULTS, Flow, inventory_rows, stream
 
@@ -78,26 +78,29 @@ async def test_only_the_recorded_job_may_claim(stores: Stores) -> None:
         launch_timeout=60,
     )
     assert run_id is not None
-    claim = {
-        "tenant_id": flow.tenant_id,
-        "flow_id": flow.flow_id,
-        "pod_uid": "pod",
-        "pod_name": "pod",
-    }
+
+    async def claim(job_name: str, job_uid: str, pod_uid: str = "pod") -> Claim:
+        return await stores.execution.claim(
+            tenant_id=flow.tenant_id,
+            flow_id=flow.flow_id,
+            job_name=job_name,
+            job_uid=job_uid,
+            pod_uid=pod_uid,
+            pod_name=pod_uid,
+        )
+
     with pytest.raises(NotLaunchedError):
-        await stores.execution.claim(job_name="job", job_uid="right", **claim)
+        await claim("job", "right")
     await stores.operator.mark_launched(run_id, flow.flow_id, "right")
     with pytest.raises(SupersededError, match="replaced"):
-        await stores.execution.claim(job_name="job", job_uid="stray", **claim)
+        await claim("job", "stray")
     with pytest.raises(NotFoundError):
-        await stores.execution.claim(job_name="other", job_uid="right", **claim)
-    accepted = await stores.execution.claim(job_name="job", job_uid="right", **claim)
-    again = await stores.execution.claim(job_name="job", job_uid="right", **claim)
+        await claim("other", "right")
+    accepted = await claim("job", "right")
+    again = await claim("job", "right")
     assert accepted.fence == again.fence == 1
     with pytest.raises(SupersededError, match="has claimed"):
-        await stores.execution.claim(
-            job_name="job", job_uid="right", **claim | {"pod_uid": "second"}
-        )
+        await claim("job", "right", "second")
 
 
 async def test_two_writers_race_for_one_flow(stores: Stores) -> None:

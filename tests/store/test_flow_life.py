@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import create_engine, text
-
 from discovery_core.errors import ErrorCode, IllegalTransitionError
 from discovery_core.states import TRANSITIONS, FlowState, Transition, Trigger
 from discovery_core.store.database import database_url
+from sqlalchemy import create_engine, text
+
 from tests.postgres import Stores
 from tests.store.flows import Flow
 

@@ -6,9 +6,6 @@ import asyncio
 import json
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import IntegrityError
-
 from discovery_core.errors import InvalidAnswerError, SupersededError
 from discovery_core.phases import Phase
 from discovery_core.resource import MappingEdit
@@ -16,6 +13,9 @@ from discovery_core.states import FlowState
 from discovery_core.store.approvals import apply_edits
 from discovery_core.store.database import database_url
 from discovery_core.wire import FieldMapping
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
+
 from tests.postgres import Stores
 from tests.store.flows import MAPPINGS, SPEC, Flow, digest_of
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import ProgrammingError
-
 from discovery_core.errors import NotFoundError
 from discovery_core.store.database import database_url
 from discovery_core.store.schema import TENANT_TABLES
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import ProgrammingError
+
 from tests.postgres import ROLES, DatabaseUrls, Stores
 from tests.store.flows import Flow
 

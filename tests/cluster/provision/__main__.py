@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-from . import binaries, images
+from . import binaries, images, install
 from .errors import ClusterError
 from .existing import Existing
 from .kind import Kind, docker_answers
@@ -37,8 +37,13 @@ def choose(name: str, context: str | None) -> Provider:
     return Kind() if name == "kind" else Native()
 
 
+def _path(provider: Provider) -> str:
+    """Where the cluster's own tools are, to go before PATH."""
+    return binaries.require() if provider.name == "native" else ""
+
+
 def _environment(provider: Provider) -> str:
-    path = binaries.require() if provider.name == "native" else ""
+    path = _path(provider)
     lines = [f'export KUBECONFIG="{provider.kubeconfig}"']
     if path:
         lines.append(f'export PATH="{path}:$PATH"')
@@ -71,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     build = actions.add_parser("images", help="build what has changed and load it")
     build.add_argument("names", nargs="*", help=f"of {', '.join(images.NAMES)}; default: all")
     actions.add_parser("sizes", help="print the images' sizes and check their limits")
+    into = actions.add_parser("install", help="install the charts with the built images")
+    into.add_argument("helm", nargs=argparse.REMAINDER, help="further arguments of helm upgrade")
+    actions.add_parser("uninstall", help="remove both releases, the resource and the namespace")
     load = actions.add_parser("load", help="load a Docker archive into the node")
     load.add_argument("archive", type=Path)
     return parser
@@ -103,6 +111,10 @@ def _act(arguments: argparse.Namespace, provider: Provider) -> int:
         print(_environment(provider))
     elif action == "images":
         images.build_and_load(provider, arguments.names or list(images.NAMES))
+    elif action == "install":
+        install.install(provider.kubeconfig, _path(provider), arguments.helm)
+    elif action == "uninstall":
+        install.uninstall(provider.kubeconfig, _path(provider))
     elif action == "sizes":
         return images.report_sizes()
     else:

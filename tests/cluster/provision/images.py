@@ -7,7 +7,7 @@ base image is made with debootstrap; the Containerfiles take it as a build argum
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import json
 import os
@@ -150,7 +150,7 @@ def _build(image: Image, base: str, reference: str, archive: Path, *, docker: bo
 
 
 def _pip_mounts(scratch: Path) -> list[str]:
-    """This machine's pip settings and certificates, for the build only."""
+    """The pip settings and certificates of this machine, for the build only."""
     lines = ["[global]"]
     for name in ("index-url", "proxy"):
         found = subprocess.run(
@@ -173,13 +173,11 @@ def _pip_mounts(scratch: Path) -> list[str]:
 
 def _local_base(*, postgres: bool) -> str:
     """A Debian base made with debootstrap, once a month."""
-    month = datetime.datetime.now(tz=datetime.UTC).strftime("%Y%m")
+    month = dt.datetime.now(tz=dt.UTC).strftime("%Y%m")
     reference = f"{LOCAL_POSTGRES_BASE if postgres else LOCAL_BASE}-{month}"
     if _buildah_has(reference):
         return reference
-    packages = "ca-certificates" + (
-        ",postgresql-17" if postgres else ",python3,python3-venv"
-    )
+    packages = "ca-certificates" + (",postgresql-17" if postgres else ",python3,python3-venv")
     print(f"Making the Debian base {reference} with debootstrap (a minute) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="discoveryflow-base-") as scratch:
         root = Path(scratch) / "root"
@@ -196,8 +194,9 @@ def _local_base(*, postgres: bool) -> str:
             'ENV PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"\n'
             'CMD ["bash"]\n'
         )
-        _run("buildah", "build", "--quiet", "--tag", reference, "--file", str(containerfile),
-             scratch)
+        _run(
+            "buildah", "build", "--quiet", "--tag", reference, "--file", str(containerfile), scratch
+        )
     return reference
 
 
@@ -219,8 +218,16 @@ def ensure_pause(provider: Loader) -> None:
         archive = Path(scratch) / "pause.tar"
         source = ROOT / "images/pause"
         _run("gcc", "-static", "-Os", "-s", "-o", f"{scratch}/pause", str(source / "pause.c"))
-        _run("buildah", "build", "--quiet", "--tag", PAUSE, "--file",
-             str(source / "Containerfile"), scratch)
+        _run(
+            "buildah",
+            "build",
+            "--quiet",
+            "--tag",
+            PAUSE,
+            "--file",
+            str(source / "Containerfile"),
+            scratch,
+        )
         _run("buildah", "push", "--quiet", PAUSE, f"docker-archive:{archive}:{PAUSE}")
         provider.load(archive)
 
@@ -253,8 +260,12 @@ def _measure(reference: str, packages: str) -> tuple[float, list[tuple[str, floa
     with tempfile.TemporaryDirectory(prefix="discoveryflow-size-") as scratch:
         root = Path(scratch)
         if docker_answers():
-            _run("sh", "-c", f"docker create --name df-size {reference} >/dev/null && "
-                 f"docker export df-size | tar -C {root} -xf - ; docker rm df-size >/dev/null")
+            _run(
+                "sh",
+                "-c",
+                f"docker create --name df-size {reference} >/dev/null && "
+                f"docker export df-size | tar -C {root} -xf - ; docker rm df-size >/dev/null",
+            )
             return _weigh(root, packages)
         container = _output("buildah", "from", reference)
         try:

@@ -97,9 +97,7 @@ class Native:
         """Whether every process runs and the node is ready."""
         if any(self.processes.pid(name) is None for name in START_ORDER):
             return False
-        return self._kubectl(
-            "wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=2s"
-        )
+        return self._kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=2s")
 
     def _kubectl(self, *arguments: str) -> bool:
         kubectl = shutil.which("kubectl", path=binaries.require(("kubernetes",)))
@@ -147,7 +145,7 @@ class Native:
 
     def _files(self) -> None:
         authority = Authority(self.work / "pki")
-        names = "kubernetes kubernetes.default kubernetes.default.svc localhost".split()
+        names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
         addresses = ["127.0.0.1", ADDRESS, "10.96.0.1"]
         authority.issue(
             "apiserver",
@@ -267,9 +265,7 @@ class Native:
         stop_pids(strays, first=signal.SIGTERM, wait=15)
 
     def _unmount(self) -> None:
-        mounts = [
-            line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        ]
+        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         ours = [mount for mount in mounts if mount.startswith(f"{self.work}/")]
         for mount in sorted(ours, key=len, reverse=True):
             subprocess.run(["umount", "-l", mount], capture_output=True, check=False)

@@ -1,0 +1,51 @@
+# Every target is described in the README. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help check test demo demo-down generate requirements format
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PYTEST := DISCOVERY_STRICT_SKIPS=1 $(PYTHON) -m pytest -q
+CLUSTER := python3 -m tests.cluster.provision
+COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-annotate --quiet \
+	--custom-compile-command "make requirements"
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+$(VENV)/.installed: requirements/dev.txt
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet uv
+	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --require-hashes --no-deps -r requirements/dev.txt
+	touch $@
+
+check: $(VENV)/.installed ## lint, types, layers, unit, store, API and crew tests (no root, no cluster)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	PYTHONPATH=core:operator:api:crews $(VENV)/bin/lint-imports
+	PYTHONPATH=core $(PYTHON) -m discovery_core.crd --check
+	$(PYTEST) -n 2 -m "not cluster and not netns" tests
+
+test: check ## everything CI checks: also images, chart, a real cluster, network isolation
+	bash tests/run-on-cluster
+
+demo: ## a cluster, the product, a sample inventory up to its approval (APPROVE=yes, FILE=path)
+	python3 examples/demo.py $(if $(FILE),--file "$(FILE)") $(if $(filter yes,$(APPROVE)),--approve)
+
+demo-down: ## remove what `make demo` made
+	python3 examples/demo.py --down
+
+generate: $(VENV)/.installed ## rewrite the CRD and the state table in the docs from the models
+	PYTHONPATH=core $(PYTHON) -m discovery_core.crd
+
+requirements: $(VENV)/.installed ## pin the dependencies anew, with hashes
+	$(COMPILE) --extra operator --extra api -o requirements/operator.txt
+	$(COMPILE) --extra crews --overrides requirements/overrides-crews.txt -o requirements/crews.txt
+	$(COMPILE) --extra dev --overrides requirements/overrides-dev.txt -o requirements/dev.txt
+
+format: $(VENV)/.installed ## format the code
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
