@@ -25,11 +25,13 @@ def real_file(name: str) -> Path:
     return path
 
 
-def read(path: Path, source_format: str = "auto", *, name: str = "", **limits: int) -> ReadTable:
+def read(
+    path: Path, source_format: str = "auto", *, limits: dict[str, int] | None = None
+) -> ReadTable:
     """Read a file into a work folder beside it."""
     workdir = path.parent / f"{path.name}.work"
     workdir.mkdir(exist_ok=True)
-    request = ReadRequest(path, workdir, name or path.name, ReaderLimits(**limits))
+    request = ReadRequest(path, workdir, path.name, ReaderLimits.model_validate(limits or {}))
     return read_source(request, source_format)
 
 
@@ -44,7 +46,8 @@ def rows_of(table: ReadTable) -> list[dict[str, Any]]:
 def workbook(path: Path, sheets: dict[str, Sequence[Sequence[object]]]) -> Path:
     """An XLSX file with these sheets."""
     book = openpyxl.Workbook()
-    book.remove(book.active)
+    if book.active is not None:
+        book.remove(book.active)
     for title, rows in sheets.items():
         sheet = book.create_sheet(title)
         for row in rows:

@@ -155,7 +155,7 @@ def test_rejected_cells_cannot_run_as_formulas(tmp_path: Path) -> None:
 def test_long_cells_are_rejected(tmp_path: Path) -> None:
     table = read(
         write(tmp_path, f'a,b\n1,{"x" * 60}\n2,ok\n3,"{"y" * 30}\n{"y" * 30}"\n'),
-        max_cell_characters=50,
+        limits={"max_cell_characters": 50},
     )
     assert [row["a"] for row in rows_of(table)] == ["2"]
     assert table.rejected_by_problem == {"cell is longer than 50 characters": 2}

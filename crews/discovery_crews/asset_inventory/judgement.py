@@ -1,0 +1,157 @@
+"""What the inventory crew is asked, and what it may answer.
+
+Units of bare numbers, the keys that tell assets apart, and the rules for classes: each a choice
+from a closed list with evidence measured over all rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from discovery_crews.tables.units import canonical_unit, convertible, units_like
+
+from .evidence import Evidence, KeyEvidence, UnitEvidence
+from .plan import ASSET_TYPES, CLASS_RULES, InventoryPlan
+
+_MANY = 0.05
+# a machine with this many GB is rare, a number of MB below it is not a machine's memory
+_MEMORY_IN_MB = 512
+_MACHINE_STORAGE_IN_MB = 20_000
+
+
+class UnitChoice(BaseModel):
+    """The unit of a column whose numbers carry none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    column: str
+    unit: str = Field(description="one of the units offered for the column")
+    reason: str = Field(default="", max_length=300)
+
+
+class InventoryChoice(BaseModel):
+    """The crew's answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    units: list[UnitChoice] = Field(default_factory=list, max_length=200)
+    identity_keys: list[str] = Field(
+        max_length=20, description="fields that tell assets apart, of those offered"
+    )
+    class_rules: list[str] = Field(max_length=20, description="rules for asset classes")
+    default_type: str = Field(default="unknown", description="class where no rule applies")
+    summary: str = Field(max_length=600, description="one or two sentences for the analyst")
+
+
+def unit_questions(evidence: Evidence) -> list[dict[str, Any]]:
+    """For a tool: bare numbers, and the units that they may be in."""
+    return [
+        {**asdict(entry), "units_offered": units_like(entry.target_unit)}
+        for entry in evidence.units
+    ]
+
+
+def key_questions(evidence: Evidence) -> list[dict[str, Any]]:
+    """For a tool: the keys that are mapped, strongest first, with what they merge and split."""
+    return [{**asdict(entry), "rows": evidence.rows} for entry in evidence.keys]
+
+
+def class_questions(evidence: Evidence) -> list[dict[str, Any]]:
+    """For a tool: the class rules, with the rows that each would put into a class."""
+    return [
+        {"rule": rule, "meaning": meaning, "rows_by_class": evidence.classes.get(rule, {})}
+        for rule, meaning in CLASS_RULES.items()
+    ]
+
+
+def check(evidence: Evidence, answer: Any) -> tuple[InventoryChoice, InventoryPlan]:
+    """The answer, checked, and as a plan. Raises ValueError saying what is wrong with it."""
+    try:
+        choice = InventoryChoice.model_validate(answer)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise ValueError(f"{place}: {problem['msg']}") from error
+    units = _check_units(evidence, choice)
+    offered = [entry.field for entry in evidence.keys]
+    if unknown := [key for key in choice.identity_keys if key not in offered]:
+        raise ValueError(f"identity keys {unknown} are not offered; offered: {offered}")
+    if offered and not choice.identity_keys:
+        raise ValueError(f"choose at least one identity key of {offered}")
+    if unknown := [rule for rule in choice.class_rules if rule not in CLASS_RULES]:
+        raise ValueError(f"class rules {unknown} do not exist; known: {list(CLASS_RULES)}")
+    if choice.default_type not in ASSET_TYPES:
+        raise ValueError(f"default_type must be one of {list(ASSET_TYPES)}")
+    # the order of keys is that of their strength, whatever order they were named in
+    keys = tuple(key for key in offered if key in choice.identity_keys)
+    reasons = {entry.column: entry.reason for entry in choice.units if entry.reason}
+    rules = tuple(rule for rule in CLASS_RULES if rule in choice.class_rules)
+    return choice, InventoryPlan(keys, rules, choice.default_type, units, reasons)
+
+
+def _check_units(evidence: Evidence, choice: InventoryChoice) -> dict[str, str]:
+    questions = {entry.column: entry for entry in evidence.units}
+    units: dict[str, str] = {}
+    for entry in choice.units:
+        question = questions.get(entry.column)
+        if question is None:
+            raise ValueError(
+                f"column {entry.column!r}: its unit is known or not needed; asked: "
+                f"{list(questions)}"
+            )
+        unit = canonical_unit(entry.unit) or (entry.unit if entry.unit == "fraction" else None)
+        if unit is None or not convertible(unit, question.target_unit):
+            raise ValueError(
+                f"{entry.column!r}: {entry.unit!r} is not one of {units_like(question.target_unit)}"
+            )
+        units[entry.column] = unit
+    return units
+
+
+def recommend(evidence: Evidence) -> dict[str, Any]:
+    """The answer that rules give."""
+    units = [
+        {"column": entry.column, "unit": unit, "reason": reason}
+        for entry in evidence.units
+        for unit, reason in [_unit_of(entry)]
+    ]
+    usable = [entry.field for entry in evidence.keys if _tells_apart(entry)]
+    keys = usable or [entry.field for entry in evidence.keys]
+    left_out = [entry.field for entry in evidence.keys if entry.field not in keys]
+    summary = f"Assets are told apart by {', '.join(keys) or 'nothing but their row'}."
+    if left_out:
+        summary += f" Not by {', '.join(left_out)}: shared by assets of different names."
+    return {
+        "units": units,
+        "identity_keys": keys,
+        "class_rules": list(CLASS_RULES),
+        "default_type": "unknown",
+        "summary": summary,
+    }
+
+
+def _tells_apart(entry: KeyEvidence) -> bool:
+    if entry.merges > _MANY * entry.filled:
+        return False
+    # a number that is new on every row, though rows share their names, only counts rows
+    counts_rows = entry.distinct == entry.filled and entry.splits > 0
+    return not (entry.field == "asset_id" and counts_rows)
+
+
+def _unit_of(entry: UnitEvidence) -> tuple[str, str]:
+    """The likeliest unit of bare numbers, by their size; the target's own when in doubt."""
+    median, largest = entry.median or 0.0, entry.maximum or 0.0
+    if entry.target_unit == "GB":
+        limit = _MEMORY_IN_MB if "memory" in entry.target else _MACHINE_STORAGE_IN_MB
+        if median >= limit * 1024 * 1024:
+            return "KB", f"A median of {median:g} GB or MB would be no machine's."
+        if median >= limit:
+            return "MiB", f"A median of {median:g} GB would be no machine's."
+    if entry.target_unit == "MHz" and 0 < largest < 10:
+        return "GHz", f"A clock of at most {largest:g} MHz would be no machine's."
+    if entry.target_unit == "%" and 0 < largest <= 1:
+        return "fraction", "No number is above 1."
+    return entry.target_unit, f"Numbers of this size are usual in {entry.target_unit}."

@@ -1,0 +1,168 @@
+"""Profiles count all rows; rules change what they say and keep the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+from discovery_core.wire import ColumnProfile
+from discovery_crews.data_cleansing.apply import Step, apply_plan, candidate_effects
+from discovery_crews.data_cleansing.judgement import check, recommend, steps_of
+from discovery_crews.profile import profile_records, read_profile, write_profile
+from discovery_crews.readers import ReadTable
+
+from tests.crews.files import read, rows_of
+
+DIRTY = (
+    "name,env,mac,built,seen,flag,Memory (MB),ip\n"
+    "  a1 ,Prod,00-50-56-AA-BB-01,10/29/2019 18:23,01/02/2020,Yes,2048,10.0.0.1\n"
+    "b2,prod,0050.56aa.bb02,01/02/2020 08:00,02/03/2020,no,4096,10.0.0.2\n"
+    '"c  3",PROD,N/A,12/31/2021 00:01,03/04/2020,YES,N/A,10.0.0.3\n'
+    "d\u00a04,prod,,,04/05/2020,-,8192,unknown\n"
+)
+
+
+def table(folder: Path, content: str = DIRTY) -> tuple[ReadTable, list[ColumnProfile]]:
+    path = folder / "dirty.csv"
+    path.write_text(content, encoding="utf-8")
+    result = read(path)
+    return result, profile_records(folder, result.parquet, result.rows)
+
+
+def test_profile(tmp_path: Path) -> None:
+    _, columns = table(tmp_path)
+    profile = {column.name: column for column in columns}
+    assert {name: column.type for name, column in profile.items()} == {
+        "name": "string", "env": "string", "mac": "mac", "built": "datetime", "seen": "date",
+        "flag": "boolean", "Memory (MB)": "integer", "ip": "ip",
+    }  # fmt: skip
+    memory = profile["Memory (MB)"]
+    assert (memory.filled, memory.missing, memory.distinct) == (4, 0, 4)
+    assert (memory.unit, memory.minimum, memory.maximum) == ("MB", "2048", "8192")
+    assert memory.patterns["placeholder"] == 1
+    assert profile["mac"].missing == 1
+    assert profile["env"].samples == ["Prod", "prod", "PROD"]
+    path = tmp_path / "profile.json"
+    write_profile(path, columns)
+    assert read_profile(path) == columns
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "unit"),
+    [
+        (["16 GB", "32 GB", "8 GB"], "size", "GB"),
+        (["1,5", "2,25"], "number", None),
+        (["80 %", "7%"], "number", "%"),
+        (["fe80::1", "2001:db8::2"], "ip", None),
+        (["aa:bb:cc:dd:ee:ff", "11:22:33:44:55:66"], "mac", None),
+        (["web01.example.com", "db.example.org"], "fqdn", None),
+        (["0001", "0002"], "integer", None),
+        (["a;b", "c;d"], "list", None),
+        (["2024-01-02T03:04:05Z", "2024-01-02"], "datetime", None),
+        (["true", "0", "x", "yes"], "string", None),
+        (["N/A", "-"], "string", None),
+    ],
+)
+def test_types(tmp_path: Path, values: list[str], kind: str, unit: str | None) -> None:
+    content = "v,n\n" + "".join(f'"{value}",{n}\n' for n, value in enumerate(values))
+    column = table(tmp_path, content)[1][0]
+    assert (column.type, column.unit) == (kind, unit)
+
+
+def test_candidates_count_every_row_and_show_the_first(tmp_path: Path) -> None:
+    source, profile = table(tmp_path)
+    found = candidate_effects(tmp_path, source.parquet, profile)
+    effects = {
+        (effect.column, effect.rule): (effect.rows_changed, effect.before, effect.after)
+        for column in found.values()
+        for effect in column
+    }
+    assert effects == {
+        ("name", "trim"): (1, "  a1 ", "a1"),
+        ("name", "collapse_whitespace"): (3, "  a1 ", " a1 "),
+        ("env", "unify_spelling"): (2, "Prod", "prod"),
+        ("mac", "missing_tokens"): (1, "N/A", None),
+        ("mac", "normalise_mac"): (2, "00-50-56-AA-BB-01", "00:50:56:aa:bb:01"),
+        ("built", "normalise_date_dmy"): (1, "01/02/2020 08:00", "2020-02-01T08:00:00"),
+        ("built", "normalise_date_mdy"): (3, "10/29/2019 18:23", "2019-10-29T18:23:00"),
+        ("seen", "normalise_date_dmy"): (4, "01/02/2020", "2020-02-01"),
+        ("seen", "normalise_date_mdy"): (4, "01/02/2020", "2020-01-02"),
+        ("flag", "missing_tokens"): (1, "-", None),
+        ("flag", "normalise_boolean"): (3, "Yes", "true"),
+        ("Memory (MB)", "missing_tokens"): (1, "N/A", None),
+        ("ip", "missing_tokens"): (1, "unknown", None),
+    }
+
+
+def test_recommended_plan_leaves_open_dates_alone(tmp_path: Path) -> None:
+    source, profile = table(tmp_path)
+    candidates = candidate_effects(tmp_path, source.parquet, profile)
+    plan = check(candidates, recommend(candidates, profile))
+    chosen = {(step.column, step.rule) for step in plan.steps}
+    assert ("built", "normalise_date_mdy") in chosen
+    assert not {rule for column, rule in chosen if column == "seen"}
+    assert "seen" in plan.summary
+    done = apply_plan(tmp_path, source.parquet, steps_of(plan), tmp_path / "clean.parquet")
+    first, *_, last = clean_rows(tmp_path / "clean.parquet")
+    assert (first["name"], first["env"], first["built"]) == ("a1", "prod", "2019-10-29T18:23:00")
+    assert (first["__original.name"], first["__original.env"]) == ("  a1 ", "Prod")
+    assert (first["seen"], "__original.seen" in first) == ("01/02/2020", False)
+    assert (last["name"], last["flag"], last["ip"], last["__row"]) == ("d 4", None, None, 5)
+    assert all(entry.rows_changed > 0 for entry in done)
+    assert {(entry.column, entry.rule) for entry in done} == chosen
+
+
+def clean_rows(path: Path) -> list[dict[str, object]]:
+    with duckdb.connect() as connection:
+        cursor = connection.execute(f"SELECT * FROM '{path}' ORDER BY __row")
+        names = [entry[0] for entry in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def test_only_the_plan_is_applied(tmp_path: Path) -> None:
+    source, _ = table(tmp_path)
+    plan = [Step("env", "unify_spelling", "because")]
+    (done,) = apply_plan(tmp_path, source.parquet, plan, tmp_path / "clean.parquet")
+    assert (done.rows_changed, done.reason) == (2, "because")
+    cleaned, raw = clean_rows(tmp_path / "clean.parquet"), rows_of(source)
+    for after, before in zip(cleaned, raw, strict=True):
+        assert after.pop("env") == "prod"
+        assert after.pop("__original.env") == before.pop("env")
+        assert after == before
+
+
+def test_column_names_are_data(tmp_path: Path) -> None:
+    content = '"a""; DROP",raw,n,first,\'x\'\n 1 , 2 , 3 , 4 , 5 \n'
+    source, profile = table(tmp_path, content)
+    plan = [Step(column.name, "trim") for column in profile]
+    apply_plan(tmp_path, source.parquet, plan, tmp_path / "clean.parquet")
+    (row,) = clean_rows(tmp_path / "clean.parquet")
+    assert [row[column.name] for column in profile] == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"steps": [{"column": "nope", "rule": "trim"}], "summary": ""}, "no candidate"),
+        ({"steps": [{"column": "name", "rule": "drop_table"}], "summary": ""}, "is not one of"),
+        ({"steps": [{"column": "name", "rule": "trim"}] * 2, "summary": ""}, "twice"),
+        (
+            {
+                "steps": [
+                    {"column": "seen", "rule": "normalise_date_dmy"},
+                    {"column": "seen", "rule": "normalise_date_mdy"},
+                ],
+                "summary": "",
+            },
+            "one way to read dates",
+        ),
+        ({"steps": [{"column": "name", "rule": "trim", "sql": "1"}], "summary": ""}, "Extra"),
+        ("not a plan", "valid dictionary"),
+    ],
+)
+def test_plans_outside_the_list_are_refused(tmp_path: Path, answer: object, says: str) -> None:
+    source, profile = table(tmp_path)
+    candidates = candidate_effects(tmp_path, source.parquet, profile)
+    with pytest.raises(ValueError, match=says):
+        check(candidates, answer)
