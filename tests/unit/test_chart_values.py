@@ -53,7 +53,7 @@ def problems(schema: Tree, values: Tree) -> list[str]:
 def leaves(tree: Tree, prefix: str = "") -> Iterator[str]:
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and value and key not in {"requests", "limits"}:
+        if isinstance(value, dict) and value and key != "resources":
             yield from leaves(value, f"{path}.")
         else:
             yield path
