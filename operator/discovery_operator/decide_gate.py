@@ -15,7 +15,7 @@ from discovery_core.snapshots import FlowSnapshot, RequestSnapshot
 from discovery_core.states import WaitsFor
 
 from .actions import Action, Decision, ExpireRequest, Note, RefuseAnswer, TakeAnswer
-from .observed import Observed, Presence
+from .observed import Observed, Presence, Rules
 
 
 def decide_awaiting_approval(observed: Observed, flow: FlowSnapshot) -> Decision:
@@ -33,7 +33,12 @@ def decide_awaiting_approval(observed: Observed, flow: FlowSnapshot) -> Decision
         return Decision(requeue_at=later, waits_for=WaitsFor.TIMER)
     if request.expires_at > observed.now:
         return Decision(requeue_at=request.expires_at, waits_for=WaitsFor.APPROVAL_DEADLINE)
-    return _expired(observed, flow, request)
+    return _expired(observed, request)
+
+
+def may_expire(rules: Rules, request: RequestSnapshot) -> bool:
+    """Whether the frozen policy may be applied: approving by the clock needs the installation."""
+    return request.policy.on_timeout != "Approve" or rules.allow_automatic_approval
 
 
 def _answer_of(observed: Observed) -> Approval | None:
@@ -99,16 +104,9 @@ def _note(flow: FlowSnapshot, message: str) -> Note | None:
     return None if flow.answer_note == message else Note(message)
 
 
-def _expired(observed: Observed, flow: FlowSnapshot, request: RequestSnapshot) -> Decision:
-    policy = request.policy
-    if policy.on_timeout == "Approve" and not observed.rules.allow_automatic_approval:
-        note = _note(
-            flow,
-            "the deadline has passed, but this installation does not allow onTimeout: Approve; "
-            "the request stays open until a person answers",
-        )
-        if note is not None:
-            return Decision((note,))
+def _expired(observed: Observed, request: RequestSnapshot) -> Decision:
+    if not may_expire(observed.rules, request):
+        # the status says so; only a person can go on from here
         later = observed.now + timedelta(seconds=60)
         return Decision(requeue_at=later, waits_for=WaitsFor.PERSON)
     return Decision((ExpireRequest(request.request_id),))

@@ -16,6 +16,7 @@ from discovery_core.resource import ApprovalRequest, Condition, DiscoveryFlowSta
 from discovery_core.snapshots import FlowSnapshot, RequestSnapshot, RunSnapshot
 from discovery_core.states import CONDITION_TYPES, STATES, FlowState, RunState
 
+from .decide_gate import may_expire
 from .decide_run import is_live
 from .failures import start_problem
 from .observed import Observed, ResourceView
@@ -177,7 +178,7 @@ def _state_message(observed: Observed, flow: FlowSnapshot) -> str:
     if flow.state is FlowState.RUNNING and flow.run is not None:
         return _running(observed, flow.run, title)
     if flow.state is FlowState.AWAITING_APPROVAL and flow.request is not None:
-        return _awaiting(flow, flow.request)
+        return _awaiting(observed, flow, flow.request)
     if flow.state is FlowState.FAILED:
         return f"{title} failed: {flow.message}"
     return flow.message or STATES[flow.state].meaning
@@ -207,12 +208,17 @@ def _running(observed: Observed, run: RunSnapshot, title: str) -> str:
     return f"{head}: {', '.join(parts) or 'at work'}"
 
 
-def _awaiting(flow: FlowSnapshot, request: RequestSnapshot) -> str:
-    text = (
-        f"{request.mappings} field mappings wait for approval until {timestamp(request.expires_at)}"
-    )
+def _awaiting(observed: Observed, flow: FlowSnapshot, request: RequestSnapshot) -> str:
+    head = f"{request.mappings} field mappings wait for approval"
     if request.policy.on_timeout == "Hold":
-        text = f"{request.mappings} field mappings wait for approval, without a time limit"
+        text = f"{head}, without a time limit"
+    elif request.expires_at <= observed.now and not may_expire(observed.rules, request):
+        text = (
+            f"{head}; the deadline has passed, but this installation does not allow "
+            "onTimeout: Approve, so the request stays open until a person answers"
+        )
+    else:
+        text = f"{head} until {timestamp(request.expires_at)}"
     return f"{text}; {flow.answer_note}" if flow.answer_note else text
 
 

@@ -29,6 +29,7 @@ from discovery_operator.actions import (
 )
 from discovery_operator.decide import decide
 from discovery_operator.observed import JobState, Observed, Presence, Rules
+from discovery_operator.status import build_status
 
 from tests.unit.operator.builders import (
     DIGEST,
@@ -325,11 +326,12 @@ def test_an_answer_to_a_closed_request_says_nothing_new() -> None:
 def test_automatic_approval_needs_the_installation() -> None:
     policy = ApprovalPolicy(on_timeout="Approve")
     overdue = request(expires_at=at(0), policy=policy)
-    (note,) = decide(observed(S.AWAITING_APPROVAL, flow_request=overdue)).actions
-    assert isinstance(note, Note)
-    held = observed(S.AWAITING_APPROVAL, flow_request=overdue, flow_answer_note=note.message)
+    held = observed(S.AWAITING_APPROVAL, flow_request=overdue)
     assert decide(held).actions == ()
     assert decide(held).waits_for is WaitsFor.PERSON
+    status = build_status(held)
+    assert status is not None
+    assert "does not allow" in status["message"]
     allowed = observed(
         S.AWAITING_APPROVAL,
         flow_request=overdue,
