@@ -340,14 +340,24 @@ def test_an_upgrade_keeps_passwords_and_certificates(helm: Helm, namespace: Kube
     }
     assert changed == {f"{prefix}-execution-tls"}
     assert list(pods(renewed)) != list(pods(first))
+    assert jobs_of(renewed) == jobs_of(first)
+
+    removal = [{"op": "remove", "path": "/data/api"}]
+    assert namespace.try_patch("secret", f"{prefix}-database", removal).ok
+    rotated = again()
+    before, after = (secrets_of(o)[f"{prefix}-database"] for o in (first, rotated))
+    assert {key for key in before if before[key] != after[key]} == {"api"}
+    assert jobs_of(rotated) != jobs_of(first)
 
 
 def test_another_image_makes_another_migration_job(helm: Helm) -> None:
-    one = jobs_of(rendered(helm, EMBEDDED, "default", "--set-string=image.tag=1"))
-    two = jobs_of(rendered(helm, EMBEDDED, "default", "--set-string=image.tag=2"))
+    closed = CHART / "ci" / "closed-values.yaml"
+    more = ["--set=database.roles.existingSecret=roles"]
+    one = jobs_of(rendered(helm, closed, "default", "--set-string=image.tag=1", *more))
+    two = jobs_of(rendered(helm, closed, "default", "--set-string=image.tag=2", *more))
     assert len(one) == 1
     assert one != two
-    assert one == jobs_of(rendered(helm, EMBEDDED, "default", "--set-string=image.tag=1"))
+    assert one == jobs_of(rendered(helm, closed, "default", "--set-string=image.tag=1", *more))
 
 
 def test_images_by_digest(helm: Helm) -> None:

@@ -1,10 +1,14 @@
 {{/* Pod of the migration Job. Its content names the Job, since a Job cannot be changed. */}}
 {{- define "discoveryflow.migrationPod" -}}
+{{- include "discoveryflow.secrets" . -}}
 {{- $fullname := include "discoveryflow.fullname" . -}}
 {{- $embedded := .Values.postgresql.embedded.enabled -}}
 {{- $roles := include "discoveryflow.rolesSecret" . -}}
 metadata:
   labels: {{- include "discoveryflow.labels" (dict "root" $ "component" "migration") | nindent 4 }}
+  annotations:
+    # new passwords make a new Job, which sets them on the roles
+    discoveryflow.dev/passwords: {{ .Values.rendered.passwords | toJson | sha256sum }}
 spec:
   automountServiceAccountToken: false
   restartPolicy: OnFailure
