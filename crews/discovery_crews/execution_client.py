@@ -242,12 +242,18 @@ def _decode(response: httpx.Response, answer: type[Answer]) -> Answer:
         raise ExecutionError(f"unexpected answer of the execution API: {error}") from error
 
 
-def _detail(response: httpx.Response) -> str:
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    """The RFC 9457 problem of an error, or an empty one for other answers (a proxy's page)."""
     try:
-        problem: Any = response.json()
-        text = problem.get("detail") or problem.get("title")
-    except (ValueError, AttributeError):
-        text = response.text[:200]
+        problem = response.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _detail(response: httpx.Response) -> str:
+    problem = _problem(response)
+    text = problem.get("detail") or problem.get("title") or response.text[:200]
     return f"{response.status_code} {text}"
 
 
@@ -257,6 +263,9 @@ def _refusal(what: str, response: httpx.Response) -> Exception:
         return ReplacedError(detail)
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return NotMineError(detail)
+    code = _problem(response).get("code")
+    if code in list(ErrorCode):
+        return DiscoveryError(ErrorCode(code), str(_problem(response).get("detail") or detail))
     if response.status_code in (413, 507):
         return DiscoveryError(
             ErrorCode.QUOTA_EXCEEDED,

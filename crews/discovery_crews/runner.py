@@ -193,7 +193,6 @@ def _failure(claim: Claim, usage: Usage, error: Exception) -> Fail:
         fence=claim.fence,
         code=failure.code,
         message=failure.message[:_MESSAGE_LIMIT],
-        retryable=failure.retryable,
         usage=usage,
     )
 

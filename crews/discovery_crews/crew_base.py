@@ -1,0 +1,228 @@
+"""The one shape of every crew: agents judge by tools, code checks and computes.
+
+A crew is a sequence of steps. Each step is one agent with tools that show it an immutable
+snapshot, and a closing tool that takes its answer, checks it and keeps it. What the closing tool
+has kept is the result; an agent that talks without submitting fails the guardrail. No tool reaches
+network, shell or SQL, so a cell that tries to give orders gives them to nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import yaml
+from discovery_core.wire import LLMSettings, Usage
+from pydantic import BaseModel
+
+from .settings import CREWAI_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from crewai.tools import BaseTool
+
+API_KEY_VARIABLE = "DISCOVERY_LLM_API_KEY"
+MAX_ITERATIONS = 12
+MAX_CORRECTIONS = 2
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class NoAnswerError(Exception):
+    """An agent ended without an accepted answer."""
+
+
+@dataclass(frozen=True)
+class ContextTool:
+    """A tool without arguments that shows the agent a part of the snapshot, as text or JSON."""
+
+    name: str
+    description: str
+    show: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Submission(Generic[Answer]):
+    """The closing tool of a step: its name starts with `submit_`.
+
+    `schema` is what the agent fills in. `check` returns the accepted answer or raises ValueError
+    saying what is wrong, which the agent is told. `recommend` is what rules would answer; the
+    built-in planner submits just that.
+    """
+
+    name: str
+    description: str
+    schema: type[Answer]
+    check: Callable[[dict[str, Any]], Answer]
+    recommend: Callable[[], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One agent and its task, by their keys in config/agents.yaml and config/tasks.yaml."""
+
+    agent: str
+    task: str
+    tools: tuple[ContextTool, ...]
+    submission: Submission[Any]
+
+
+@dataclass(frozen=True)
+class CrewOutcome:
+    """The accepted answers by name of their submission, and what they cost."""
+
+    answers: dict[str, Any]
+    usage: Usage
+
+
+@dataclass
+class _Desk:
+    """Where closing tools put accepted answers, and the record of executed tools."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+
+def prepare_environment() -> None:
+    """Sets what CrewAI reads at import: no telemetry or tracing, files in a private folder."""
+    os.environ.update(CREWAI_ENVIRONMENT)
+    if "CREWAI_STORAGE_DIR" not in os.environ:
+        os.environ["CREWAI_STORAGE_DIR"] = tempfile.mkdtemp(prefix="discovery-crewai-")
+
+
+def run_crew(
+    config: Path,
+    steps: list[Step],
+    settings: LLMSettings,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+) -> CrewOutcome:
+    """Runs the steps in order and returns their accepted answers.
+
+    `config` is the folder with agents.yaml and tasks.yaml; `inputs` fills their placeholders.
+    Raises what the model's client raises (see `llm.classify_exception`) and NoAnswerError.
+    """
+    prepare_environment()
+    from crewai import Agent, Crew, Process, Task
+
+    from .llm.provider import make_llm
+
+    llm = make_llm(
+        settings,
+        os.environ.get(API_KEY_VARIABLE),
+        {step.submission.name: step.submission.recommend for step in steps},
+    )
+    agents_text = yaml.safe_load((config / "agents.yaml").read_text(encoding="utf-8"))
+    tasks_text = yaml.safe_load((config / "tasks.yaml").read_text(encoding="utf-8"))
+    desk = _Desk()
+    agents, tasks = [], []
+    for step in steps:
+        tools = _tools(step, desk)
+        agent = Agent(
+            **agents_text[step.agent],
+            llm=llm,
+            tools=tools,
+            allow_delegation=False,
+            cache=False,
+            memory=False,
+            verbose=False,
+            max_iter=MAX_ITERATIONS,
+            max_retry_limit=0,
+            respect_context_window=False,
+        )
+        agents.append(agent)
+        tasks.append(
+            Task(
+                **tasks_text[step.task],
+                agent=agent,
+                tools=tools,
+                guardrail=_guardrail(step, desk),
+                guardrail_max_retries=MAX_CORRECTIONS,
+            )
+        )
+    crew = Crew(
+        agents=agents,
+        tasks=tasks,
+        process=Process.sequential,
+        verbose=False,
+        memory=False,
+        cache=False,
+        planning=False,
+        tracing=False,
+    )
+    crew.kickoff(inputs=dict(inputs or {"phase": config.parent.name}))
+    missing = [step.submission.name for step in steps if step.submission.name not in desk.answers]
+    if missing:
+        raise NoAnswerError(f"no accepted answer from {', '.join(missing)}")
+    return CrewOutcome(answers=desk.answers, usage=_usage(settings, llm, desk))
+
+
+def _tools(step: Step, desk: _Desk) -> list[BaseTool]:
+    """CrewAI tools over the step's context and its submission."""
+    from crewai.tools import BaseTool
+    from crewai.tools.tool_failure import ToolFailure
+
+    class NoArguments(BaseModel):
+        """Takes nothing."""
+
+    class Show(BaseTool):
+        args_schema: type[BaseModel] = NoArguments
+        context: Any = None
+
+        def _run(self, **_: Any) -> str:
+            desk.calls.append(self.name)
+            shown = self.context.show()
+            return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+    class Submit(BaseTool):
+        args_schema: type[BaseModel] = step.submission.schema
+        result_as_answer: bool = True
+
+        def _run(self, **arguments: Any) -> Any:
+            desk.calls.append(self.name)
+            try:
+                accepted = step.submission.check(_plain(arguments))
+            except ValueError as error:
+                return ToolFailure(message=f"not accepted: {error}", retryable=True)
+            desk.answers[self.name] = accepted
+            return accepted.model_dump_json(by_alias=True)
+
+    shows: list[BaseTool] = [
+        Show(name=tool.name, description=tool.description, context=tool) for tool in step.tools
+    ]
+    return [*shows, Submit(name=step.submission.name, description=step.submission.description)]
+
+
+def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as plain JSON values; CrewAI may hand over models."""
+    return {
+        key: json.loads(value.model_dump_json()) if isinstance(value, BaseModel) else value
+        for key, value in arguments.items()
+    }
+
+
+def _guardrail(step: Step, desk: _Desk) -> Callable[[Any], tuple[bool, Any]]:
+    name = step.submission.name
+
+    def accepted(output: Any) -> tuple[bool, Any]:
+        if name in desk.answers:
+            return True, output
+        return False, f"call the tool {name} with your answer; text is not an answer"
+
+    return accepted
+
+
+def _usage(settings: LLMSettings, llm: Any, desk: _Desk) -> Usage:
+    counted = llm.get_token_usage_summary()
+    builtin = settings.provider == "builtin"
+    return Usage(
+        planner="builtin" if builtin else str(settings.model),
+        llm_requests=0 if builtin else counted.successful_requests,
+        prompt_tokens=counted.prompt_tokens,
+        completion_tokens=counted.completion_tokens,
+        tool_calls=list(desk.calls),
+    )

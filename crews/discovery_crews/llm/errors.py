@@ -1,0 +1,100 @@
+"""Failures of a language model, told in the product's own vocabulary.
+
+CrewAI wraps the provider's exceptions, sometimes in built-in ones, so the whole chain of causes is
+looked at, and by names: this module must work without the provider's library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from discovery_core.errors import DiscoveryError, ErrorCode
+
+_CREDENTIALS = "check spec.llm.apiKeySecret and that the key may use this model"
+_BY_STATUS: dict[int, tuple[ErrorCode, str]] = {
+    400: (ErrorCode.LLM_REFUSED, "the model refused the request; check spec.llm.model"),
+    401: (ErrorCode.BAD_CREDENTIALS, f"the model does not accept the API key; {_CREDENTIALS}"),
+    403: (ErrorCode.BAD_CREDENTIALS, f"the API key may not do this; {_CREDENTIALS}"),
+    404: (
+        ErrorCode.LLM_REFUSED,
+        "the model or the address was not found; check spec.llm.model and baseUrl",
+    ),
+    422: (ErrorCode.LLM_REFUSED, "the model refused the request; check spec.llm.model"),
+    429: (ErrorCode.LLM_RATE_LIMITED, "the model is rate limited"),
+}
+_UNAVAILABLE = {
+    "APITimeoutError",
+    "APIConnectionError",
+    "ConnectError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "RemoteProtocolError",
+    "ConnectionError",
+    "ConnectionRefusedError",
+    "TimeoutError",
+}
+_BAD_OUTPUT = {
+    "JSONDecodeError",
+    "APIResponseValidationError",
+    "ConverterError",
+    "OutputParserError",
+    "GuardrailFailed",
+    "ToolExecutionFailedError",
+    "NoAnswerError",
+}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def classify_exception(error: BaseException) -> DiscoveryError | None:
+    """The failure in our words, or None where it has nothing to do with a language model."""
+    chain = list(_chain(error))
+    for cause in chain:
+        if isinstance(cause, DiscoveryError):
+            return cause
+    for cause in chain:
+        status = getattr(cause, "status_code", None)
+        if isinstance(status, int):
+            return _by_status(status, cause)
+    names = {base.__name__ for cause in chain for base in type(cause).__mro__}
+    text = str(error)[:300]
+    if names & _UNAVAILABLE:
+        return DiscoveryError(
+            ErrorCode.LLM_UNAVAILABLE, f"the language model does not answer: {text}"
+        )
+    if names & _BAD_OUTPUT or "guardrail" in text.lower() or "None or empty" in text:
+        return DiscoveryError(
+            ErrorCode.LLM_BAD_OUTPUT, f"the language model gave no usable answer: {text}"
+        )
+    if "API_KEY is required" in text or "api_key" in text:
+        return DiscoveryError(ErrorCode.BAD_CREDENTIALS, f"there is no API key; {_CREDENTIALS}")
+    if any("crewai" in (type(cause).__module__ or "") for cause in chain):
+        return DiscoveryError(
+            ErrorCode.LLM_BAD_OUTPUT, f"the language model gave no usable answer: {text}"
+        )
+    return None
+
+
+def _by_status(status: int, cause: BaseException) -> DiscoveryError:
+    detail = str(cause)[:300]
+    if status == 429 and "insufficient_quota" in detail:
+        return DiscoveryError(
+            ErrorCode.LLM_QUOTA, f"the model's quota is used up; raise it or wait: {detail}"
+        )
+    if status in _BY_STATUS:
+        code, text = _BY_STATUS[status]
+        return DiscoveryError(code, f"{text}: {detail}")
+    if status >= 500 or status == 408:
+        return DiscoveryError(
+            ErrorCode.LLM_UNAVAILABLE, f"the language model failed with status {status}: {detail}"
+        )
+    return DiscoveryError(
+        ErrorCode.LLM_REFUSED, f"the language model answered status {status}: {detail}"
+    )

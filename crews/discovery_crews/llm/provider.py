@@ -1,0 +1,46 @@
+"""Makes the judge of one crew run from `spec.llm`.
+
+A new object per run, because usage is counted per object. The library's own retries are off: the
+operator owns attempts, backoff and the deadline, and a request that is retried in three layers
+turns one rate limit into dozens of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.wire import LLMSettings
+
+from .builtin import BuiltinPlanner, Recommend
+
+NO_KEY = "not-needed"
+
+
+def make_llm(
+    settings: LLMSettings, api_key: str | None, recommendations: Mapping[str, Recommend]
+) -> Any:
+    """The judge. Raises DiscoveryError (BAD_CREDENTIALS, LLM_REFUSED) for unusable settings."""
+    if settings.provider == "builtin":
+        return BuiltinPlanner.of(recommendations)
+    if not settings.model:
+        raise DiscoveryError(ErrorCode.LLM_REFUSED, "spec.llm.model is missing")
+    if settings.provider == "openai" and not api_key:
+        raise DiscoveryError(
+            ErrorCode.BAD_CREDENTIALS, "provider openai needs spec.llm.apiKeySecret"
+        )
+    if settings.provider == "openaiCompatible" and not settings.base_url:
+        raise DiscoveryError(ErrorCode.LLM_REFUSED, "spec.llm.baseUrl is missing")
+    from crewai import LLM
+
+    options: dict[str, Any] = {
+        "model": settings.model,
+        "api_key": api_key or NO_KEY,
+        "timeout": settings.timeout_seconds,
+        "max_retries": 0,
+        "temperature": 0,
+    }
+    if settings.provider == "openaiCompatible":
+        options |= {"base_url": settings.base_url, "custom_openai": True}
+    return LLM(**options)
