@@ -119,7 +119,7 @@ def _soil(rng: random.Random, row: list[str]) -> None:
 
 def rows() -> list[list[str]]:
     """The data rows, dirt included."""
-    rng = random.Random(SEED)  # noqa: S311 - made-up data, the same every time
+    rng = random.Random(SEED)
     assets = [_asset(rng, number) for number in range(ASSETS)]
     result = []
     for number, row in enumerate(assets):
