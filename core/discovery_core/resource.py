@@ -96,9 +96,10 @@ class Source(ResourceModel):
     persistent_volume_claim: VolumeFile | None = Field(
         default=None, description="Read the file from a PersistentVolumeClaim."
     )
-    format: Literal["auto", "csv", "xlsx", "json", "ndjson"] = Field(
+    format: Literal["auto", "csv", "xlsx", "json", "ndjson", "rvtools"] = Field(
         default="auto",
-        description="Format of the file; auto looks at its content. csv covers every delimiter.",
+        description="Format of the file; auto looks at its content. csv covers every delimiter, "
+        "rvtools is an XLSX workbook with that tool's sheets.",
     )
 
 
