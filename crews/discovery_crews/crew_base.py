@@ -107,9 +107,9 @@ def run_crew(
     Raises what the model's client raises (see `llm.classify_exception`) and NoAnswerError.
     """
     prepare_environment()
-    from crewai import Agent, Crew, Process, Task
+    from crewai import Agent, Crew, Process, Task  # noqa: PLC0415
 
-    from .llm.provider import make_llm
+    from .llm.provider import make_llm  # noqa: PLC0415
 
     llm = make_llm(
         settings,
@@ -133,6 +133,7 @@ def run_crew(
             max_iter=MAX_ITERATIONS,
             max_retry_limit=0,
             respect_context_window=False,
+            use_better_compaction=False,
         )
         agents.append(agent)
         tasks.append(
@@ -163,8 +164,8 @@ def run_crew(
 
 def _tools(step: Step, desk: _Desk) -> list[BaseTool]:
     """CrewAI tools over the step's context and its submission."""
-    from crewai.tools import BaseTool
-    from crewai.tools.tool_failure import ToolFailure
+    from crewai.tools import BaseTool  # noqa: PLC0415
+    from crewai.tools.tool_failure import ToolFailure  # noqa: PLC0415
 
     class NoArguments(BaseModel):
         """Takes nothing."""
@@ -213,6 +214,8 @@ def _guardrail(step: Step, desk: _Desk) -> Callable[[Any], tuple[bool, Any]]:
             return True, output
         return False, f"call the tool {name} with your answer; text is not an answer"
 
+    # CrewAI compares the annotation itself, which here is a string
+    del accepted.__annotations__["return"]
     return accepted
 
 

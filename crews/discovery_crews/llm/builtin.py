@@ -59,9 +59,7 @@ class BuiltinPlanner(BaseLLM):
         offered = [tool["function"]["name"] for tool in tools]
         used = _called(messages)
         submit = next((name for name in offered if name.startswith(SUBMIT_PREFIX)), None)
-        name = next(
-            (tool for tool in offered if tool != submit and tool not in used), submit
-        )
+        name = next((tool for tool in offered if tool != submit and tool not in used), submit)
         if name is None:
             return "All tools have been used."
         arguments = dict(self._recommendations[name]()) if name == submit else {}

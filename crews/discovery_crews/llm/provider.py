@@ -32,7 +32,7 @@ def make_llm(
         )
     if settings.provider == "openaiCompatible" and not settings.base_url:
         raise DiscoveryError(ErrorCode.LLM_REFUSED, "spec.llm.baseUrl is missing")
-    from crewai import LLM
+    from crewai import LLM  # noqa: PLC0415
 
     options: dict[str, Any] = {
         "model": settings.model,
