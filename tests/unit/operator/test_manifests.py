@@ -1,0 +1,173 @@
+"""The Job is exactly what it should be, and nothing in it exceeds Pod Security "restricted"."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from discovery_core import mounts as folders
+from discovery_core.phases import Phase
+from discovery_core.wire import TOKEN_AUDIENCE
+from discovery_operator.manifests.job import AttemptSpec, JobSettings, build_job
+from discovery_operator.manifests.names import attempt_labels, job_name, label_value
+from discovery_operator.manifests.serviceaccount import build_service_account
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.operator.builders import FLOW_ID, spec
+
+GOLDEN = Path(__file__).with_name("golden")
+SETTINGS = JobSettings(
+    image="discoveryflow/crews:1.0",
+    execution_url="https://discoveryflow-execution.system.svc:8443",
+    execution_ca="-----BEGIN CERTIFICATE-----\n",
+    image_pull_secrets=("registry",),
+    resources={"limits": {"memory": "2Gi"}},
+)
+FIRST = AttemptSpec(
+    flow_uid=FLOW_ID,
+    flow_name="servers",
+    namespace="team-a",
+    spec=spec(targetSchema={"configMap": {"name": "fields", "key": "fields.csv"}}),
+    round=1,
+    phase=Phase.DATA_IMPORT,
+    attempt=1,
+    source_pinned=False,
+)
+LLM = spec(
+    source={"persistentVolumeClaim": {"claimName": "exports", "path": "a/b.xlsx"}},
+    llm={
+        "provider": "openaiCompatible",
+        "baseUrl": "https://llm.example.org/v1",
+        "model": "m",
+        "apiKeySecret": {"name": "llm", "key": "api-key"},
+    },
+    phaseTimeout="1h",
+)
+CASES = {
+    "import-configmap": FIRST,
+    "import-claim-llm": replace(FIRST, spec=LLM, attempt=2),
+    "later-phase": replace(FIRST, phase=Phase.FIELD_MAPPING, round=2, source_pinned=True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_job_is_the_golden_one(name: str) -> None:
+    """After an intended change: rewrite the files from `build_job` and read the difference."""
+    expected = yaml.safe_load((GOLDEN / f"{name}.yaml").read_text())
+    assert build_job(CASES[name], SETTINGS) == expected
+
+
+def pod_of(attempt: AttemptSpec) -> dict[str, Any]:
+    pod: dict[str, Any] = build_job(attempt, SETTINGS)["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize("attempt", CASES.values(), ids=CASES)
+def test_pod_security_restricted(attempt: AttemptSpec) -> None:
+    """The checks of kubernetes.io/docs/concepts/security/pod-security-standards (restricted)."""
+    pod = pod_of(attempt)
+    (container,) = pod["containers"]
+    inner = container["securityContext"]
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert inner["allowPrivilegeEscalation"] is False
+    assert inner["capabilities"] == {"drop": ["ALL"]}
+    assert inner["readOnlyRootFilesystem"] is True
+    assert "ports" not in container
+    allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
+    for volume in pod["volumes"]:
+        assert len(volume.keys() & allowed) == 1
+    assert pod["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("attempt", CASES.values(), ids=CASES)
+def test_every_mount_but_the_scratch_folder_is_read_only(attempt: AttemptSpec) -> None:
+    pod = pod_of(attempt)
+    mounts = {m["name"]: m for m in pod["containers"][0]["volumeMounts"]}
+    assert {m["name"] for m in pod["volumes"]} == set(mounts)
+    assert [name for name, m in mounts.items() if not m.get("readOnly")] == ["tmp"]
+
+
+def test_the_only_credential_is_a_short_token_for_the_execution_api() -> None:
+    (source,) = [v for v in pod_of(FIRST)["volumes"] if "projected" in v]
+    (token,) = source["projected"]["sources"]
+    assert token["serviceAccountToken"]["audience"] == TOKEN_AUDIENCE
+    assert 600 <= token["serviceAccountToken"]["expirationSeconds"] <= 3600
+    assert "secretKeyRef" not in json.dumps(pod_of(FIRST))
+
+
+def test_the_api_key_comes_from_the_secret_and_only_where_it_is_used() -> None:
+    (key,) = [e for e in pod_of(CASES["import-claim-llm"])["containers"][0]["env"]
+              if "valueFrom" in e]  # fmt: skip
+    assert key == {
+        "name": "DISCOVERY_LLM_API_KEY",
+        "valueFrom": {"secretKeyRef": {"name": "llm", "key": "api-key"}},
+    }
+
+
+def test_the_users_objects_are_mounted_only_until_they_are_stored() -> None:
+    names = {v["name"] for v in pod_of(FIRST)["volumes"]}
+    pinned = {v["name"] for v in pod_of(replace(FIRST, source_pinned=True))["volumes"]}
+    assert (names, pinned) == ({"tmp", "token", "source", "schema"}, {"tmp", "token"})
+
+
+def test_the_folders_are_the_ones_that_the_claim_names() -> None:
+    def paths(attempt: AttemptSpec) -> set[str]:
+        return {m["mountPath"] for m in pod_of(attempt)["containers"][0]["volumeMounts"]}
+
+    assert {folders.SOURCE_FOLDER, folders.SCHEMA_FOLDER} <= paths(FIRST)
+    assert folders.VOLUME_FOLDER in paths(CASES["import-claim-llm"])
+    assert folders.TOKEN_FOLDER in paths(CASES["later-phase"])
+
+
+def test_deadlines_and_ownership() -> None:
+    job = build_job(CASES["import-claim-llm"], SETTINGS)
+    assert job["spec"]["activeDeadlineSeconds"] == 3600 + 600
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["ttlSecondsAfterFinished"] > 0
+    (owner,) = job["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"]) == (str(FLOW_ID), True)
+    assert owner["blockOwnerDeletion"] is False
+
+
+def test_the_crews_account_has_no_token_of_its_own() -> None:
+    account = build_service_account("team-a")
+    assert account["metadata"]["namespace"] == "team-a"
+    assert account["automountServiceAccountToken"] is False
+
+
+NAMES = st.from_regex(r"\A[a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?\Z")
+
+
+@given(NAMES, st.uuids(), st.integers(1, 99), st.sampled_from(list(Phase)), st.integers(1, 999))
+def test_names_and_labels_are_always_legal(
+    name: str, uid: UUID, number: int, phase: Phase, attempt: int
+) -> None:
+    made = job_name(name, uid, round=number, phase=phase, attempt=attempt)
+    assert len(made) <= 63
+    assert made.strip("-") == made
+    assert all(c.isalnum() or c == "-" for c in made)
+    assert made == made.lower()
+    labels = attempt_labels(name, uid, round=number, phase=phase, attempt=attempt)
+    assert all(0 < len(value) <= 63 for value in labels.values())
+    assert label_value(name)[-1].isalnum()
+
+
+def test_each_attempt_has_a_name_of_its_own() -> None:
+    names = {
+        job_name(name, uid, round=number, phase=phase, attempt=attempt)
+        for name in ("servers", "servers-of-the-second-data-centre")
+        for uid in (FLOW_ID, UUID(int=1))
+        for number in (1, 2)
+        for phase in Phase
+        for attempt in (1, 2)
+    }
+    assert len(names) == 2 * 2 * 2 * len(Phase) * 2
