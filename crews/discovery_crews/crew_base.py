@@ -56,7 +56,7 @@ class Submission(Generic[Answer]):
 
     name: str
     description: str
-    schema: type[Answer]
+    schema: type[BaseModel]
     check: Callable[[dict[str, Any]], Answer]
     recommend: Callable[[], Mapping[str, Any]]
 

@@ -166,3 +166,19 @@ def write_profile(path: Path, profile: Sequence[ColumnProfile]) -> None:
 def read_profile(path: Path) -> Profile:
     """Read the artefact `profile`."""
     return _ADAPTER.validate_json(path.read_bytes())
+
+
+def brief(profile: Sequence[ColumnProfile], limit: int = 300) -> list[dict[str, object]]:
+    """The profile in few words, for an agent: at most `limit` columns, three short samples."""
+    return [
+        {
+            "name": column.name,
+            "type": column.type,
+            "filled": column.filled,
+            "missing": column.missing,
+            "distinct": column.distinct,
+            "unit": column.unit,
+            "samples": [sample[:60] for sample in column.samples[:3]],
+        }
+        for column in profile[:limit]
+    ]

@@ -249,7 +249,7 @@ def _work(
 
 
 def load_phase(phase: str) -> tuple[RunPhase, float]:
-    """The phase's `run` and the seconds its import took.
+    """The phase's `run`, and the seconds that importing it and CrewAI took.
 
     The garbage collector is off meanwhile: CrewAI's thousands of modules are all kept, and
     looking through them again and again costs a sixth of the start.
@@ -257,6 +257,7 @@ def load_phase(phase: str) -> tuple[RunPhase, float]:
     started = time.perf_counter()
     gc.disable()
     try:
+        importlib.import_module("crewai")
         module = importlib.import_module(f"discovery_crews.{phase}.phase")
     finally:
         gc.enable()

@@ -72,7 +72,6 @@ def test_grades_of_agents_replace_those_of_rules(tmp_path: Path) -> None:
     [
         ({"grades": [{"id": "q99", "severity": "info"}], "summary": ""}, "no such observation"),
         ({"grades": [{"id": "q1", "severity": "awful"}], "summary": ""}, "severity"),
-        ({"grades": []}, "summary"),
         ([], "dictionary"),
     ],
 )

@@ -98,8 +98,8 @@ def test_candidates_count_every_row_and_show_the_first(tmp_path: Path) -> None:
 def test_recommended_plan_leaves_open_dates_alone(tmp_path: Path) -> None:
     source, profile = table(tmp_path)
     candidates = candidate_effects(tmp_path, source.parquet, profile)
-    plan = check(candidates, recommend(candidates, profile))
-    chosen = {(step.column, step.rule) for step in plan.steps}
+    plan = check(candidates, profile, recommend(candidates, profile))
+    chosen = {(step.column, step.rule) for step in plan.steps or ()}
     assert ("built", "normalise_date_mdy") in chosen
     assert not {rule for column, rule in chosen if column == "seen"}
     assert "seen" in plan.summary
@@ -165,4 +165,4 @@ def test_plans_outside_the_list_are_refused(tmp_path: Path, answer: object, says
     source, profile = table(tmp_path)
     candidates = candidate_effects(tmp_path, source.parquet, profile)
     with pytest.raises(ValueError, match=says):
-        check(candidates, answer)
+        check(candidates, profile, answer)

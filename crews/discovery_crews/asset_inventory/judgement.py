@@ -38,12 +38,18 @@ class InventoryChoice(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     units: list[UnitChoice] = Field(default_factory=list, max_length=200)
-    identity_keys: list[str] = Field(
-        max_length=20, description="fields that tell assets apart, of those offered"
+    identity_keys: list[str] | None = Field(
+        default=None,
+        max_length=20,
+        description="fields that tell assets apart, of those offered; leave out for all usable",
     )
-    class_rules: list[str] = Field(max_length=20, description="rules for asset classes")
+    class_rules: list[str] | None = Field(
+        default=None, max_length=20, description="rules for asset classes; leave out for all"
+    )
     default_type: str = Field(default="unknown", description="class where no rule applies")
-    summary: str = Field(max_length=600, description="one or two sentences for the analyst")
+    summary: str = Field(
+        default="", max_length=600, description="one or two sentences for the analyst"
+    )
 
 
 def unit_questions(evidence: Evidence) -> list[dict[str, Any]]:
@@ -67,29 +73,49 @@ def class_questions(evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def check(evidence: Evidence, answer: Any) -> tuple[InventoryChoice, InventoryPlan]:
-    """The answer, checked, and as a plan. Raises ValueError saying what is wrong with it."""
+def check(evidence: Evidence, answer: object) -> InventoryPlan:
+    """The answer as a plan; what it leaves open is as recommended.
+
+    Raises ValueError saying what is wrong with it.
+    """
     try:
         choice = InventoryChoice.model_validate(answer)
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])
         raise ValueError(f"{place}: {problem['msg']}") from error
-    units = _check_units(evidence, choice)
-    offered = [entry.field for entry in evidence.keys]
-    if unknown := [key for key in choice.identity_keys if key not in offered]:
-        raise ValueError(f"identity keys {unknown} are not offered; offered: {offered}")
-    if offered and not choice.identity_keys:
-        raise ValueError(f"choose at least one identity key of {offered}")
-    if unknown := [rule for rule in choice.class_rules if rule not in CLASS_RULES]:
+    usual = recommend(evidence)
+    units = {entry["column"]: entry["unit"] for entry in usual["units"]}
+    reasons = {entry["column"]: entry["reason"] for entry in usual["units"]}
+    units |= _check_units(evidence, choice)
+    reasons |= {entry.column: entry.reason for entry in choice.units}
+    keys = _check_keys(evidence, choice, usual["identity_keys"])
+    named_rules = usual["class_rules"] if choice.class_rules is None else choice.class_rules
+    if unknown := [rule for rule in named_rules if rule not in CLASS_RULES]:
         raise ValueError(f"class rules {unknown} do not exist; known: {list(CLASS_RULES)}")
+    rules = tuple(rule for rule in CLASS_RULES if rule in named_rules)
     if choice.default_type not in ASSET_TYPES:
         raise ValueError(f"default_type must be one of {list(ASSET_TYPES)}")
-    # the order of keys is that of their strength, whatever order they were named in
-    keys = tuple(key for key in offered if key in choice.identity_keys)
-    reasons = {entry.column: entry.reason for entry in choice.units if entry.reason}
-    rules = tuple(rule for rule in CLASS_RULES if rule in choice.class_rules)
-    return choice, InventoryPlan(keys, rules, choice.default_type, units, reasons)
+    summary = choice.summary.strip() or usual["summary"]
+    return InventoryPlan(
+        identity_keys=keys,
+        class_rules=rules,
+        default_type=choice.default_type,
+        units=units,
+        reasons=reasons,
+        summary=summary,
+    )
+
+
+def _check_keys(evidence: Evidence, choice: InventoryChoice, usual: list[str]) -> tuple[str, ...]:
+    """The chosen keys by strength, whatever order they were named in."""
+    offered = [entry.field for entry in evidence.keys]
+    named = usual if choice.identity_keys is None else choice.identity_keys
+    if unknown := [key for key in named if key not in offered]:
+        raise ValueError(f"identity keys {unknown} are not offered; offered: {offered}")
+    if offered and not named:
+        raise ValueError(f"choose at least one identity key of {offered}")
+    return tuple(key for key in offered if key in named)
 
 
 def _check_units(evidence: Evidence, choice: InventoryChoice) -> dict[str, str]:

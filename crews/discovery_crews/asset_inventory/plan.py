@@ -8,10 +8,11 @@ border between the two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.wire import FieldMapping
+from pydantic import BaseModel, ConfigDict, Field
 
 from discovery_crews.tables.units import canonical_unit, convertible, unit_of_header
 from discovery_crews.target_schema import TargetField, TargetSchema
@@ -46,18 +47,20 @@ class FieldSource:
     columns: tuple[SourceColumn, ...]
 
 
-@dataclass(frozen=True)
-class InventoryPlan:
+class InventoryPlan(BaseModel):
     """The crew's decisions, checked: every entry is from a closed list.
 
     `units`: source unit by column, for columns whose numbers carry none.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     identity_keys: tuple[str, ...]
     class_rules: tuple[str, ...] = tuple(CLASS_RULES)
     default_type: str = "unknown"
-    units: dict[str, str] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
+    units: dict[str, str] = Field(default_factory=dict)
+    reasons: dict[str, str] = Field(default_factory=dict)
+    summary: str = ""
 
 
 def numeric_with_unit(target: TargetField) -> bool:

@@ -35,18 +35,33 @@ class CleansingPlan(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    steps: list[PlannedStep] = Field(max_length=5000)
-    summary: str = Field(max_length=600, description="one or two sentences for the analyst")
+    steps: list[PlannedStep] | None = Field(
+        default=None,
+        max_length=5000,
+        description="the whole plan; [] for no rule at all; leave out to do what is recommended",
+    )
+    summary: str = Field(
+        default="", max_length=600, description="one or two sentences for the analyst"
+    )
 
 
-def check(candidates: Candidates, answer: Any) -> CleansingPlan:
-    """The answer as a plan. Raises ValueError saying what is wrong with it."""
+def check(
+    candidates: Candidates,
+    profile: Sequence[ColumnProfile],
+    answer: object,
+) -> CleansingPlan:
+    """The answer as a plan; one without steps means the recommended ones.
+
+    Raises ValueError saying what is wrong with it.
+    """
     try:
         plan = CleansingPlan.model_validate(answer)
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])
         raise ValueError(f"{place}: {problem['msg']}") from error
+    if plan.steps is None:
+        return CleansingPlan.model_validate(recommend(candidates, profile))
     chosen: set[tuple[str, str]] = set()
     for step in plan.steps:
         allowed = [effect.rule for effect in candidates.get(step.column, ())]
@@ -66,7 +81,7 @@ def check(candidates: Candidates, answer: Any) -> CleansingPlan:
 
 def steps_of(plan: CleansingPlan) -> list[Step]:
     """The plan as it is applied."""
-    return [Step(step.column, step.rule, step.reason) for step in plan.steps]
+    return [Step(step.column, step.rule, step.reason) for step in plan.steps or ()]
 
 
 def recommend(candidates: Candidates, profile: Sequence[ColumnProfile]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What the import crew is asked, and what it may answer.
 
 Three agents look at one aspect each. An answer names observations by id and grades them, so it
-can be checked completely; what nobody mentions keeps the grade that rules give it.
+can be checked completely; what nobody mentions keeps the grade that rules give it, so an empty
+answer agrees with the rules.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Judgement(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     grades: list[Grade] = Field(default_factory=list, max_length=500)
-    summary: str = Field(max_length=600, description="one or two sentences for the analyst")
+    summary: str = Field(
+        default="", max_length=600, description="one or two sentences for the analyst"
+    )
 
 
 def about(aspect: Aspect, observations: Sequence[Observation]) -> list[Observation]:
@@ -38,7 +41,7 @@ def about(aspect: Aspect, observations: Sequence[Observation]) -> list[Observati
     return [entry for entry in observations if entry.aspect == aspect]
 
 
-def check(aspect: Aspect, observations: Sequence[Observation], answer: Any) -> Judgement:
+def check(aspect: Aspect, observations: Sequence[Observation], answer: object) -> Judgement:
     """The answer as a judgement. Raises ValueError saying what is wrong with it."""
     try:
         judgement = Judgement.model_validate(answer)
@@ -48,6 +51,7 @@ def check(aspect: Aspect, observations: Sequence[Observation], answer: Any) -> J
     unknown = sorted({grade.id for grade in judgement.grades} - known)
     if unknown:
         raise ValueError(f"no such observation: {', '.join(unknown)}; known: {sorted(known)}")
+    judgement.summary = judgement.summary.strip() or recommend(aspect, observations)["summary"]
     return judgement
 
 
