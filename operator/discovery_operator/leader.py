@@ -46,6 +46,7 @@ class Leadership:
                 self._store.acquire_leadership(self._holder, self._ttl), self._ttl / 2
             )
         except DATABASE_FAULTS as error:
+            log.warning("leadership cannot be asked for", error=str(error) or type(error).__name__)
             if self.leads.is_set() and time.monotonic() >= self._valid_until:
                 self._lose(f"it could not be renewed: {error}")
             return

@@ -7,6 +7,7 @@ schema is not the one this code was written for, it says so (log, /readyz) and k
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -197,6 +198,11 @@ async def run(settings: OperatorSettings) -> None:
     stop = asyncio.Event()
     background = asyncio.create_task(operator.run(), name="operator")
     background.add_done_callback(lambda _: stop.set())
+
+    async def stop_background() -> None:
+        background.cancel()
+        await asyncio.wait([background])
+
     try:
         await kopf.operator(
             settings=kopf_settings(),
@@ -205,16 +211,14 @@ async def run(settings: OperatorSettings) -> None:
             standalone=True,
             clusterwide=True,
             stop_flag=stop,
-            memo=kopf.Memo(intake=operator.intake),
+            memo=kopf.Memo(intake=operator.intake, stop=stop_background),
         )
     finally:
-        background.cancel()
-        try:
-            await background
-        except asyncio.CancelledError:
-            log.info("stopped")
-        finally:
-            await cluster.close()
+        await stop_background()
+        await cluster.close()
+    if not background.cancelled():
+        background.result()
+    log.info("stopped")
 
 
 def main() -> None:
@@ -227,4 +231,6 @@ def main() -> None:
             print(f"{name}: {item['msg']}", file=sys.stderr)  # noqa: T201 - no logging yet
         sys.exit(2)
     configure_logging("operator", settings.log_level)
+    # kopf says of every watch event that its handler has succeeded
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     asyncio.run(run(settings))

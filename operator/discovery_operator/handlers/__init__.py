@@ -6,6 +6,6 @@ them would be logged and dropped by kopf, so they do nothing that can fail.
 
 from __future__ import annotations
 
-from . import flows, jobs, pods
+from . import flows, jobs, lifecycle, pods
 
-__all__ = ["flows", "jobs", "pods"]
+__all__ = ["flows", "jobs", "lifecycle", "pods"]
