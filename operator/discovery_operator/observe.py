@@ -7,9 +7,7 @@ have ended shows that result.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -38,12 +36,6 @@ _JOB_IS_RECORDED = (RunState.LAUNCHED, RunState.RUNNING)
 _LOOKS_AT_REFERENCES = (FlowState.PENDING, FlowState.QUEUED, FlowState.WAITING)
 
 
-@dataclass(frozen=True)
-class _Row:
-    flow: FlowSnapshot | None
-    now: datetime
-
-
 class Observer:
     """Makes the picture of one flow. Reads only."""
 
@@ -67,7 +59,7 @@ class Observer:
     async def observe(self, uid: UUID, *, launch_problem: str = "") -> Observed:
         """Everything about the flow of that uid. Raises what the store and the cluster raise."""
         cached_jobs = [job_view(raw) for raw in self._cache.jobs(uid)]
-        row = await self._row(uid)
+        row = await self._store.look(uid, self._limits)
         flow = row.flow
         resource = self._cached_resource(uid)
         if flow is None:
@@ -81,7 +73,7 @@ class Observer:
         )
         job, presence = await self._job(flow, cached_jobs)
         if presence is Presence.ABSENT or (job is not None and job.state is not JobState.ACTIVE):
-            again = await self._row(uid)
+            again = await self._store.look(uid, self._limits)
             if not _same_attempt(flow, again.flow):
                 job, presence = None, Presence.UNKNOWN
             row = again
@@ -96,17 +88,11 @@ class Observer:
             job_presence=presence,
             pod=self._pod(uid, job),
             jobs=jobs,
-            capacity=(
-                await self._store.capacity(uid, self._limits) if _is_due(flow, row.now) else None
-            ),
+            capacity=row.capacity,
             missing=await self._missing(flow, row.now),
             guard=await self._guard(flow, resource),
             launch_problem=launch_problem,
         )
-
-    async def _row(self, uid: UUID) -> _Row:
-        flow, now = await asyncio.gather(self._store.load(uid), self._store.now())
-        return _Row(flow, now)
 
     def _cached_resource(self, uid: UUID) -> ResourceView | None:
         raw = self._cache.flow(uid)

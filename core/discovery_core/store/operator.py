@@ -62,6 +62,14 @@ class OpenFlow(NamedTuple):
     version: int = 0
 
 
+class Look(NamedTuple):
+    """What one reconciliation starts from. `capacity` is given for a flow that is due to start."""
+
+    now: datetime
+    flow: FlowSnapshot | None
+    capacity: Capacity | None
+
+
 class OperatorStore:
     """State as the operator of one cluster reads and changes it.
 
@@ -116,29 +124,17 @@ class OperatorStore:
         """The flow, its current attempt and its open request."""
         return await self._read(lambda session: flow_snapshot(session, flow_id))
 
-    async def capacity(self, flow_id: UUID, limits: tuple[int, int]) -> Capacity:
-        """Live attempts against the caps (`limits`: in all, per tenant), and who is ahead."""
+    async def look(self, flow_id: UUID, limits: tuple[int, int]) -> Look:
+        """Clock, flow and, where it is due in the queue, the free slots, in one transaction."""
 
-        async def work(session: AsyncSession) -> Capacity:
-            flow = await session.scalar(
-                select(DiscoveryFlowRow).where(DiscoveryFlowRow.flow_id == flow_id)
-            )
-            if flow is None:
-                return Capacity(0, 0, *limits)
-            running, mine = await _live_counts(session, flow.tenant_id)
-            ahead = await session.scalar(
-                select(func.count())
-                .select_from(DiscoveryFlowRow)
-                .where(
-                    DiscoveryFlowRow.state == FlowState.QUEUED,
-                    DiscoveryFlowRow.flow_id != flow_id,
-                    DiscoveryFlowRow.state_since < flow.state_since,
-                    (DiscoveryFlowRow.not_before.is_(None))
-                    | (DiscoveryFlowRow.not_before <= func.clock_timestamp()),
-                    ~_tenant_is_full(limits[1]),
-                )
-            )
-            return Capacity(running, mine, *limits, ahead=int(ahead or 0))
+        async def work(session: AsyncSession) -> Look:
+            now = await database_now(session)
+            flow = await flow_snapshot(session, flow_id)
+            if flow is None or flow.state is not FlowState.QUEUED:
+                return Look(now, flow, None)
+            if flow.not_before is not None and flow.not_before > now:
+                return Look(now, flow, None)
+            return Look(now, flow, await _capacity(session, flow, limits))
 
         return await self._read(work)
 
@@ -556,6 +552,23 @@ async def _live_counts(session: AsyncSession, tenant_id: UUID) -> tuple[int, int
         )
     ).one()
     return int(row[0]), int(row[1])
+
+
+async def _capacity(session: AsyncSession, flow: FlowSnapshot, limits: tuple[int, int]) -> Capacity:
+    running, mine = await _live_counts(session, flow.tenant_id)
+    ahead = await session.scalar(
+        select(func.count())
+        .select_from(DiscoveryFlowRow)
+        .where(
+            DiscoveryFlowRow.state == FlowState.QUEUED,
+            DiscoveryFlowRow.flow_id != flow.flow_id,
+            DiscoveryFlowRow.state_since < flow.state_since,
+            (DiscoveryFlowRow.not_before.is_(None))
+            | (DiscoveryFlowRow.not_before <= func.clock_timestamp()),
+            ~_tenant_is_full(limits[1]),
+        )
+    )
+    return Capacity(running, mine, *limits, ahead=int(ahead or 0))
 
 
 def _tenant_is_full(limit: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a SQL clause
