@@ -80,7 +80,7 @@ def test_candidates_count_every_row_and_show_the_first(tmp_path: Path) -> None:
     }
     assert effects == {
         ("name", "trim"): (1, "  a1 ", "a1"),
-        ("name", "collapse_whitespace"): (3, "  a1 ", " a1 "),
+        ("name", "collapse_whitespace"): (2, "c  3", "c 3"),
         ("env", "unify_spelling"): (2, "Prod", "prod"),
         ("mac", "missing_tokens"): (1, "N/A", None),
         ("mac", "normalise_mac"): (2, "00-50-56-AA-BB-01", "00:50:56:aa:bb:01"),
@@ -111,6 +111,41 @@ def test_recommended_plan_leaves_open_dates_alone(tmp_path: Path) -> None:
     assert (last["name"], last["flag"], last["ip"], last["__row"]) == ("d 4", None, None, 5)
     assert all(entry.rows_changed > 0 for entry in done)
     assert {(entry.column, entry.rule) for entry in done} == chosen
+
+
+@pytest.mark.parametrize(
+    ("dates", "rule", "expected"),
+    [
+        (["31/01/2024", "01/02/2024"], "normalise_date_dmy", ["2024-01-31", "2024-02-01"]),
+        (["01/31/2024", "01/02/2024"], "normalise_date_mdy", ["2024-01-31", "2024-01-02"]),
+        # both orders are proven, so the open ones stay
+        (["31/01/2024", "01/31/2024"], None, ["31/01/2024", "01/31/2024"]),
+        (["01/02/2024", "31.01.2024"], "normalise_date", ["01/02/2024", "2024-01-31"]),
+        (
+            ["2-Jan-2024", "2024/01/03 04:05"],
+            "normalise_date",
+            ["2024-01-02", "2024-01-03T04:05:00"],
+        ),
+        (["01/02/2024", "2024-01-03"], None, ["01/02/2024", "2024-01-03"]),
+    ],
+)
+def test_dates_are_read_only_as_proven(
+    tmp_path: Path, dates: list[str], rule: str | None, expected: list[str]
+) -> None:
+    source, profile = table(tmp_path, "name,when\n" + "".join(f"a{d[-1]},{d}\n" for d in dates))
+    candidates = candidate_effects(tmp_path, source.parquet, profile)
+    plan = check(candidates, profile, {})
+    chosen = [step.rule for step in plan.steps or () if step.column == "when"]
+    assert chosen == ([rule] if rule else [])
+    apply_plan(tmp_path, source.parquet, steps_of(plan), tmp_path / "clean.parquet")
+    assert [row["when"] for row in clean_rows(tmp_path / "clean.parquet")] == expected
+
+
+def test_names_of_assets_keep_their_spelling(tmp_path: Path) -> None:
+    rows = "".join(f"{'SRV' if n % 2 else 'srv'}-{n // 2},prod\n" for n in range(60))
+    source, profile = table(tmp_path, "name,env\n" + rows)
+    found = candidate_effects(tmp_path, source.parquet, profile)
+    assert "name" not in found
 
 
 def clean_rows(path: Path) -> list[dict[str, object]]:

@@ -88,7 +88,7 @@ def build_inventory(
 def _converted(source: FieldSource, column: str, unit: str | None, *, comma: bool) -> str:
     name = identifier(column)
     target = source.field
-    if target.type == "list":
+    if source.is_list:
         return values.text_list(name)
     if target.type == "boolean":
         return values.boolean(name)
@@ -133,7 +133,7 @@ def _convert(
     original_pairs: list[str] = []
     problems: list[str] = []
     for source in sources:
-        name = source.field.name
+        name, role = source.field.name, identifier(source.role)
         parts = [
             _converted(
                 source,
@@ -144,10 +144,10 @@ def _convert(
             )
             for entry in source.columns
         ]
-        value = _joined(parts) if source.field.type == "list" else f"coalesce({', '.join(parts)})"
-        selected.append(f"{value} AS {identifier(name)}")
+        value = _joined(parts) if source.is_list else f"coalesce({', '.join(parts)})"
+        selected.append(f"{value} AS {role}")
         original = _original(source, parts, columns)
-        value_pairs.append(f"{literal(name)}, {identifier(name)}")
+        value_pairs.append(f"{literal(name)}, {role}")
         original_pairs.append(f"{literal(name)}, {original}")
         if source.field.type not in ("string", "list"):
             texts = ", ".join(values.string(identifier(e.column)) for e in source.columns)
@@ -199,7 +199,7 @@ def _identify(
     plan: InventoryPlan,
 ) -> None:
     """Table `inventory`: every row with its class, name and identity."""
-    fields = {source.field.name: source.field.type == "list" for source in sources}
+    fields = {source.role: source.is_list for source in sources}
     keys = [name for name in available_keys(fields) if name in plan.identity_keys]
     keyed = "".join(
         f", {key_value(name, is_list=fields[name])} AS k{level}" for level, name in enumerate(keys)

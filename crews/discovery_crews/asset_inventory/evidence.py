@@ -100,11 +100,11 @@ def as_texts(records: Path, sources: Sequence[FieldSource]) -> str:
     for source in sources:
         texts = [
             text_list(identifier(entry.column))
-            if source.field.type == "list"
+            if source.is_list
             else string(identifier(entry.column))
             for entry in source.columns
         ]
-        parts.append(f"coalesce({', '.join(texts)}) AS {identifier(source.field.name)}")
+        parts.append(f"coalesce({', '.join(texts)}) AS {identifier(source.role)}")
     selected = ", ".join(parts) or "NULL AS nothing"
     return f"(SELECT {selected} FROM read_parquet({literal(records)}))"  # noqa: S608 - quoted
 
@@ -139,7 +139,7 @@ def _key_evidence(
 
 def gather(workdir: Path, records: Path, sources: Sequence[FieldSource], rows: int) -> Evidence:
     """The evidence for a set of approved mappings."""
-    fields = {source.field.name: source.field.type == "list" for source in sources}
+    fields = {source.role: source.is_list for source in sources}
     texts = as_texts(records, sources)
     with connect(workdir) as connection:
         units = [item for s in sources for item in _unit_evidence(connection, records, s)]

@@ -7,15 +7,17 @@ border between the two.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.wire import FieldMapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from discovery_crews.tables.units import canonical_unit, convertible, unit_of_header
-from discovery_crews.target_schema import TargetField, TargetSchema
+from discovery_crews.target_schema import TargetField, TargetSchema, builtin_schema
 
 ASSET_TYPES = ("server", "database", "application", "network", "storage", "unknown")
 
@@ -24,7 +26,7 @@ IDENTITY_KEYS = ("serial_number", "asset_id", "fqdn", "hostname", "asset_name", 
 
 CLASS_RULES: dict[str, str] = {
     "by_type_column": "the mapped asset type, read by synonyms (VM, ESXi host, switch, SAN …)",
-    "by_model": "model, manufacturer or name says switch, router, firewall, SAN, NAS …",
+    "by_model": "model or manufacturer says switch, router, firewall, SAN, NAS …",
     "by_database": "a database version, but no processor, memory or operating system",
     "by_application": "an application name, but nothing that only machines have",
     "by_machine_facts": "operating system, processor, memory, address or host name: a server",
@@ -41,10 +43,37 @@ class SourceColumn:
 
 @dataclass(frozen=True)
 class FieldSource:
-    """A field of the target schema with its columns, the primary one first."""
+    """A field of the target schema with its columns, the primary one first.
+
+    `role` is the built-in field that it corresponds to, by which keys and classes know it; a
+    field of a user's own schema may have another name, or no such role (`field:…`).
+    """
 
     field: TargetField
     columns: tuple[SourceColumn, ...]
+    role: str
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the field holds several values."""
+        return self.field.type == "list"
+
+
+def _folded(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", text.lower())
+
+
+@lru_cache(maxsize=1)
+def _roles() -> dict[str, str]:
+    """Folded names and synonyms of the built-in fields; an earlier field wins."""
+    roles: dict[str, str] = {}
+    fields = builtin_schema().fields
+    for entry in fields:
+        roles.setdefault(_folded(entry.name), entry.name)
+    for entry in fields:
+        for synonym in entry.synonyms:
+            roles.setdefault(_folded(synonym), entry.name)
+    return roles
 
 
 class InventoryPlan(BaseModel):
@@ -95,12 +124,17 @@ def field_sources(
             + ". Ask for the mapping again (spec.rerun from field_mapping).",
         )
     sources: list[FieldSource] = []
+    taken: set[str] = set()
     for name, target in known.items():
         entries = sorted(chosen.get(name, []), key=lambda entry: entry.role != "primary")
-        if entries:
-            sources.append(
-                FieldSource(target, tuple(_source_column(entry, target) for entry in entries))
-            )
+        if not entries:
+            continue
+        role = _roles().get(_folded(name))
+        if role is None or role in taken:
+            role = f"field:{name}"
+        taken.add(role)
+        feeding = tuple(_source_column(entry, target) for entry in entries)
+        sources.append(FieldSource(target, feeding, role))
     return sources
 
 
@@ -117,9 +151,9 @@ def _source_column(mapping: FieldMapping, target: TargetField) -> SourceColumn:
 def with_units(sources: Sequence[FieldSource], units: dict[str, str]) -> list[FieldSource]:
     """The sources with the plan's units where the column's own name states none."""
     return [
-        FieldSource(
-            source.field,
-            tuple(
+        replace(
+            source,
+            columns=tuple(
                 SourceColumn(entry.column, entry.unit or units.get(entry.column))
                 for entry in source.columns
             ),

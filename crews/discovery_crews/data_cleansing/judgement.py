@@ -98,11 +98,10 @@ def recommend(candidates: Candidates, profile: Sequence[ColumnProfile]) -> dict[
             steps.append(
                 {"column": column, "rule": effect.rule, "reason": RULES[effect.rule].title}
             )
-        if (date := _date_rule(effects)) is not None:
-            steps.append(
-                {"column": column, "rule": date, "reason": "Only this order fits all dates."}
-            )
-        elif any(effect.rule in DATE_RULES for effect in effects):
+        date = _date_rule(effects)
+        if date is not None:
+            steps.append({"column": column, "rule": date, "reason": RULES[date].title})
+        if date in (None, "normalise_date") and _has_open_dates(effects):
             open_dates.append(column)
     summary = f"{len(steps)} rules on {len({step['column'] for step in steps})} columns."
     if open_dates:
@@ -121,13 +120,16 @@ def _means_it(column: ColumnProfile | None) -> bool:
     return column.distinct == 1 and column.samples[0].strip().lower() in _AMBIGUOUS
 
 
+def _has_open_dates(effects: Sequence[Effect]) -> bool:
+    changed = {effect.rule: effect.rows_changed for effect in effects}
+    most = max((changed.get(rule, 0) for rule in DATE_RULES), default=0)
+    return most > changed.get("normalise_date", 0)
+
+
 def _date_rule(effects: Sequence[Effect]) -> str | None:
-    """The order under which strictly more dates can be read than under any other."""
-    dates = sorted(
-        (effect for effect in effects if effect.rule in DATE_RULES),
-        key=lambda effect: -effect.rows_changed,
-    )
-    if not dates:
-        return None
-    clear = len(dates) == 1 or dates[0].rows_changed > dates[1].rows_changed
-    return dates[0].rule if clear else None
+    """The order of day and month that the dates prove, else only what is clear anyway."""
+    dates = {effect.rule: effect for effect in effects if effect.rule in DATE_RULES}
+    proven = [effect.rule for effect in dates.values() if effect.exclusive]
+    if len(proven) == 1:
+        return proven[0]
+    return "normalise_date" if "normalise_date" in dates else None

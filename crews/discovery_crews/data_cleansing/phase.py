@@ -44,7 +44,8 @@ def run(context: PhaseContext) -> PhaseOutcome:
         ),
         ContextTool(
             "list_candidates",
-            "Rules that would change something, by column: rows changed and the first example.",
+            "Rules that would change something, by column: rows changed and the first example. "
+            "proven_by_rows: dates that only this order of day and month can read.",
             lambda: _shown(candidates),
         ),
     )
@@ -88,6 +89,7 @@ def _shown(candidates: Candidates) -> str:
                 "rows_changed": effect.rows_changed,
                 "before": effect.before,
                 "after": effect.after,
+                **({"proven_by_rows": effect.exclusive} if effect.exclusive else {}),
             }
         )
     left_out = len(effects) - _SHOWN

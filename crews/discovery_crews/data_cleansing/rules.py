@@ -8,7 +8,7 @@ changed column is kept beside the clean one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,15 +20,19 @@ from discovery_crews.tables.patterns import matches
 
 _SPACE = r"[\s\x{00A0}\x{2007}\x{202F}\x{FEFF}]"
 _SAMPLE = 200
-UNIFY_LIMIT = 500
+_UNIFY_LIMIT = 500
+_FEW_VALUES = 20
 
-# strptime formats by the order in which day, month and year are written; times are optional
-_DATE_FORMATS: dict[str, tuple[str, ...]] = {
-    "ymd": ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d"),
-    "dmy": ("%d-%m-%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y"),
-    "mdy": ("%m/%d/%Y", "%m-%d-%Y", "%b %d, %Y"),
+# Dates that can be read in one way only; with dots the day comes first wherever they are used.
+_CLEAR_DATES = (
+    "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y",
+    "%b %d, %Y",
+)  # fmt: skip
+_OPEN_DATES: dict[str, tuple[str, ...]] = {
+    "dmy": ("%d/%m/%Y", "%d-%m-%Y"),
+    "mdy": ("%m/%d/%Y", "%m-%d-%Y"),
 }
-_TIME_FORMATS = (" %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", "T%H:%M:%SZ")
+_TIMES = (" %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", "T%H:%M:%S", "T%H:%M:%SZ")
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,18 @@ class Rule:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a rule does to a column: rows changed of all, and the first change as an example."""
+    """What a rule does to a column: rows changed of all, and the first change as an example.
+
+    `exclusive`, of a rule for dates, counts rows that the other order of day and month cannot
+    read.
+    """
 
     column: str
     rule: str
     rows_changed: int
     before: str | None
     after: str | None
+    exclusive: int = 0
 
 
 def _trim(value: str) -> str:
@@ -77,9 +86,10 @@ def _mac(value: str) -> str:
     return f"CASE WHEN {matches(value, 'mac')} THEN {joined} ELSE {value} END"
 
 
-def _date(order: str) -> Callable[[str], str]:
-    days = ", ".join(literal(text) for text in _DATE_FORMATS[order])
-    times = ", ".join(literal(day + time) for day in _DATE_FORMATS[order] for time in _TIME_FORMATS)
+def _date(order: str | None) -> Callable[[str], str]:
+    formats = (*_CLEAR_DATES, *_OPEN_DATES.get(order or "", ()))
+    days = ", ".join(literal(text) for text in formats)
+    times = ", ".join(literal(day + time) for day in formats for time in _TIMES)
 
     def sql(value: str) -> str:
         text = f"trim({value})"
@@ -114,18 +124,18 @@ def _rules() -> dict[str, Rule]:
         ),
         Rule("normalise_mac", "Write MAC addresses as aa:bb:cc:dd:ee:ff.", _mac),
         Rule(
-            "normalise_date_ymd",
-            "Read dates as year-month-day, write them as ISO 8601.",
-            _date("ymd"),
+            "normalise_date",
+            "Write dates that can be read in one way only as ISO 8601; leave 01/02/2024 alone.",
+            _date(None),
         ),
         Rule(
             "normalise_date_dmy",
-            "Read dates as day-month-year, write them as ISO 8601.",
+            "Write dates as ISO 8601, reading 01/02/2024 as the first of February.",
             _date("dmy"),
         ),
         Rule(
             "normalise_date_mdy",
-            "Read dates as month-day-year, write them as ISO 8601.",
+            "Write dates as ISO 8601, reading 01/02/2024 as the second of January.",
             _date("mdy"),
         ),
     ]
@@ -133,7 +143,7 @@ def _rules() -> dict[str, Rule]:
 
 
 RULES = _rules()
-DATE_RULES = tuple(name for name in RULES if name.startswith("normalise_date_"))
+DATE_RULES = tuple(name for name in RULES if name.startswith("normalise_date"))
 _ALWAYS = ("trim", "collapse_whitespace", "missing_tokens")
 
 
@@ -143,7 +153,9 @@ def applicable_rules(column: ColumnProfile) -> list[str]:
         return []
     names = list(_ALWAYS)
     patterns = column.patterns
-    if column.type == "string" and 1 < column.distinct <= UNIFY_LIMIT:
+    # words of a vocabulary repeat; names of assets do not and keep their spelling
+    repeated = column.distinct <= max(_FEW_VALUES, column.filled // 4)
+    if column.type == "string" and 1 < column.distinct <= _UNIFY_LIMIT and repeated:
         names.append("unify_spelling")
     if column.type == "boolean":
         names.append("normalise_boolean")
@@ -167,7 +179,7 @@ def _spellings(connection: duckdb.DuckDBPyConnection, records: Path, value: str)
             FROM v GROUP BY folded HAVING count(*) > 1
         )
         SELECT v.value, best.chosen FROM v JOIN best ON lower(v.value) = best.folded
-        WHERE v.value <> best.chosen ORDER BY v.first LIMIT {UNIFY_LIMIT}
+        WHERE v.value <> best.chosen ORDER BY v.first LIMIT {_UNIFY_LIMIT}
         """  # noqa: S608 - identifiers and literals are quoted
     ).fetchall()
     if not rows:
@@ -230,10 +242,40 @@ def _measure(
 def effects_alone(
     connection: duckdb.DuckDBPyConnection, records: Path, column: str, rules: Sequence[str]
 ) -> list[Effect]:
-    """What each rule would do to the column as it is."""
+    """What each rule would do to the column, trimmed first if trimming is among the rules."""
     raw = identifier(column)
-    pairs = [(raw, stages(connection, records, column, [name])[0]) for name in rules]
-    return _measure(connection, records, column, rules, pairs)
+    base = RULES["trim"].sql(raw) if "trim" in rules else raw
+    pairs: list[tuple[str, str]] = []
+    for name in rules:
+        if name == "unify_spelling":
+            pairs.append((base, _spellings(connection, records, base)))
+        else:
+            start = raw if name == "trim" else base
+            pairs.append((start, RULES[name].sql(start)))
+    effects = _measure(connection, records, column, rules, pairs)
+    if not set(DATE_RULES) <= set(rules):
+        return effects
+    dmy, mdy = RULES["normalise_date_dmy"].sql(base), RULES["normalise_date_mdy"].sql(base)
+    exclusive = _exclusive(
+        connection,
+        records,
+        raw,
+        {
+            "normalise_date_dmy": f"{mdy} = {base} AND {dmy} <> {base}",
+            "normalise_date_mdy": f"{dmy} = {base} AND {mdy} <> {base}",
+        },
+    )
+    return [replace(effect, exclusive=exclusive.get(effect.rule, 0)) for effect in effects]
+
+
+def _exclusive(
+    connection: duckdb.DuckDBPyConnection, records: Path, name: str, conditions: dict[str, str]
+) -> dict[str, int]:
+    parts = ", ".join(f"count(*) FILTER (WHERE {text})" for text in conditions.values())
+    row = connection.execute(
+        f"SELECT {parts} FROM read_parquet({literal(records)}) WHERE {name} IS NOT NULL"  # noqa: S608 - quoted
+    ).fetchone()
+    return {rule: int(n) for rule, n in zip(conditions, row or (), strict=True)}
 
 
 def effects_in_order(

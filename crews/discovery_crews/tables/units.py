@@ -40,8 +40,10 @@ UNITS = tuple(unit for units in _FAMILIES.values() for unit in units)
 
 def canonical_unit(text: str | None) -> str | None:
     """A unit as this product writes it: `MiB`, `GB`, `GHz`, `%`; None for none or unknown."""
-    word = re.sub(r"\s+", "", text or "").rstrip(".").lower()
-    return _KNOWN.get(word)
+    word = re.sub(r"\s+", "", text or "").rstrip(".")
+    if bytes_a_second := re.fullmatch(r"([KkMGT]?)Bps", word):
+        return f"{bytes_a_second.group(1).upper()}B/s"
+    return _KNOWN.get(word.lower())
 
 
 def family(unit: str) -> str | None:
