@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from discovery_core.wire import ImportResult, InventoryResult, LLMSettings, PhaseResult, Usage
+from discovery_core.wire import (
+    ApprovedMapping,
+    ImportResult,
+    InventoryResult,
+    LLMSettings,
+    PhaseResult,
+    Usage,
+)
 
 __all__ = ["ImportResult", "InventoryResult", "PhaseContext", "PhaseOutcome", "RunPhase"]
 
@@ -27,7 +34,8 @@ class PhaseContext:
     `inputs` are local files by artefact name (see `discovery_core.phases.PHASES`): `source` for
     data_import; `records` (Parquet) and `profile` (JSON) after it; `mappings` (JSON, approved)
     for asset_inventory; `targetSchema` where the flow names its own. `progress(done, total,
-    message)` reports rows where they are known.
+    message)` reports rows where they are known. `mapping_history` is what people of this tenant
+    decided for headers before.
     """
 
     workdir: Path
@@ -36,6 +44,7 @@ class PhaseContext:
     source_format: str = "auto"
     llm: LLMSettings = field(default_factory=LLMSettings)
     hint: str | None = None
+    mapping_history: tuple[ApprovedMapping, ...] = ()
     progress: Callable[[int | None, int | None, str], None] = _silent
 
 

@@ -241,6 +241,7 @@ def _work(
         source_format=claim.source_format,
         llm=claim.llm,
         hint=claim.hint,
+        mapping_history=tuple(claim.mapping_history),
         progress=pulse.progress,
     )
     outcome = run(context)

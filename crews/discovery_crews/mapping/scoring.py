@@ -24,6 +24,8 @@ _TELLING = {
     "small_integer": 0.42, "large_integer": 0.3, "name": 0.2, "code": 0.25, "number": 0.2,
 }  # fmt: skip
 _INFORMATIVE = 0.55
+# How far values alone may carry a column, by how much its header says.
+_VALUE_TRUST = {0.0: 0.8, 0.5: 0.68, 1.0: 0.42}
 _UNIT_FAMILY = {
     "KB": "size", "MB": "size", "GB": "size", "TB": "size", "KiB": "size", "MiB": "size",
     "GiB": "size", "TiB": "size", "B": "size", "MHz": "frequency", "GHz": "frequency",
@@ -65,12 +67,13 @@ def score_column(
     """The fields that the column may be, best first."""
     texts = index.scores(profile.name)
     kinds = kinds_of(profile)
-    informative = max((score for score, _ in texts.values()), default=0.0) >= _INFORMATIVE
+    best_text = max((score for score, _ in texts.values()), default=0.0)
+    trust = 0.4 if best_text >= _INFORMATIVE else _VALUE_TRUST[index.information(profile.name)]
     unit = words_of(profile.name).unit or profile.unit
     found = []
     for number, target in enumerate(schema.fields):
         text, phrase = texts.get(number, (0.0, ""))
-        evidence = _judge(target, text, phrase, kinds, unit, profile, informative=informative)
+        evidence = _judge(target, text, phrase, kinds, unit, profile, trust=trust)
         if evidence.score > 0.02:
             found.append(evidence)
     found.sort(key=lambda evidence: (-evidence.score, evidence.target))
@@ -85,14 +88,14 @@ def _judge(
     unit: str | None,
     profile: ColumnProfile,
     *,
-    informative: bool,
+    trust: float,
 ) -> Evidence:
     value = fit(target.kinds, target.type, kinds) if target.kinds or kinds else 0.0
     listed = allowed(target.allowed_values, profile.samples)
     value = max(value, listed)
     kind = _kind(target, kinds)
     unit_fits = _unit(target, unit)
-    score = _combine(text, value, _TELLING.get(kind, 0.3), informative=informative)
+    score = _combine(text, value, _TELLING.get(kind, 0.3), trust=trust)
     if kinds and "unique" not in kinds and target.name in ("asset_id", "serial_number"):
         score *= 0.85
     if unit_fits is False:
@@ -107,14 +110,14 @@ def _kind(target: TargetField, kinds: dict[str, float]) -> str:
     return max(own, key=lambda kind: kinds[kind], default="")
 
 
-def _combine(text: float, value: float, telling: float, *, informative: bool) -> float:
+def _combine(text: float, value: float, telling: float, *, trust: float) -> float:
     if value <= -1.0:
         return 0.12 * text
     if value < 0:
         return text * (1.0 + 0.5 * value)
     if text < 0.3:
         alone = value * telling
-        return max(0.85 * text, alone * (0.4 if informative else 0.8))
+        return max(0.85 * text, alone * trust)
     if value == 0:
         return 0.94 * text
     return min(1.0, 0.84 * text + 0.16 * value * (0.5 + 0.5 * telling) + 0.04 * value)

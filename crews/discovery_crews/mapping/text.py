@@ -16,6 +16,10 @@ from discovery_crews.target_schema import TargetSchema
 from .tokens import stem, trigrams, words_of
 
 _COMPOUND = 4
+_EMPTY_WORDS = frozenset(
+    "column col field unnamed untitled attribute attr property var variable data item spalte feld "
+    "wert champ colonne valeur campo columna valor coluna value header custom misc".split()
+)
 _FUZZY = 0.62
 _DESCRIPTION_WEIGHT = 0.72
 
@@ -80,6 +84,13 @@ class TextIndex:
     def weight(self, word: str) -> float:
         """How much a word says, by how few fields use it."""
         return self._weight.get(word, 1.0)
+
+    def information(self, header: str) -> float:
+        """How much a header says: 0 nothing ("Column 7"), 0.5 unknown words, 1 known words."""
+        words = words_of(header).words
+        if all(word in _EMPTY_WORDS or word.isdigit() or len(word) == 1 for word in words):
+            return 0.0
+        return 1.0 if any(stem(word) in self._weight for word in words) else 0.5
 
     def scores(self, header: str) -> dict[int, tuple[float, str]]:
         """Per field number: how well the header fits (0 to 1), and the phrase that fitted."""

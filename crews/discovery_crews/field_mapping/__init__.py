@@ -1,0 +1,1 @@
+"""Phase field_mapping: a crew judges a shortlist per column, a person approves."""

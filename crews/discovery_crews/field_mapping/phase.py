@@ -1,0 +1,158 @@
+"""Runs field_mapping: the engine proposes, the crew judges the shortlists, code puts together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from discovery_core.wire import ApprovedMapping, FieldMapping, MappingResult
+from pydantic import TypeAdapter
+
+from discovery_crews.crew_base import ContextTool, CrewOutcome, Step, Submission, run_crew
+from discovery_crews.mapping.engine import lesson_key, propose
+from discovery_crews.phase import PhaseContext, PhaseOutcome
+from discovery_crews.profile import read_profile
+from discovery_crews.target_schema import TargetSchema, load_schema
+
+from .judgement import (
+    Doubts,
+    MappingDecisions,
+    apply_decisions,
+    check_decisions,
+    check_doubts,
+)
+
+CONFIG = Path(__file__).parent / "config"
+SUBMIT_DOUBTS = "submit_doubts"
+SUBMIT_MAPPING = "submit_mapping"
+_SAMPLE = 60
+
+
+def run(context: PhaseContext) -> PhaseOutcome:
+    """Map the columns; see `discovery_crews.phase.RunPhase`."""
+    started = time.perf_counter()
+    profile = read_profile(context.inputs["profile"])
+    schema = load_schema(context.inputs.get("targetSchema"))
+    context.progress(None, None, f"comparing {len(profile)} columns with the target fields")
+    history = {lesson_key(lesson.header): lesson for lesson in context.mapping_history}
+    proposed = propose(profile, schema, history)
+    context.progress(None, None, "the crew judges the shortlists")
+    outcome = judge(context, proposed, history)
+    mappings = apply_decisions(
+        proposed, outcome.answers[SUBMIT_MAPPING], outcome.answers[SUBMIT_DOUBTS]
+    )
+    result = _result(mappings, schema)
+    artefact = context.workdir / "mappings.json"
+    artefact.write_bytes(
+        TypeAdapter(list[FieldMapping]).dump_json(mappings, by_alias=True, indent=1)
+    )
+    outcome.usage.seconds_crew = round(time.perf_counter() - started, 3)
+    return PhaseOutcome(result, {"crewMappings": artefact}, outcome.usage)
+
+
+def judge(
+    context: PhaseContext, proposed: list[FieldMapping], history: dict[str, ApprovedMapping]
+) -> CrewOutcome:
+    """Lets the crew look at the proposals. Raises what the model's client raises."""
+    doubts: list[Doubts] = []
+
+    def take_doubts(answer: dict[str, Any]) -> Doubts:
+        accepted = check_doubts(proposed, answer)
+        doubts[:] = [accepted]
+        return accepted
+
+    known = {mapping.column: history.get(lesson_key(mapping.column)) for mapping in proposed}
+    steps = [
+        Step(
+            "pattern_recognizer",
+            "recognize_patterns",
+            (
+                ContextTool(
+                    "show_columns",
+                    "Every column with its proposed target and samples.",
+                    lambda: [_column(mapping) for mapping in proposed],
+                ),
+            ),
+            Submission(
+                SUBMIT_DOUBTS,
+                "Names the columns whose values contradict the proposal; empty if none.",
+                Doubts,
+                take_doubts,
+                dict,
+            ),
+        ),
+        Step(
+            "semantic_matcher",
+            "match_fields",
+            (
+                ContextTool(
+                    "show_shortlists",
+                    "Every column with the proposed target and a shortlist of at most five.",
+                    lambda: [_shortlist(mapping) for mapping in proposed],
+                ),
+                ContextTool(
+                    "show_doubts",
+                    "What the pattern recognizer doubts.",
+                    lambda: [doubt.model_dump() for answer in doubts for doubt in answer.doubts],
+                ),
+                ContextTool(
+                    "show_history",
+                    "What people of this tenant approved before for the same headers.",
+                    lambda: [
+                        {"column": column, "target": lesson.target, "by": lesson.approved_by}
+                        for column, lesson in known.items()
+                        if lesson is not None
+                    ],
+                ),
+            ),
+            Submission(
+                SUBMIT_MAPPING,
+                "Takes the columns that are mapped otherwise than proposed. A column that is not "
+                "mentioned stays as proposed; an empty list accepts all proposals.",
+                MappingDecisions,
+                lambda answer: check_decisions(proposed, answer),
+                dict,
+            ),
+        ),
+    ]
+    inputs = {"phase": "field_mapping" + (f"; hint: {context.hint}" if context.hint else "")}
+    return run_crew(CONFIG, steps, context.llm, inputs=inputs)
+
+
+def _column(mapping: FieldMapping) -> dict[str, Any]:
+    return {
+        "column": mapping.column,
+        "proposed": mapping.target,
+        "samples": [sample[:_SAMPLE] for sample in mapping.samples],
+    }
+
+
+def _shortlist(mapping: FieldMapping) -> dict[str, Any]:
+    return {
+        "column": mapping.column,
+        "proposed": mapping.target,
+        "confidence": mapping.confidence,
+        "because": mapping.reason,
+        "shortlist": [f"{c.target} ({c.score:.2f})" for c in mapping.candidates],
+        "samples": [sample[:_SAMPLE] for sample in mapping.samples[:3]],
+    }
+
+
+def _result(mappings: Sequence[FieldMapping], schema: TargetSchema) -> MappingResult:
+    mapped = {mapping.target for mapping in mappings if mapping.target is not None}
+    missing = [f.name for f in schema.fields if f.required and f.name not in mapped]
+    by_agent = sum(1 for mapping in mappings if mapping.decided_by == "agent")
+    count = sum(1 for mapping in mappings if mapping.target is not None)
+    summary = f"{count} of {len(mappings)} columns mapped"
+    if by_agent:
+        summary += f", {by_agent} of them changed by the crew"
+    if missing:
+        summary += f"; without a column: {', '.join(missing)}"
+    return MappingResult(
+        mappings=list(mappings),
+        targets=schema.names,
+        required_unmapped=missing,
+        summary=summary + ".",
+    )
