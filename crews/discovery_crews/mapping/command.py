@@ -1,9 +1,14 @@
-"""`python -m discovery_crews map FILE…`: the deterministic mapping of files, without any model."""
+"""`python -m discovery_crews map`: what the engine alone would do with the columns of files.
+
+For developers and for measuring: it needs neither a cluster nor a model, and never imports
+CrewAI, so that it starts at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -11,120 +16,153 @@ from pathlib import Path
 from typing import Any
 
 from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.logging import configure_logging
 from discovery_core.wire import ColumnProfile, FieldMapping
 
 from discovery_crews.profile import profile_records
 from discovery_crews.readers import ReadRequest, read_source
-from discovery_crews.readers.delimited import detect_dialect
-from discovery_crews.readers.encoding import detect_encoding
 from discovery_crews.settings import reader_limits
-from discovery_crews.target_schema import TargetSchema, load_schema
+from discovery_crews.target_schema import load_schema
 
 from .engine import propose
+from .headers import header_of
 
-REFUSED = 2
+EXIT_DONE = 0
+EXIT_REFUSED = 2
+_EPILOG = """\
+examples:
+  python -m discovery_crews map servers.csv
+  python -m discovery_crews map rvtools.xlsx servers.csv --json
+  python -m discovery_crews map cases.csv --target-schema fields.csv --json
 
+A target schema is a CSV with the columns field,description (also type, unit, synonyms), or a
+YAML list of fields. A file with a header and no rows is mapped by its headers alone.
 
-def columns_of(path: Path) -> list[ColumnProfile]:
-    """The profile of every column. A file with a header and no rows is taken by its header."""
-    with tempfile.TemporaryDirectory(prefix="discovery-map-") as scratch:
-        request = ReadRequest(path, Path(scratch), path.name, reader_limits())
-        try:
-            table = read_source(request)
-        except DiscoveryError as error:
-            if error.code is not ErrorCode.NO_ROWS:
-                raise
-            return [_unknown(name) for name in _header(path)]
-        return profile_records(Path(scratch), table.parquet, table.rows)
-
-
-def _unknown(name: str) -> ColumnProfile:
-    return ColumnProfile(name=name, type="string", filled=0, missing=0, distinct=0)
+exit status: 0 done; 2 refused, with {"error": {"code", "message"}} on standard output (--json)
+or the message on standard error.
+"""
 
 
-def _header(path: Path) -> list[str]:
-    if path.suffix.lower() in (".xlsx", ".xlsm"):
-        from python_calamine import CalamineWorkbook  # noqa: PLC0415 - only where it is needed
-
-        workbook = CalamineWorkbook.from_path(str(path))
-        rows = workbook.get_sheet_by_index(0).to_python()
-        return [str(cell) for cell in rows[0] if str(cell).strip()] if rows else []
-    encoding = detect_encoding(path, path.name)
-    text = path.read_text(encoding=encoding.codec, errors=encoding.errors)
-    dialect = detect_dialect(text)
-    line = next((line for line in text.splitlines()[dialect.lines_before :] if line.strip()), "")
-    return [cell.strip() for cell in dialect.cells(line) or [] if cell.strip()]
-
-
-def _row(path: Path, mapping: FieldMapping) -> dict[str, Any]:
-    return {
-        "file": str(path),
-        "column": mapping.column,
-        "target": mapping.target,
-        "confidence": mapping.confidence,
-        "candidates": [
-            {"target": candidate.target, "score": candidate.score}
-            for candidate in mapping.candidates
-        ],
-    }
-
-
-def _table(path: Path, mappings: list[FieldMapping]) -> str:
-    width = max([len(mapping.column) for mapping in mappings] + [6])
-    lines = [f"{path}", f"  {'COLUMN'.ljust(width)}  {'TARGET'.ljust(24)}  SURE  WHY"]
-    for mapping in mappings:
-        target = mapping.target or "-"
-        if mapping.role == "alternate":
-            target += " (alternate)"
-        lines.append(
-            f"  {mapping.column.ljust(width)}  {target.ljust(24)}  {mapping.confidence:4.2f}  "
-            f"{mapping.reason}"
-        )
-    return "\n".join(lines)
-
-
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m discovery_crews map`."""
     parser = argparse.ArgumentParser(
         prog="python -m discovery_crews map",
-        description="Prints which target field each column of the files is, by rules alone: no "
-        "language model, no network.",
+        description="Print for every column of the files the target field that the deterministic "
+        "engine proposes, its confidence and the five best candidates.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", type=Path, help="CSV, TSV, XLSX, JSON or NDJSON"
+    )
     parser.add_argument(
         "--target-schema",
-        type=Path,
         metavar="F",
-        help="fields of your own: CSV with field,description, or YAML (default: the built-in 64)",
+        type=Path,
+        help="target schema, CSV or YAML (default: the built-in fields)",
+    )
+    parser.add_argument(
+        "--format",
+        default="auto",
+        metavar="FORMAT",
+        help="auto, csv, xlsx, json, ndjson or rvtools (default: auto)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 
-def _refuse(error: DiscoveryError) -> int:
-    print(json.dumps({"error": {"code": str(error.code), "message": error.message}}))  # noqa: T201
-    return REFUSED
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Maps each file on its own. Exit status 2 where one is refused."""
-    options = _parser().parse_args(argv)
+    """Entry point; returns the exit status."""
+    options = build_parser().parse_args(argv)
+    configure_logging("crews", os.environ.get("DISCOVERY_LOG_LEVEL", "warning"))
     try:
         schema = load_schema(options.target_schema)
-        found = [(path, _map(path, schema)) for path in options.files]
+        found = [
+            (path, propose(columns_of(path, options.format), schema)) for path in options.files
+        ]
     except DiscoveryError as error:
-        return _refuse(error)
-    except OSError as error:
-        return _refuse(
-            DiscoveryError(ErrorCode.UNREADABLE_FILE, f"{error.filename}: {error.strerror}")
-        )
+        if options.json:
+            _print(json.dumps({"error": {"code": str(error.code), "message": error.message}}))
+        else:
+            sys.stderr.write(f"{error.code}: {error.message}\n")
+        return EXIT_REFUSED
     if options.json:
-        rows = [_row(path, mapping) for path, mappings in found for mapping in mappings]
-        sys.stdout.write(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+        rows = [entry for path, mappings in found for entry in as_json(path, mappings)]
+        _print(json.dumps(rows, ensure_ascii=False, indent=1))
     else:
-        for path, mappings in found:
-            sys.stdout.write(_table(path, mappings) + "\n")
-    return 0
+        _print("\n\n".join(as_table(path, mappings) for path, mappings in found))
+    return EXIT_DONE
 
 
-def _map(path: Path, schema: TargetSchema) -> list[FieldMapping]:
-    return propose(columns_of(path), schema)
+def columns_of(path: Path, source_format: str = "auto") -> list[ColumnProfile]:
+    """The profile of every column of a file; without facts where the file has only a header.
+
+    Raises DiscoveryError as the readers do.
+    """
+    if not path.is_file():
+        raise DiscoveryError(
+            ErrorCode.UNREADABLE_FILE, f"{path}: there is no such file. Check the path."
+        )
+    with tempfile.TemporaryDirectory(prefix="discovery-map-") as folder:
+        workdir = Path(folder)
+        try:
+            table = read_source(
+                ReadRequest(path, workdir, path.name, reader_limits()), source_format
+            )
+        except DiscoveryError as error:
+            if error.code != ErrorCode.NO_ROWS:
+                raise
+            return [
+                ColumnProfile(name=name, type="string", filled=0, missing=0, distinct=0)
+                for name in header_of(path)
+            ]
+        return profile_records(workdir, table.parquet, table.rows)
+
+
+def as_json(path: Path, mappings: Sequence[FieldMapping]) -> list[dict[str, Any]]:
+    """One entry per column, in the file's order."""
+    return [
+        {
+            "file": str(path),
+            "column": mapping.column,
+            "target": mapping.target,
+            "role": mapping.role,
+            "confidence": mapping.confidence,
+            "reason": mapping.reason,
+            "candidates": [entry.model_dump() for entry in mapping.candidates],
+        }
+        for mapping in mappings
+    ]
+
+
+def as_table(path: Path, mappings: Sequence[FieldMapping]) -> str:
+    """A table for people, with the runners-up in the last column."""
+    rows = [("COLUMN", "TARGET", "CONFIDENCE", "OTHER CANDIDATES")]
+    for mapping in mappings:
+        target = mapping.target or "-"
+        if mapping.role == "alternate":
+            target += " (alternate)"
+        others = [entry for entry in mapping.candidates if entry.target != mapping.target]
+        rows.append(
+            (
+                mapping.column.replace("\n", " ")[:40],
+                target,
+                f"{mapping.confidence:.2f}",
+                ", ".join(f"{entry.target} {entry.score:.2f}" for entry in others[:4]),
+            )
+        )
+    widths = [max(len(row[index]) for row in rows) for index in range(3)]
+    lines = [
+        "  ".join(
+            [*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]
+        ).rstrip()
+        for row in rows
+    ]
+    mapped = sum(1 for mapping in mappings if mapping.target)
+    return "\n".join(
+        [f"{path.name}: {mapped} of {len(mappings)} columns have a target", "", *lines]
+    )
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -83,7 +83,7 @@ class TextIndex:
 
     def weight(self, word: str) -> float:
         """How much a word says, by how few fields use it."""
-        return self._weight.get(word, 1.0)
+        return self._weight.get(word, 0.3 if word.isdigit() else 1.0)
 
     def information(self, header: str) -> float:
         """How much a header says: 0 nothing ("Column 7"), 0.5 unknown words, 1 known words."""

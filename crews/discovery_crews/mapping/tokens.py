@@ -120,7 +120,12 @@ def words_of(header: str) -> Words:
             unit = _UNITS[word]
             continue
         kept.append(_SHORT.get(word, word))
-    meaningful = [word for word in kept if word not in _FILLER]
+    meaningful = [
+        word
+        for position, word in enumerate(kept)
+        # "network in" ends with what matters
+        if word not in _FILLER or (word == "in" and position == len(kept) - 1 > 0)
+    ]
     return Words(tuple(meaningful or kept), unit)
 
 
