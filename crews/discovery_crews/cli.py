@@ -21,7 +21,8 @@ from typing import Any
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.logging import configure_logging, get_logger
 from discovery_core.phases import PHASES, Phase, phase_spec
-from discovery_core.wire import LLMSettings
+from discovery_core.wire import FieldMapping, LLMSettings, MappingResult
+from pydantic import TypeAdapter
 
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.runner import classify, load_phase
@@ -216,9 +217,7 @@ class _Bench:
             if needed.name in self._given:
                 continue
             if (needed.phase, needed.artefact) not in self._made:
-                earlier = self.run(needed.phase)
-                for name, path in earlier.artefacts.items():
-                    self._made[needed.phase, name] = path
+                self._keep(needed.phase, self.run(needed.phase))
             inputs[needed.name] = self._made[needed.phase, needed.artefact]
         workdir = self._scratch / str(phase)
         workdir.mkdir()
@@ -226,6 +225,17 @@ class _Bench:
         outcome = run(self._context(phase, workdir, inputs))
         outcome.usage.seconds_import = seconds
         return outcome
+
+    def _keep(self, phase: Phase, outcome: PhaseOutcome) -> None:
+        """Remember what a phase made; here its proposals count as approved, as they are."""
+        for name, path in outcome.artefacts.items():
+            self._made[phase, name] = path
+        if isinstance(outcome.result, MappingResult):
+            accepted = self._scratch / "mappings.json"
+            accepted.write_bytes(
+                TypeAdapter(list[FieldMapping]).dump_json(outcome.result.mappings, by_alias=True)
+            )
+            self._made[phase, "mappings"] = accepted
 
     def _context(self, phase: Phase, workdir: Path, inputs: dict[str, Path]) -> PhaseContext:
         options = self._options
