@@ -47,6 +47,9 @@ def configure_logging(component: str, level: str | None = None) -> None:
             processors=[*tail, renderer],
         )
     )
+    # a line per request says nothing that our own lines do not
+    for library in ("httpx", "httpcore", "openai", "crewai_core"):
+        logging.getLogger(library).setLevel(max(threshold, logging.WARNING))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(threshold)

@@ -76,8 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     build = actions.add_parser("images", help="build what has changed and load it")
     build.add_argument("names", nargs="*", help=f"of {', '.join(images.NAMES)}; default: all")
     actions.add_parser("sizes", help="print the images' sizes and check their limits")
-    into = actions.add_parser("install", help="install the charts with the built images")
-    into.add_argument("helm", nargs=argparse.REMAINDER, help="further arguments of helm upgrade")
+    actions.add_parser(
+        "install",
+        help="install the charts with the built images; further arguments go to helm upgrade",
+    )
     actions.add_parser("uninstall", help="remove both releases, the resource and the namespace")
     load = actions.add_parser("load", help="load a Docker archive into the node")
     load.add_argument("archive", type=Path)
@@ -86,15 +88,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Runs one action; errors are one message on standard error and exit status 1."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments, extra = parser.parse_known_args()
+    if extra and arguments.action != "install":
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
     try:
-        return _act(arguments, choose(arguments.provider, arguments.context))
+        return _act(arguments, extra, choose(arguments.provider, arguments.context))
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def _act(arguments: argparse.Namespace, provider: Provider) -> int:
+def _act(arguments: argparse.Namespace, extra: list[str], provider: Provider) -> int:
     action = arguments.action
     if action == "up":
         provider.up()
@@ -112,7 +117,7 @@ def _act(arguments: argparse.Namespace, provider: Provider) -> int:
     elif action == "images":
         images.build_and_load(provider, arguments.names or list(images.NAMES))
     elif action == "install":
-        install.install(provider.kubeconfig, _path(provider), arguments.helm)
+        install.install(provider.kubeconfig, _path(provider), extra)
     elif action == "uninstall":
         install.uninstall(provider.kubeconfig, _path(provider))
     elif action == "sizes":
