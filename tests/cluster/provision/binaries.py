@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ClusterError
+from .locks import exclusive
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 MINIMUM_GO = (1, 26)
+PROGRESS_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,16 @@ def require(names: tuple[str, ...] | None = None) -> str:
     missing = [tool for tool in wanted if not folder_of(tool).is_dir()]
     if missing:
         _check_go()
+        with exclusive(cache_folder() / "bin" / ".lock", "builds the cluster's binaries"):
+            _build_all(missing)
+    return os.pathsep.join(str(folder_of(tool)) for tool in wanted)
+
+
+def _build_all(missing: list[Tool]) -> None:
+    for scratch in (cache_folder() / "bin").glob(".*-*"):  # of a build that was cut off
+        shutil.rmtree(scratch)
+    missing = [tool for tool in missing if not folder_of(tool).is_dir()]
+    if missing:
         total = sum(tool.seconds for tool in missing)
         print(
             f"Building {', '.join(tool.name for tool in missing)} from source: about "
@@ -110,7 +122,6 @@ def require(names: tuple[str, ...] | None = None) -> str:
         )
         for tool in missing:
             _build(tool)
-    return os.pathsep.join(str(folder_of(tool)) for tool in wanted)
 
 
 def _check_go() -> None:
@@ -144,17 +155,10 @@ def _build(tool: Tool) -> None:
         command += [f"-s -w {tool.ldflags}".strip()]
         command += ["-tags", tool.tags] if tool.tags else []
         command += ["-o", str(output) + "/", *tool.packages]
-        built = subprocess.run(
-            command,
-            cwd=TOOLS / tool.name,
-            env=os.environ | {"CGO_ENABLED": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if built.returncode != 0:
+        status, errors = _follow(command, TOOLS / tool.name)
+        if status != 0:
             print("failed", flush=True)
-            raise ClusterError(f"building {tool.name} failed:\n{built.stderr[-3000:]}")
+            raise ClusterError(f"building {tool.name} failed:\n{errors[-3000:]}")
         produced = {path.name for path in output.iterdir()}
         for binary, package in zip(tool.binaries, tool.packages, strict=True):
             if binary not in produced:
@@ -163,3 +167,26 @@ def _build(tool: Tool) -> None:
             (output / "server").rename(output / "etcd")
         output.rename(target)
     print(f"done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _follow(command: list[str], folder: Path) -> tuple[int, str]:
+    """Runs a build, printing the seconds it has taken now and then. Returns status and errors."""
+    started = time.monotonic()
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"CGO_ENABLED": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as build:
+        while True:
+            try:
+                _, errors = build.communicate(timeout=PROGRESS_SECONDS)
+            except subprocess.TimeoutExpired:
+                print(f"{time.monotonic() - started:.0f} s …", end=" ", flush=True)
+            except BaseException:
+                build.terminate()
+                raise
+            else:
+                return build.returncode, errors

@@ -22,10 +22,10 @@ from typing import Protocol
 from .binaries import cache_folder
 from .errors import ClusterError
 from .kind import docker_answers
+from .locks import exclusive
 from .native_config import PAUSE
 
 ROOT = Path(__file__).resolve().parents[3]
-REPOSITORY = "localhost/discoveryflow"
 PUBLIC_BASE = "docker.io/library/debian:trixie-slim"
 LOCAL_BASE = "localhost/debian:trixie-slim"
 LOCAL_POSTGRES_BASE = "localhost/debian-postgres:17"
@@ -37,6 +37,8 @@ class Loader(Protocol):
 
     name: str
 
+    @property
+    def repository(self) -> str: ...
     def load(self, archive: Path) -> None: ...
     def has_image(self, reference: str) -> bool: ...
 
@@ -108,21 +110,23 @@ def build_and_load(provider: Loader, names: list[str]) -> dict[str, str]:
     unknown = set(names) - set(NAMES)
     if unknown:
         raise ClusterError(f"there is no image {sorted(unknown)}; images are {', '.join(NAMES)}")
-    references: dict[str, str] = {}
-    if references_file().exists():
-        references = json.loads(references_file().read_text())
-    for image in IMAGES:
-        if image.name in names:
-            references[image.name] = _bring(provider, image)
-    references_file().parent.mkdir(parents=True, exist_ok=True)
-    references_file().write_text(json.dumps(references, indent=1))
+    with exclusive(cache_folder() / ".images.lock", "builds images"):
+        references: dict[str, str] = {}
+        if references_file().exists():
+            references = json.loads(references_file().read_text())
+        for image in IMAGES:
+            if image.name in names:
+                references[image.name] = _bring(provider, image)
+                written = references_file().with_suffix(".new")
+                written.write_text(json.dumps(references, indent=1))
+                written.replace(references_file())
     return references
 
 
 def _bring(provider: Loader, image: Image) -> str:
-    docker = provider.name == "kind"
+    docker = provider.name != "native" and docker_answers()
     base = PUBLIC_BASE if docker else _local_base(postgres=image.name == "postgres")
-    reference = f"{REPOSITORY}/{image.name}:{image.tag(base)}"
+    reference = f"{provider.repository}/{image.name}:{image.tag(base)}"
     if provider.has_image(reference):
         print(f"{reference} is in the cluster already.")
         return reference
@@ -130,23 +134,32 @@ def _bring(provider: Loader, image: Image) -> str:
     print(f"Building {reference} …", end=" ", flush=True)
     with tempfile.TemporaryDirectory(prefix="discoveryflow-image-") as scratch:
         archive = Path(scratch) / f"{image.name}.tar"
-        _build(image, base, reference, archive, docker=docker)
-        provider.load(archive)
+        _build(image, base, reference, docker=docker)
+        if provider.name == "existing":
+            _run("docker" if docker else "buildah", "push", "--quiet", reference)
+        else:
+            _save(reference, archive, docker=docker)
+            provider.load(archive)
     print(f"built and loaded in {time.monotonic() - started:.0f} s", flush=True)
     return reference
 
 
-def _build(image: Image, base: str, reference: str, archive: Path, *, docker: bool) -> None:
+def _build(image: Image, base: str, reference: str, *, docker: bool) -> None:
     containerfile = ROOT / "images" / image.name / "Containerfile"
     arguments = ["--build-arg", f"BASE={base}", "--tag", reference, "--file", str(containerfile)]
     if docker:
         _run("docker", "build", *arguments, str(ROOT))
-        _run("docker", "save", "--output", str(archive), reference)
         return
     with tempfile.TemporaryDirectory(prefix="discoveryflow-pip-") as scratch:
         mounts = _pip_mounts(Path(scratch))
         _run("buildah", "build", "--layers", "--quiet", *mounts, *arguments, str(ROOT))
-    _run("buildah", "push", "--quiet", reference, f"docker-archive:{archive}:{reference}")
+
+
+def _save(reference: str, archive: Path, *, docker: bool) -> None:
+    if docker:
+        _run("docker", "save", "--output", str(archive), reference)
+    else:
+        _run("buildah", "push", "--quiet", reference, f"docker-archive:{archive}:{reference}")
 
 
 def _pip_mounts(scratch: Path) -> list[str]:

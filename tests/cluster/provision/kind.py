@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from .binaries import cache_folder
 from .errors import ClusterError
 
 NAME = "discoveryflow"
-CONTEXT = f"kind-{NAME}"
+NODE = f"{NAME}-control-plane"
+START_SECONDS = 120
 
 
 def docker_answers() -> bool:
@@ -34,6 +36,7 @@ class Kind:
     """A kind cluster of the project's own, with a kubeconfig of its own."""
 
     name = "kind"
+    repository = "localhost/discoveryflow"
 
     def __init__(self) -> None:
         self.kubeconfig = cache_folder() / "kind.kubeconfig"
@@ -52,45 +55,66 @@ class Kind:
                 "(or `go install sigs.k8s.io/kind@v0.33.0`)."
             )
 
-    def _exists(self) -> bool:
-        listed = subprocess.run(
-            ["kind", "get", "clusters"], capture_output=True, text=True, check=True
-        )
-        return NAME in listed.stdout.split()
+    @staticmethod
+    def _exists() -> bool:
+        return NAME in _output("kind", "get", "clusters").split()
 
     def up(self) -> None:
-        """Creates the cluster where it is missing."""
+        """Creates the cluster where it is missing, starts its node where Docker stopped it."""
         self._check()
         self.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
+        config = ("--kubeconfig", str(self.kubeconfig))
         if self._exists():
-            command = ["kind", "export", "kubeconfig", "--name", NAME]
+            _output("docker", "start", NODE)
+            _output("kind", "export", "kubeconfig", "--name", NAME, *config)
         else:
-            command = ["kind", "create", "cluster", "--name", NAME, "--wait", "120s"]
-        subprocess.run([*command, "--kubeconfig", str(self.kubeconfig)], check=True)
+            print("Creating the kind cluster …", flush=True)
+            wait = ("--wait", f"{START_SECONDS}s")
+            _output("kind", "create", "cluster", "--name", NAME, *wait, *config)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._ready():
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"the kind cluster is not ready after {START_SECONDS} s; look at "
+                    f"`docker logs {NODE}`, or take it down and up again"
+                )
+            time.sleep(1)
+
+    @staticmethod
+    def _ready() -> bool:
+        command = ["docker", "exec", NODE, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"]
+        wait = ["wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=5s"]
+        return subprocess.run([*command, *wait], capture_output=True, check=False).returncode == 0
 
     def down(self) -> None:
         """Deletes the cluster."""
         self._check()
-        subprocess.run(
-            ["kind", "delete", "cluster", "--name", NAME, "--kubeconfig", str(self.kubeconfig)],
-            check=True,
-        )
+        config = ("--kubeconfig", str(self.kubeconfig))
+        _output("kind", "delete", "cluster", "--name", NAME, *config)
         self.kubeconfig.unlink(missing_ok=True)
+        print("The kind cluster is gone.")
 
     def healthy(self) -> bool:
-        """Whether the cluster exists."""
-        return docker_answers() and shutil.which("kind") is not None and self._exists()
+        """Whether the cluster exists and its node is ready."""
+        return docker_answers() and self._ready()
 
     def load(self, archive: Path) -> None:
         """Loads a Docker archive into the node."""
-        subprocess.run(["kind", "load", "image-archive", str(archive), "--name", NAME], check=True)
+        _output("kind", "load", "image-archive", str(archive), "--name", NAME)
 
     def has_image(self, reference: str) -> bool:
         """Whether the node has an image of that exact name."""
         listed = subprocess.run(
-            ["docker", "exec", f"{NAME}-control-plane", "crictl", "images", "-o", "json"],
+            ["docker", "exec", NODE, "crictl", "images", "--output", "json"],
             capture_output=True,
             text=True,
             check=False,
         )
         return f'"{reference}"' in listed.stdout
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}"[-3000:])
+    return done.stdout

@@ -2,7 +2,8 @@
 
 etcd, the control plane, containerd, kubelet, kube-proxy and CoreDNS run as processes of this
 machine, with pods on a bridge. Everything lives below one work folder, which is what makes a
-clean end possible: a mount, a shim or a pid that does not mention it is not ours.
+clean end possible: a mount, a shim or a pid that does not mention it is not ours. CLUSTER_WORK
+names another folder: another cluster, which needs a network namespace of its own.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from . import binaries, native_config
 from .errors import ClusterError
+from .locks import exclusive
 from .pki import CLIENTS, Authority
-from .processes import Processes, all_processes, children, command_line, stop_pids
+from .processes import Processes, stop_pids
+from .remains import Remains, has_link
 
-WORK = Path("/var/lib/discoveryflow/cluster")
+DEFAULT_WORK = "/var/lib/discoveryflow/cluster"
 CONTEXT = "discoveryflow-native"
 ADDRESS = "10.251.0.1"
 NODE = "node1"
@@ -43,6 +47,7 @@ DEBIAN_PACKAGES = {
     "mount": "mount",
 }
 SYSCTLS = ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables")
+BRIDGED = Path("/proc/sys/net/bridge")
 START_ORDER = (
     "etcd",
     "apiserver",
@@ -59,19 +64,27 @@ class Native:
     """The native cluster: `up` and `down` can be called in any state, any number of times."""
 
     name = "native"
+    repository = "localhost/discoveryflow"
 
-    def __init__(self) -> None:
-        self.work = WORK
-        self.processes = Processes(WORK / "run", str(WORK))
-        self.kubeconfig = WORK / "admin.kubeconfig"
-        self.socket = WORK / "containerd" / "containerd.sock"
+    def __init__(self, work: Path | None = None) -> None:
+        self.work = work or Path(os.environ.get("CLUSTER_WORK", DEFAULT_WORK))
+        self.processes = Processes(self.work / "run", f"{self.work}/")
+        self.kubeconfig = self.work / "admin.kubeconfig"
+        self.socket = self.work / "containerd" / "containerd.sock"
+        self.remains = Remains(
+            self.work,
+            native_config.cgroup_name(self.work),
+            native_config.network_name(self.work),
+            (POD_BRIDGE, BRIDGE),
+        )
 
     # -- up ------------------------------------------------------------------------------------
 
     def up(self) -> None:
-        """Starts what does not run, and waits until the node is ready.
+        """Starts the cluster, or brings back what of it does not run, and waits for the node.
 
-        Raises ClusterError without root, Go or the Debian packages.
+        A cluster that was running keeps what was in it; where it cannot be revived it is started
+        anew, empty. Raises ClusterError without root, Go or the Debian packages.
         """
         if os.geteuid() != 0:
             raise ClusterError(
@@ -81,38 +94,67 @@ class Native:
             )
         self._install_packages()
         path = binaries.require()
-        if self.healthy():
-            print("The native cluster is up already.")
-            return
-        if any(self.processes.pid(name) is None for name in START_ORDER):
-            self._clean_up()
-        print("Starting the native cluster …", flush=True)
-        started = time.monotonic()
-        self._network()
-        self._files()
-        self._start(path)
-        print(f"The node is ready after {time.monotonic() - started:.0f} s.")
+        with self._alone():
+            if self.healthy():
+                print("The native cluster is up already.")
+                return
+            started = time.monotonic()
+            if not self._revive(path):
+                self._clean_up()
+                print("Starting the native cluster …", flush=True)
+                self._start(path, 120)
+            print(f"The node is ready after {time.monotonic() - started:.0f} s.")
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        lock = self.work.with_name(f".{self.work.name}.lock")
+        return exclusive(lock, "starts or stops the native cluster")
 
     def healthy(self) -> bool:
         """Whether every process runs and the node is ready."""
-        if any(self.processes.pid(name) is None for name in START_ORDER):
+        if self.processes.missing(START_ORDER):
             return False
         return self._kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=2s")
 
+    def _forget_readiness(self) -> None:
+        """Makes a revived node count as ready only once its new kubelet says so."""
+        stale = '{"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}'
+        self._kubectl("patch", "node", NODE, "--subresource=status", "--patch", stale)
+
+    def _answers(self) -> bool:
+        return self._kubectl("get", "--raw", "/readyz")
+
     def _kubectl(self, *arguments: str) -> bool:
         kubectl = shutil.which("kubectl", path=binaries.require(("kubernetes",)))
-        done = subprocess.run(
-            [str(kubectl), f"--kubeconfig={self.kubeconfig}", *arguments],
-            capture_output=True,
-            check=False,
-        )
+        command = [str(kubectl), f"--kubeconfig={self.kubeconfig}", "--request-timeout=5s"]
+        try:
+            done = subprocess.run(
+                [*command, *arguments], capture_output=True, check=False, timeout=15
+            )
+        except subprocess.TimeoutExpired:
+            return False
         return done.returncode == 0
+
+    def _revive(self, path: str) -> bool:
+        """Restarts every component over the data that is there. False where that is no use."""
+        if not (self.work / "etcd" / "member").is_dir():
+            return False
+        missing = ", ".join(self.processes.missing(START_ORDER)) or "none, yet it does not answer"
+        print(f"Restarting the native cluster; not running: {missing}.", flush=True)
+        self._stop_components()
+        try:
+            self._start(path, 60)
+        except ClusterError as error:
+            print(f"It cannot be revived ({error}); starting anew, with nothing in it.", flush=True)
+            return False
+        return True
 
     @staticmethod
     def _install_packages() -> None:
         missing = sorted({pkg for cmd, pkg in DEBIAN_PACKAGES.items() if shutil.which(cmd) is None})
         if not Path("/usr/lib/cni/bridge").exists():
             missing.append("containernetworking-plugins")
+        if not BRIDGED.exists() and shutil.which("modprobe") is None:
+            missing.append("kmod")
         if not missing:
             return
         if shutil.which("apt-get") is None:
@@ -130,10 +172,17 @@ class Native:
                 raise ClusterError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
 
     def _network(self) -> None:
-        if not Path(f"/sys/class/net/{BRIDGE}").exists():
+        if not has_link(BRIDGE):
             _run("ip", "link", "add", BRIDGE, "type", "bridge")
-            _run("ip", "addr", "add", f"{ADDRESS}/24", "dev", BRIDGE)
+        _run("ip", "addr", "replace", f"{ADDRESS}/24", "dev", BRIDGE)
         _run("ip", "link", "set", BRIDGE, "up")
+        if not BRIDGED.exists() and shutil.which("modprobe"):
+            subprocess.run(["modprobe", "br_netfilter"], capture_output=True, check=False)
+        if not BRIDGED.exists():
+            raise ClusterError(
+                "the kernel module br_netfilter is missing, without which pods cannot reach "
+                "Services.\nTry `modprobe br_netfilter`, or use --provider kind."
+            )
         for name in SYSCTLS:
             path = Path("/proc/sys") / name.replace(".", "/")
             saved = self.work / "sysctl" / name
@@ -163,7 +212,11 @@ class Native:
             authority.kubeconfig(user, server, CONTEXT, self.work / f"{user}.kubeconfig")
         native_config.write(self.work, ADDRESS, NODE, POD_BRIDGE, PODS)
 
-    def _start(self, path: str) -> None:
+    def _start(self, path: str, seconds: float) -> None:
+        """Starts what does not run, within `seconds` for each wait."""
+        self._network()
+        self._files()
+        self.remains.make_cgroup()
         environment = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
         commands = native_config.commands(self.work, ADDRESS, NODE, SERVICES)
         for name in START_ORDER:
@@ -171,21 +224,17 @@ class Native:
             executable = shutil.which(command[0], path=path)
             self.processes.start(name, [str(executable), *command[1:]], environment)
             if name == "apiserver":
-                self._wait("the API server", lambda: self._kubectl("get", "--raw", "/readyz"))
+                self._wait("the API server", self._answers, seconds)
+                self._forget_readiness()
             if name == "containerd":
-                self._wait("containerd", self.socket.exists)
-        self._wait("the node", self.healthy)
+                self._wait("containerd", self.socket.exists, seconds)
+        self._wait("the node", self.healthy, seconds)
 
-    def _wait(self, what: str, ready: object, seconds: float = 120.0) -> None:
-        assert callable(ready)
+    def _wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not ready():
-            dead = [
-                name
-                for name in START_ORDER
-                if (self.processes.folder / f"{name}.pid").exists()
-                and self.processes.pid(name) is None
-            ]
+            started = [n for n in START_ORDER if (self.processes.folder / f"{n}.pid").exists()]
+            dead = self.processes.missing(started)
             if dead or time.monotonic() > deadline:
                 raise ClusterError(
                     f"{what} did not become ready"
@@ -215,87 +264,51 @@ class Native:
     # -- down ----------------------------------------------------------------------------------
 
     def down(self) -> None:
-        """Ends all processes and removes mounts, bridges, rules and the work folder."""
-        self._clean_up()
-        self._restore_sysctls()
-        if self.work.exists():
-            shutil.rmtree(self.work)
+        """Ends all processes and removes mounts, bridges, rules and the work folder.
+
+        Raises ClusterError naming what is left, if anything is.
+        """
+        bridges = [bridge for bridge in self.remains.bridges if has_link(bridge)]
+        if not self.work.exists() and not bridges and not self.remains.processes():
+            print("There is no native cluster.")
+            return
+        if os.geteuid() != 0:
+            raise ClusterError("only root can take the native cluster down")
+        with self._alone():
+            self._clean_up()
+            self._restore_sysctls()
+            shutil.rmtree(self.work, ignore_errors=True)
+            if left := self.remains.found():
+                raise ClusterError("could not be removed:\n" + "\n".join(left))
         print("The native cluster is gone.")
 
-    def _clean_up(self) -> None:
-        """Everything but the keys: also what a cut-off run has left."""
-        self.processes.stop("kubelet")
-        self.processes.stop("proxy")
-        self._stop_pods()
+    def _stop_components(self) -> None:
+        for name in ("kubelet", "proxy", "coredns", "scheduler", "controller-manager"):
+            self.processes.stop(name)
         # an API server whose etcd has gone first ignores SIGTERM and keeps its port
-        for name in ("coredns", "scheduler", "controller-manager", "apiserver", "etcd"):
+        self.processes.stop("apiserver", wait=15 if self.processes.pid("etcd") else 0.5)
+        for name in ("etcd", "containerd"):
             self.processes.stop(name, wait=15)
-        self.processes.stop("containerd")
-        self._stop_pods()
-        self._stop_strays()
-        self._unmount()
-        self._remove_network()
-        self._remove_cgroups()
-        for part in ("containerd", "kubelet", "etcd", "run"):
+
+    def _clean_up(self) -> None:
+        """Everything but the keys and the saved settings: also what a cut-off run has left."""
+        self.processes.stop("kubelet")  # or it would start again what is stopped next
+        self.remains.stop_pods()
+        self._stop_components()
+        self.remains.stop_pods()
+        stop_pids(self.remains.processes(), first=signal.SIGTERM, wait=15)
+        self.remains.unmount()
+        self.remains.remove_network()
+        self.remains.remove_cgroup()
+        self.remains.remove_log_links()
+        for part in ("containerd", "kubelet", "etcd", "cni", "logs", "run"):
             shutil.rmtree(self.work / part, ignore_errors=True)
-
-    def _stop_pods(self) -> None:
-        """Kills containers and their shims; shims outlive containerd."""
-        mark = str(self.work)
-        shims = [
-            pid
-            for pid in all_processes()
-            if "containerd-shim-runc-v2" in (line := command_line(pid)) and mark in line
-        ]
-        containers = [child for shim in shims for child in children(shim)]
-        stop_pids(containers, first=signal.SIGKILL, wait=2)
-        stop_pids(shims, first=signal.SIGTERM, wait=5)
-
-    def _stop_strays(self) -> None:
-        """Processes of this cluster whose pid file is lost."""
-        mark = f"{self.work}/"
-        known = {os.getpid(), os.getppid()}
-        strays = [
-            pid
-            for pid in all_processes()
-            if pid not in known
-            and mark in (line := command_line(pid))
-            and str(binaries.cache_folder()) in line.split(" ", 1)[0]
-        ]
-        stop_pids(strays, first=signal.SIGTERM, wait=15)
-
-    def _unmount(self) -> None:
-        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-        ours = [mount for mount in mounts if mount.startswith(f"{self.work}/")]
-        for mount in sorted(ours, key=len, reverse=True):
-            subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
-
-    @staticmethod
-    def _remove_network() -> None:
-        for bridge in (POD_BRIDGE, BRIDGE):
-            if Path(f"/sys/class/net/{bridge}").exists():
-                _run("ip", "link", "delete", bridge)
-        if shutil.which("nft"):
-            for family in ("ip", "ip6"):
-                subprocess.run(
-                    ["nft", "delete", "table", family, "kube-proxy"],
-                    capture_output=True,
-                    check=False,
-                )
 
     def _restore_sysctls(self) -> None:
         for name in SYSCTLS:
             saved = self.work / "sysctl" / name
             if saved.exists():
                 (Path("/proc/sys") / name.replace(".", "/")).write_text(saved.read_text())
-
-    @staticmethod
-    def _remove_cgroups() -> None:
-        for root in Path("/sys/fs/cgroup").glob("**/kubepods"):
-            folders = [path for path in root.glob("**/") if path.is_dir()]
-            for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
 
 
 def _run(*command: str) -> None:

@@ -2,9 +2,10 @@
 
 The settings that are not obvious: kubelet accepts cgroup v1 (`failCgroupV1`), containerd does not
 lower OOM scores (`restrict_oom_score_adj`, where root lacks CAP_SYS_RESOURCE), network
-namespaces lie below the state folder so that they can be found again, the controller manager may
-talk faster than its default of 20 requests a second, and pods are not masqueraded, because they
-only talk to each other and to this machine.
+namespaces, leases, logs and runc's state lie below the work folder so that they can be found and
+removed, the pods have a control group of their own for the same reason, no image is ever collected
+(none can be pulled again), the controller manager may talk faster than its default of 20 requests a
+second, and pods are not masqueraded, because they only talk to each other and to this machine.
 """
 
 from __future__ import annotations
@@ -15,12 +16,22 @@ from pathlib import Path
 PAUSE = "localhost/pause:1"
 
 
+def network_name(work: Path) -> str:
+    """Name of the pod network, unlike that of a cluster in another folder."""
+    return f"discoveryflow-{work.name}"
+
+
+def cgroup_name(work: Path) -> str:
+    """Name of the control group of all pods, unlike that of a cluster in another folder."""
+    return f"discoveryflow-{work.name}"
+
+
 def write(work: Path, address: str, node: str, bridge: str, pods: str) -> None:
     """Writes all configuration files below `work`."""
-    for folder in ("containerd", "kubelet", "cni", "etcd"):
+    for folder in ("containerd", "kubelet", "cni", "etcd", "logs"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     (work / "containerd.toml").write_text(_containerd(work))
-    (work / "cni" / "10-bridge.conflist").write_text(json.dumps(_cni(bridge, pods)))
+    (work / "cni" / "10-bridge.conflist").write_text(json.dumps(_cni(work, bridge, pods)))
     (work / "Corefile").write_text(_corefile(work, address))
     (work / "resolv.conf").write_text("nameserver 127.0.0.1\n")
     (work / "kubelet.json").write_text(json.dumps(_kubelet(work, address)))
@@ -47,13 +58,14 @@ state = "{work}/containerd/state"
     runtime_type = "io.containerd.runc.v2"
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
       SystemdCgroup = false
+      Root = "{work}/containerd/runc"
 """
 
 
-def _cni(bridge: str, pods: str) -> dict[str, object]:
+def _cni(work: Path, bridge: str, pods: str) -> dict[str, object]:
     return {
         "cniVersion": "0.4.0",
-        "name": "discoveryflow-pods",
+        "name": network_name(work),
         "plugins": [
             {
                 "type": "bridge",
@@ -63,6 +75,7 @@ def _cni(bridge: str, pods: str) -> dict[str, object]:
                 "hairpinMode": True,
                 "ipam": {
                     "type": "host-local",
+                    "dataDir": f"{work}/cni/leases",
                     "ranges": [[{"subnet": pods}]],
                     "routes": [{"dst": "0.0.0.0/0"}],
                 },
@@ -95,6 +108,7 @@ def _kubelet(work: Path, address: str) -> dict[str, object]:
         },
         "authorization": {"mode": "Webhook"},
         "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{cgroup_name(work)}",
         "failCgroupV1": False,
         "failSwapOn": False,
         "makeIPTablesUtilChains": False,
@@ -106,6 +120,9 @@ def _kubelet(work: Path, address: str) -> dict[str, object]:
         "tlsPrivateKeyFile": f"{work}/pki/node.key",
         "resolvConf": f"{work}/resolv.conf",
         "maxPods": 250,
+        "imageGCHighThresholdPercent": 100,
+        "podLogsDir": f"{work}/logs",
+        "volumePluginDir": f"{work}/kubelet/volume-plugins",
     }
 
 

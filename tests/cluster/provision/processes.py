@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -97,6 +98,10 @@ class Processes:
             if self.mark in command_line(process.pid):
                 break
             time.sleep(0.01)
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Which of these do not run."""
+        return [name for name in names if self.pid(name) is None]
 
     def stop(self, name: str, wait: float = 10.0) -> None:
         """Ends a process and forgets it."""
