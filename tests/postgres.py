@@ -71,7 +71,12 @@ def postgres() -> Iterator[URL]:
     with tempfile.TemporaryDirectory(prefix="discovery-pg-") as folder:
         server = get_server(folder, cleanup_mode="stop")
         try:
-            yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+            url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+            # a test database need not survive a power cut
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                _admin(url, f"ALTER SYSTEM SET {setting} = off")
+            _admin(url, "SELECT pg_reload_conf()")
+            yield url
         finally:
             server.cleanup()
 

@@ -18,8 +18,10 @@ def _configuration(settings: ServerSettings) -> Configuration:
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")
     port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     configuration.host = settings.kubernetes_url or f"https://{host}:{port}"
-    authority = settings.kubernetes_ca_file or SERVICE_ACCOUNT / "ca.crt"
-    configuration.ssl_ca_cert = str(authority)
+    authority = settings.kubernetes_ca_file
+    if authority is None and settings.kubernetes_url is None:
+        authority = SERVICE_ACCOUNT / "ca.crt"
+    configuration.ssl_ca_cert = str(authority) if authority is not None else None
     configuration.retries = 0
     return configuration
 

@@ -1,0 +1,95 @@
+"""A stand-in for the few calls of the Kubernetes API that the two APIs make. Unit tests only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+Answer = Callable[[dict[str, Any], str], Awaitable[None]]
+USERS = {"token-ann": "ann", "token-bob": "bob", "token-eve": "eve"}
+FLOW = "/apis/discoveryflow.dev/v1alpha1/namespaces/{namespace}/discoveryflows/{name}"
+
+
+def status(code: int, message: str) -> web.Response:
+    """A Status object, as the API server answers errors."""
+    return web.json_response({"kind": "Status", "code": code, "message": message}, status=code)
+
+
+@dataclass
+class FakeKubernetes:
+    """What it knows, and what it was asked: `tokens` are those that callers sent, in order."""
+
+    flow_uid: str = ""
+    viewers: set[str] = field(default_factory=lambda: {"ann", "bob"})
+    approvers: set[str] = field(default_factory=lambda: {"ann"})
+    on_answer: Answer | None = None
+    refusal: web.Response | None = None
+    tokens: list[str] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    reviews: dict[str, dict[str, Any]] = field(default_factory=dict)
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    server: TestServer | None = None
+
+    async def start(self) -> str:
+        """Serves on loopback; returns the address."""
+        app = web.Application()
+        app.router.add_get(FLOW, self._get_flow)
+        app.router.add_patch(FLOW, self._patch_flow)
+        app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._whoami)
+        app.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", self._review)
+        app.router.add_get("/{path:.*}", self._get_object)
+        self.server = TestServer(app)
+        await self.server.start_server()
+        return str(self.server.make_url("")).rstrip("/")
+
+    async def stop(self) -> None:
+        """Ends the server."""
+        if self.server is not None:
+            await self.server.close()
+
+    def _user(self, request: web.Request) -> str | None:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        self.tokens.append(token)
+        return USERS.get(token)
+
+    async def _get_flow(self, request: web.Request) -> web.Response:
+        user = self._user(request)
+        if user is None:
+            return status(401, "Unauthorized")
+        if user not in self.viewers:
+            return status(403, f"{user} cannot get discoveryflows")
+        return web.json_response({"metadata": {"uid": self.flow_uid}})
+
+    async def _patch_flow(self, request: web.Request) -> web.Response:
+        user = self._user(request)
+        if user not in self.approvers:
+            return status(403, "an answer needs the verb approve")
+        if self.refusal is not None:
+            return self.refusal
+        patch = await request.json()
+        assert request.content_type == "application/json-patch+json"
+        assert patch[0]["path"] == "/spec/approval"
+        self.answers.append(patch[0]["value"])
+        if self.on_answer is not None:
+            await self.on_answer(patch[0]["value"], str(user))
+        return web.json_response({"metadata": {"uid": self.flow_uid}})
+
+    async def _whoami(self, request: web.Request) -> web.Response:
+        user = self._user(request)
+        if user is None:
+            return status(401, "Unauthorized")
+        return web.json_response({"status": {"userInfo": {"username": user}}})
+
+    async def _review(self, request: web.Request) -> web.Response:
+        spec = (await request.json())["spec"]
+        known = self.reviews.get(spec["token"])
+        answer = {"authenticated": False, "error": "unknown token"} if known is None else known
+        return web.json_response({"spec": spec, "status": answer})
+
+    async def _get_object(self, request: web.Request) -> web.Response:
+        found = self.objects.get(request.path)
+        return status(404, "not found") if found is None else web.json_response(found)

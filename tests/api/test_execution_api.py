@@ -1,0 +1,331 @@
+"""The execution API over a real PostgreSQL: identity from tokens, and every route."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from discovery_api.execution.app import create_app
+from discovery_api.execution.identity import Identifier
+from discovery_api.kubernetes import client_as
+from discovery_api.settings import ExecutionSettings
+from discovery_core.phases import Phase
+from discovery_core.wire import TOKEN_AUDIENCE, Claim, Complete
+
+from tests.api.kubernetes import FakeKubernetes
+from tests.postgres import Stores
+from tests.store.flows import RESULTS, Flow, inventory_rows
+
+POD = {"Authorization": "Bearer pod-token"}
+NAMESPACE = "migration"
+
+
+@pytest.fixture
+async def kubernetes() -> AsyncIterator[FakeKubernetes]:
+    fake = FakeKubernetes()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
+    settings = ExecutionSettings(
+        database_url=stores.urls.execution,
+        kubernetes_url=await kubernetes.start(),
+        identity_cache_seconds=0,
+        max_artefact_bytes=3_000_000,
+        max_record_bytes=4096,
+    )
+    kube = client_as(settings, "own-token")
+    app = create_app(stores.execution._db, Identifier(kube, 0), settings)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://execution") as client:
+        yield client
+    await kube.close()
+
+
+async def _launch(flow: Flow, kubernetes: FakeKubernetes, token: str = "pod-token") -> None:
+    """Starts the next attempt and makes the objects that a real Job would have."""
+    await flow.start()
+    run = (await flow.load()).run
+    assert run is not None
+    pod_uid = str(uuid4())
+    _pod(kubernetes, token, flow, run.job_name, f"uid-{run.job_name}", pod_uid)
+
+
+def _pod(
+    kubernetes: FakeKubernetes, token: str, flow: Flow, job: str, job_uid: str, pod_uid: str
+) -> None:
+    name = f"pod-{pod_uid[:8]}"
+    kubernetes.reviews[token] = {
+        "authenticated": True,
+        "audiences": [TOKEN_AUDIENCE],
+        "user": {
+            "username": f"system:serviceaccount:{NAMESPACE}:discoveryflow-crew",
+            "extra": {
+                "authentication.kubernetes.io/pod-name": [name],
+                "authentication.kubernetes.io/pod-uid": [pod_uid],
+            },
+        },
+    }
+
+    def owned(uid: str, owner: dict[str, Any]) -> dict[str, Any]:
+        return {"metadata": {"name": name, "uid": uid, "ownerReferences": [owner]}}
+
+    kubernetes.objects[f"/api/v1/namespaces/{NAMESPACE}/pods/{name}"] = owned(
+        pod_uid,
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": job,
+            "uid": job_uid,
+            "controller": True,
+        },
+    )
+    kubernetes.objects[f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{job}"] = owned(
+        job_uid,
+        {
+            "apiVersion": "discoveryflow.dev/v1alpha1",
+            "kind": "DiscoveryFlow",
+            "name": flow.name,
+            "uid": str(flow.flow_id),
+            "controller": True,
+        },
+    )
+    kubernetes.objects[f"/api/v1/namespaces/{NAMESPACE}"] = {
+        "metadata": {"name": NAMESPACE, "uid": str(flow.tenant_id)}
+    }
+
+
+async def _claim(client: httpx.AsyncClient) -> Claim:
+    response = await client.post("/execution/v1/claim", json={}, headers=POD)
+    assert response.status_code == 200, response.text
+    return Claim.model_validate(response.json())
+
+
+@pytest.fixture
+async def flow(stores: Stores, kubernetes: FakeKubernetes) -> Flow:
+    flow = Flow(stores)
+    await flow.queue()
+    await _launch(flow, kubernetes)
+    return flow
+
+
+async def test_an_import_over_the_protocol(client: httpx.AsyncClient, flow: Flow) -> None:
+    claim = await _claim(client)
+    assert (claim.phase, claim.attempt, claim.source_name) == (
+        Phase.DATA_IMPORT,
+        1,
+        "servers.csv",
+    )
+    assert claim.source_path == "/var/run/discovery/source/servers.csv"
+    fence = {"fence": claim.fence}
+    beat = await client.post(
+        "/execution/v1/heartbeat", json=fence | {"done": 5, "total": 9}, headers=POD
+    )
+    assert beat.status_code == 200
+    run = (await flow.load()).run
+    assert run is not None
+    assert (run.progress_done, run.progress_total) == (5, 9)
+
+    digests = {}
+    for name in ("source", "records", "profile"):
+        put = await client.put(
+            "/execution/v1/artefacts", params=fence, content=name.encode(), headers=POD
+        )
+        digests[name] = put.json()["digest"]
+        assert put.json()["size"] == len(name)
+    pinned = await client.post(
+        "/execution/v1/inputs", json=fence | {"source": digests.pop("source")}, headers=POD
+    )
+    assert pinned.status_code == 200
+    read = await client.get(
+        f"/execution/v1/artefacts/{digests['records']}", params=fence, headers=POD
+    )
+    assert read.content == b"records"
+    message = Complete(
+        fence=claim.fence, result=RESULTS[Phase.DATA_IMPORT], artefacts=digests
+    ).model_dump(mode="json", by_alias=True)
+    for _ in range(2):
+        done = await client.post("/execution/v1/complete", json=message, headers=POD)
+        assert (done.status_code, done.json()) == (200, {"accepted": True})
+    assert (await flow.load()).phase == Phase.DATA_CLEANSING
+
+
+async def test_a_failure_over_the_protocol(client: httpx.AsyncClient, flow: Flow) -> None:
+    claim = await _claim(client)
+    body = {"fence": claim.fence, "code": "EmptyFile", "message": "servers.csv is empty"}
+    assert (await client.post("/execution/v1/fail", json=body, headers=POD)).status_code == 200
+    run = (await flow.load()).run
+    assert run is not None
+    assert (run.state, run.error_code) == ("Failed", "EmptyFile")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (lambda k, review: k.reviews.clear(), 401),
+        (lambda k, review: review.update(audiences=["other"]), 401),
+        (lambda k, review: review["user"].update(extra={}), 403),
+        (lambda k, review: review["user"].update(username="ann"), 403),
+        (lambda k, review: k.objects.clear(), 403),
+    ],
+    ids=["unknown", "other-audience", "not-bound-to-a-pod", "a-person", "pod-is-gone"],
+)
+async def test_who_is_not_a_crew_pod_gets_nothing(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes, spoil: Any, code: int
+) -> None:
+    spoil(kubernetes, kubernetes.reviews["pod-token"])
+    response = await client.post("/execution/v1/claim", json={}, headers=POD)
+    assert response.status_code == code, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    run = (await flow.load()).run
+    assert run is not None
+    assert run.state == "Launched"
+
+
+async def test_without_a_token(client: httpx.AsyncClient, flow: Flow) -> None:
+    response = await client.post("/execution/v1/claim", json={})
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_a_pod_of_another_job_cannot_take_the_attempt(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    """A Job that somebody else made, with our flow as its owner: it is nobody's attempt."""
+    _pod(kubernetes, "forged", flow, "forged-job", "forged-uid", str(uuid4()))
+    response = await client.post(
+        "/execution/v1/claim", json={}, headers={"Authorization": "Bearer forged"}
+    )
+    assert response.status_code == 403
+
+
+async def test_a_pod_of_another_namespace_cannot_name_this_flow(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    """The tenant is the namespace of the token, whatever the owner reference says."""
+    stranger = Flow(flow.stores, tenant_id=uuid4(), flow_id=flow.flow_id)
+    run = (await flow.load()).run
+    assert run is not None
+    _pod(kubernetes, "foreign", stranger, run.job_name, str(run.job_uid), str(uuid4()))
+    response = await client.post(
+        "/execution/v1/claim", json={}, headers={"Authorization": "Bearer foreign"}
+    )
+    assert response.status_code == 403
+
+
+async def test_before_the_job_is_recorded_the_pod_waits(
+    client: httpx.AsyncClient, stores: Stores, kubernetes: FakeKubernetes
+) -> None:
+    flow = Flow(stores)
+    await flow.queue()
+    await stores.operator.start_attempt(
+        flow.flow_id,
+        round=1,
+        phase=Phase.DATA_IMPORT,
+        attempt=1,
+        job_name="early",
+        launch_timeout=60,
+    )
+    _pod(kubernetes, "pod-token", flow, "early", "uid-early", str(uuid4()))
+    response = await client.post("/execution/v1/claim", json={}, headers=POD)
+    assert (response.status_code, response.headers["Retry-After"]) == (425, "1")
+    assert response.json()["type"].endswith("/not-launched")
+
+
+async def test_a_stopped_attempt_is_told_superseded(client: httpx.AsyncClient, flow: Flow) -> None:
+    claim = await _claim(client)
+    await flow.stores.operator.cancel(flow.flow_id)
+    for method, path, more in (
+        ("POST", "heartbeat", {"json": {"fence": claim.fence}}),
+        ("PUT", "artefacts", {"params": {"fence": claim.fence}, "content": b"x"}),
+        ("PUT", "records", {"params": {"fence": claim.fence}, "content": b""}),
+        ("POST", "fail", {"json": {"fence": claim.fence, "code": "Crashed", "message": "x"}}),
+    ):
+        response = await client.request(method, f"/execution/v1/{path}", headers=POD, **more)  # type: ignore[arg-type]
+        assert response.status_code == 409, path
+        assert response.json()["type"].endswith("/superseded")
+
+
+async def test_an_artefact_beyond_the_limit(client: httpx.AsyncClient, flow: Flow) -> None:
+    claim = await _claim(client)
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 100_000
+
+    response = await client.put(
+        "/execution/v1/artefacts", params={"fence": claim.fence}, content=endless(), headers=POD
+    )
+    assert response.status_code == 413
+    assert response.json()["code"] == "LimitExceeded"
+
+
+async def test_an_artefact_of_another_flow_is_not_found(
+    client: httpx.AsyncClient, flow: Flow, stores: Stores
+) -> None:
+    other = Flow(stores, tenant_id=flow.tenant_id, name="other")
+    await other.queue()
+    await other.start()
+    digest = await (await other.claim()).upload(b"theirs")
+    claim = await _claim(client)
+    response = await client.get(
+        f"/execution/v1/artefacts/{digest}", params={"fence": claim.fence}, headers=POD
+    )
+    assert response.status_code == 404
+
+
+async def test_records_are_read_line_by_line(
+    client: httpx.AsyncClient, stores: Stores, kubernetes: FakeKubernetes
+) -> None:
+    flow = Flow(stores)
+    await flow.to_gate()
+    await flow.answer()
+    await _launch(flow, kubernetes)
+    claim = await _claim(client)
+    assert set(claim.inputs) == {"records", "mappings", "source"}
+    params = {"fence": claim.fence}
+
+    async def ndjson() -> AsyncIterator[bytes]:
+        async for record in inventory_rows(2500):
+            line = record.model_dump_json().encode() + b"\n"
+            yield line[:7]
+            yield line[7:]
+
+    put = await client.put(
+        "/execution/v1/records", params=params, content=ndjson(), headers=POD, timeout=60
+    )
+    assert (put.status_code, put.json()) == (200, {"records": 2500})
+
+    broken = b'{"row": 1, "identity": "a", "assetType": "server", "values": {}}\n{"row": "x"}\n'
+    response = await client.put("/execution/v1/records", params=params, content=broken, headers=POD)
+    assert response.status_code == 422
+    assert "line 2" in response.json()["detail"]
+    long = b'{"row": 1, "identity": "' + b"x" * 10_000
+    response = await client.put("/execution/v1/records", params=params, content=long, headers=POD)
+    assert response.status_code == 413
+
+
+async def test_a_token_is_remembered_only_for_a_moment(
+    kubernetes: FakeKubernetes, flow: Flow, stores: Stores
+) -> None:
+    settings = ExecutionSettings(
+        database_url=stores.urls.execution, kubernetes_url=await kubernetes.start()
+    )
+    kube = client_as(settings, "own-token")
+    identifier = Identifier(kube, cache_seconds=0.2)
+    first = await identifier.identify("Bearer pod-token")
+    assert first.tenant_id == flow.tenant_id
+    assert isinstance(first.flow_id, UUID)
+    kubernetes.reviews.clear()
+    assert await identifier.identify("Bearer pod-token") == first
+    import asyncio
+
+    await asyncio.sleep(0.25)
+    with pytest.raises(Exception, match="not accepted"):
+        await identifier.identify("Bearer pod-token")
+    await kube.close()

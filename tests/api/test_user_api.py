@@ -1,0 +1,313 @@
+"""The user API over a real PostgreSQL; Kubernetes is a stand-in that knows three users."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from discovery_api.app import create_app
+from discovery_api.settings import ApiSettings
+from discovery_core.resource import MappingEdit
+
+from tests.api.kubernetes import FakeKubernetes, status
+from tests.postgres import Stores
+from tests.store.flows import Flow
+
+ANN = {"Authorization": "Bearer token-ann"}
+
+
+@pytest.fixture
+async def kubernetes() -> AsyncIterator[FakeKubernetes]:
+    fake = FakeKubernetes()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+async def flow(stores: Stores, kubernetes: FakeKubernetes) -> Flow:
+    """A flow that waits for approval, with an operator that takes answers at once."""
+    flow = Flow(stores)
+    await flow.to_gate()
+    kubernetes.flow_uid = str(flow.flow_id)
+
+    async def take(value: dict[str, Any], user: str) -> None:
+        assert value["decidedBy"] == user
+        await flow.answer(
+            value["decision"],
+            by=user,
+            edits=[MappingEdit.model_validate(edit) for edit in value["edits"]],
+            reason=value["reason"],
+        )
+
+    kubernetes.on_answer = take
+    return flow
+
+
+@pytest.fixture
+async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
+    settings = ApiSettings(
+        database_url=stores.urls.api,
+        kubernetes_url=await kubernetes.start(),
+        decision_wait_seconds=0.5,
+    )
+    app = create_app(stores.api.db, settings)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        yield client
+
+
+def _url(flow: Flow, action: str = "") -> str:
+    return f"/api/v1/discovery/flows/{flow.flow_id}{action}"
+
+
+async def _asked(flow: Flow) -> dict[str, str]:
+    request = (await flow.load()).request
+    assert request is not None
+    return {
+        "requestId": str(request.request_id),
+        "artefactDigest": request.artefact_digest,
+    }
+
+
+async def test_a_waiting_flow_shows_what_to_approve(client: httpx.AsyncClient, flow: Flow) -> None:
+    response = await client.get(_url(flow), headers=ANN)
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert body["flow_id"] == str(flow.flow_id)
+    assert (body["current_phase"], body["phase_status"]) == ("field_mapping", "awaiting_approval")
+    assert body["ui_state"]["show_approval_ui"] is True
+    shown = body["ui_state"]["mappings_to_approve"]
+    assert [mapping["column"] for mapping in shown] == ["Name", "RAM", "Notes"]
+    assert body["approval_request"]["requestId"] == (await _asked(flow))["requestId"]
+    assert body["approval_request"]["targets"] == ["hostname", "memory_gb", "owner"]
+
+
+async def test_an_unchanged_flow_is_not_sent_again(client: httpx.AsyncClient, flow: Flow) -> None:
+    first = await client.get(_url(flow), headers=ANN)
+    headers = ANN | {"If-None-Match": first.headers["ETag"]}
+    assert (await client.get(_url(flow), headers=headers)).status_code == 304
+    await flow.answer()
+    assert (await client.get(_url(flow), headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, 401),
+        ({"Authorization": "Basic x"}, 401),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": "Bearer token-eve"}, 404),
+    ],
+    ids=["no-token", "not-bearer", "unknown-token", "may-not-see"],
+)
+async def test_who_may_not_see_learns_nothing(
+    client: httpx.AsyncClient, flow: Flow, headers: dict[str, str], code: int
+) -> None:
+    response = await client.get(_url(flow), headers=headers)
+    assert response.status_code == code
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["status"] == code
+    assert "migration" not in response.text
+
+
+async def test_an_unknown_flow_and_a_hidden_one_look_alike(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    unknown = await client.get(f"/api/v1/discovery/flows/{uuid4()}", headers=ANN)
+    kubernetes.viewers = set()
+    hidden = await client.get(_url(flow), headers=ANN)
+    assert unknown.status_code == hidden.status_code == 404
+    assert unknown.json() == hidden.json()
+
+
+async def test_a_replaced_resource_of_the_same_name_is_another_flow(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    kubernetes.flow_uid = str(uuid4())
+    assert (await client.get(_url(flow), headers=ANN)).status_code == 404
+
+
+async def test_approving_with_a_final_list(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    final = [
+        {"column": "Name", "target": "hostname"},
+        {"column": "RAM", "target": None},
+        {"column": "Notes", "target": "owner"},
+    ]
+    body = await _asked(flow) | {"mappings": final, "reason": "checked"}
+    response = await client.post(_url(flow, "/approve-mappings"), json=body, headers=ANN)
+    assert response.status_code == 200, response.text
+    assert response.json() | {"decided_at": None} == {
+        "flow_id": str(flow.flow_id),
+        "request_id": body["requestId"],
+        "committed": True,
+        "decision": "Approved",
+        "decided_by": "ann",
+        "decided_at": None,
+        "reason": "checked",
+    }
+    assert kubernetes.answers[0]["edits"] == [
+        {"column": "RAM", "target": ""},
+        {"column": "Notes", "target": "owner"},
+    ]
+
+
+async def test_every_call_carries_the_callers_own_token(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    await client.get(_url(flow), headers={"Authorization": "Bearer token-bob"})
+    assert set(kubernetes.tokens) == {"token-bob"}
+    kubernetes.tokens.clear()
+    await client.post(_url(flow, "/approve-mappings"), json=await _asked(flow), headers=ANN)
+    assert set(kubernetes.tokens) == {"token-ann"}
+
+
+async def test_rejecting(client: httpx.AsyncClient, flow: Flow) -> None:
+    body = await _asked(flow) | {"reason": "wrong file"}
+    response = await client.post(_url(flow, "/reject-mappings"), json=body, headers=ANN)
+    assert (response.status_code, response.json()["decision"]) == (200, "Rejected")
+
+
+async def test_an_answer_must_say_what_it_answers(client: httpx.AsyncClient, flow: Flow) -> None:
+    asked = await _asked(flow)
+    for missing in ("requestId", "artefactDigest"):
+        body = {key: value for key, value in asked.items() if key != missing}
+        response = await client.post(_url(flow, "/approve-mappings"), json=body, headers=ANN)
+        assert response.status_code == 428
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"mappings": [{"column": "Name", "target": "hostname"}]}, ["'RAM' is missing"]),
+        ({"edits": [{"column": "Nope", "target": "owner"}]}, ["no column 'Nope'"]),
+        ({"edits": [{"column": "RAM", "target": "colour"}]}, ["'colour' is not a target"]),
+        ({"edits": [], "mappings": []}, ["not both"]),
+        ({"edit": []}, ["edit"]),
+    ],
+)
+async def test_a_bad_answer_names_each_problem_and_changes_nothing(
+    client: httpx.AsyncClient,
+    flow: Flow,
+    kubernetes: FakeKubernetes,
+    more: dict[str, Any],
+    words: list[str],
+) -> None:
+    body = await _asked(flow) | more
+    response = await client.post(_url(flow, "/approve-mappings"), json=body, headers=ANN)
+    assert response.status_code == 422
+    assert all(word in response.json()["detail"] for word in words)
+    assert kubernetes.answers == []
+
+
+async def test_a_stale_digest_and_a_late_answer_are_conflicts(
+    client: httpx.AsyncClient, flow: Flow
+) -> None:
+    asked = await _asked(flow)
+    stale = asked | {"artefactDigest": "sha256:" + "0" * 64}
+    response = await client.post(_url(flow, "/approve-mappings"), json=stale, headers=ANN)
+    assert (response.status_code, response.json()["type"].rsplit("/", 1)[1]) == (409, "stale")
+    await flow.answer("Reject", by="bob")
+    late = await client.post(_url(flow, "/approve-mappings"), json=asked, headers=ANN)
+    assert late.status_code == 409
+    assert "rejected by bob" in late.json()["detail"]
+
+
+async def test_the_loser_of_a_race_is_told_who_won(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    asked = await _asked(flow)
+
+    async def bob_was_faster(value: dict[str, Any], user: str) -> None:
+        await flow.answer("Reject", by="bob")
+
+    kubernetes.on_answer = bob_was_faster
+    response = await client.post(_url(flow, "/approve-mappings"), json=asked, headers=ANN)
+    assert response.status_code == 409
+    assert "rejected by bob" in response.json()["detail"]
+
+
+async def test_an_answer_that_is_not_committed_yet_is_accepted(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    kubernetes.on_answer = None
+    response = await client.post(
+        _url(flow, "/approve-mappings"), json=await _asked(flow), headers=ANN
+    )
+    assert (response.status_code, response.json()["committed"]) == (202, False)
+
+
+async def test_an_answer_that_the_operator_refuses_is_told(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes, stores: Stores
+) -> None:
+    async def refuse(value: dict[str, Any], user: str) -> None:
+        await stores.operator.refuse_answer(
+            flow.flow_id,
+            request_id=UUID(value["requestId"]),
+            problems=["the target schema has changed"],
+            decided_by=user,
+        )
+
+    kubernetes.on_answer = refuse
+    response = await client.post(
+        _url(flow, "/approve-mappings"), json=await _asked(flow), headers=ANN
+    )
+    assert response.status_code == 422
+    assert response.json()["problems"] == ["the target schema has changed"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        ((403, "denied by policy: decidedBy must be ann"), 403),
+        ((422, "spec: Invalid value: this request has been answered already"), 409),
+        ((422, "spec.approval.reason: Too long"), 422),
+        ((409, "the object has been modified"), 409),
+        ((500, "etcd is away"), 503),
+    ],
+)
+async def test_what_kubernetes_refuses_is_passed_on(
+    client: httpx.AsyncClient,
+    flow: Flow,
+    kubernetes: FakeKubernetes,
+    refusal: tuple[int, str],
+    code: int,
+) -> None:
+    kubernetes.refusal = status(*refusal)
+    response = await client.post(
+        _url(flow, "/approve-mappings"), json=await _asked(flow), headers=ANN
+    )
+    assert response.status_code == code
+    assert refusal[1] in response.json()["detail"]
+
+
+async def test_without_the_verb_the_policys_words_are_told(
+    client: httpx.AsyncClient, flow: Flow
+) -> None:
+    response = await client.post(
+        _url(flow, "/approve-mappings"),
+        json=await _asked(flow),
+        headers={"Authorization": "Bearer token-bob"},
+    )
+    assert (response.status_code, response.json()["detail"]) == (
+        403,
+        "an answer needs the verb approve",
+    )
+
+
+async def test_health_and_openapi(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/healthz")).status_code == 200
+    assert (await client.get("/readyz")).json() == {"status": "ok"}
+    document = (await client.get("/api/v1/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {
+        "/api/v1/discovery/flows/{flow_id}",
+        "/api/v1/discovery/flows/{flow_id}/approve-mappings",
+        "/api/v1/discovery/flows/{flow_id}/reject-mappings",
+    }
+    missing = await client.get("/api/v1/nothing")
+    assert missing.headers["content-type"] == "application/problem+json"
