@@ -6,6 +6,7 @@ the database, whose clock is the only one involved. What is printed, in millisec
 - commit → Job recorded: from the commit that made a phase ready (the result of the phase before,
   or the approval) until the uid of the new Job is recorded. The Job exists a little earlier, so
   this is an upper bound of commit → Job created.
+- commit → Job created, as the operator itself counts it (a histogram, so in steps).
 - commit → claim: until the Job's pod has reported for work (scheduling, container, Python).
 - import and crew: inside the pod, the import of CrewAI and the crew itself.
 
@@ -17,11 +18,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 from uuid import uuid4
 
 from tests.cluster.kube import Kubectl, cluster_environment
-from tests.cluster.product import Flow, Product
+from tests.cluster.product import INSTALLED_IN, Flow, Product
 
 NAMESPACE = f"bench-{uuid4().hex[:8]}"
 QUERY = """
@@ -89,6 +91,19 @@ def report(rows: list[list[float]]) -> dict[str, dict[str, float]]:
     return figures
 
 
+def created_within(product: Product) -> dict[float, int]:
+    """The operator's histogram: how many Jobs were created within so many seconds."""
+    selector = ("-l", "app.kubernetes.io/component=operator")
+    (pod,) = product.kubectl.json("get", "pods", *selector)["items"]
+    path = f"/api/v1/namespaces/{INSTALLED_IN}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
+    found = re.findall(
+        r'^discoveryflow_transition_seconds_bucket{le="([^"]+)"} (\S+)$',
+        product.admin("get", "--raw", path),
+        flags=re.MULTILINE,
+    )
+    return {float(limit): int(float(count)) for limit, count in found}
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -100,13 +115,18 @@ def main() -> None:
     product.admin("create", "namespace", NAMESPACE)
     try:
         Flow(inside, product).source()
+        before = created_within(product)
         rows = measure(product, inside, arguments.flows)
+        after = created_within(product)
     finally:
         product.admin("delete", "namespace", NAMESPACE, "--wait=false")
     figures = report(rows)
     print(f"\n{len(rows)} transitions, milliseconds")
     for name, values in figures.items():
         print(f"{name:28}" + "".join(f"{key} {value:9.1f}  " for key, value in values.items()))
+    print("\ncommit -> Job created, starts of flows included (operator's histogram):")
+    for limit, count in after.items():
+        print(f"  within {limit * 1000:7.0f} ms: {count - before.get(limit, 0)}")
     if arguments.json:
         print(json.dumps(figures))
 

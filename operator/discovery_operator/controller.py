@@ -94,12 +94,11 @@ class Controller:
             observed = await self._observer.observe(
                 uid, launch_problem=self._launch_problems.get(uid, "")
             )
-            seen_at = time.monotonic()
             decision = decide(observed)
             self._track(uid, observed, decision)
             if not decision.actions:
                 await self._write_status(observed)
-                self._set_timer(uid, observed, decision, seen_at)
+                self._set_timer(uid, observed, decision)
                 return
             for action in decision.actions:
                 try:
@@ -113,13 +112,13 @@ class Controller:
         self._launch_problems[uid] = message
         await self._write_status(await self._observer.observe(uid, launch_problem=message))
 
-    def _set_timer(self, uid: UUID, observed: Observed, decision: Decision, seen_at: float) -> None:
+    def _set_timer(self, uid: UUID, observed: Observed, decision: Decision) -> None:
         """Timers run on the monotonic clock; a long one is cut, so that clocks may be set."""
         if decision.requeue_at is None:
             self.queue.set_timer(uid, None)
             return
         delay = (decision.requeue_at - observed.now).total_seconds()
-        elapsed = time.monotonic() - seen_at
+        elapsed = time.monotonic() - observed.seen_at
         self.queue.set_timer(uid, min(LONGEST_TIMER, max(0.0, delay - elapsed)))
 
     # -- bookkeeping ---------------------------------------------------------------------------

@@ -145,7 +145,6 @@ class Executor:
         flow = observed.flow
         if flow is None:
             return
-        began = time.monotonic()
         run_id = await self._store.start_attempt(
             uid,
             round=action.round,
@@ -157,34 +156,35 @@ class Executor:
         )
         if run_id is None:
             return
-        await self._launch(
-            flow, run_id, round_=action.round, phase=action.phase, attempt=action.attempt
-        )
+        job_uid = await self._create_job(flow, action.round, action.phase, action.attempt)
         if flow.not_before is None:
             waited = (observed.now - flow.state_since).total_seconds()
-            metrics.TRANSITION_SECONDS.observe(max(0.0, waited) + time.monotonic() - began)
+            since = time.monotonic() - observed.seen_at
+            metrics.TRANSITION_SECONDS.observe(max(0.0, waited) + since)
+        await self._store.mark_launched(run_id, uid, job_uid)
 
     async def _launch_job(self, action: act.LaunchJob, uid: UUID, observed: Observed) -> None:
-        del uid
-        if observed.flow is not None:
-            await self._launch(
-                observed.flow,
-                action.run_id,
-                round_=action.round,
-                phase=action.phase,
-                attempt=action.attempt,
-            )
+        flow = observed.flow
+        if flow is None:
+            return
+        job_uid = await self._create_job(flow, action.round, action.phase, action.attempt)
+        await self._store.mark_launched(action.run_id, uid, job_uid)
 
-    async def _launch(
-        self, flow: FlowSnapshot, run_id: UUID, *, round_: int, phase: Phase, attempt: int
-    ) -> None:
+    async def _create_job(
+        self,
+        flow: FlowSnapshot,
+        round: int,  # noqa: A002 - the field's own word
+        phase: Phase,
+        attempt: int,
+    ) -> str:
+        """Creates the attempt's Job, or finds it created; returns its uid."""
         manifest = build_job(
             AttemptSpec(
                 flow_uid=flow.flow_id,
                 flow_name=flow.name,
                 namespace=flow.namespace,
                 spec=flow.spec,
-                round=round_,
+                round=round,
                 phase=phase,
                 attempt=attempt,
                 source_pinned=flow.source_pinned,
@@ -202,7 +202,7 @@ class Executor:
                 raise LaunchRefusedError(error.message) from error
             job = adopted
         self._cache.put(Kind.JOB, job)
-        await self._store.mark_launched(run_id, flow.flow_id, job["metadata"]["uid"])
+        return str(job["metadata"]["uid"])
 
     async def _adopted(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
         """The Job of that name, if it is this very attempt's; a namesake is not."""

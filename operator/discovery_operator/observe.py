@@ -7,6 +7,7 @@ have ended shows that result.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -59,11 +60,12 @@ class Observer:
     async def observe(self, uid: UUID, *, launch_problem: str = "") -> Observed:
         """Everything about the flow of that uid. Raises what the store and the cluster raise."""
         cached_jobs = [job_view(raw) for raw in self._cache.jobs(uid)]
+        seen_at = time.monotonic()
         row = await self._store.look(uid, self._limits)
         flow = row.flow
         resource = self._cached_resource(uid)
         if flow is None:
-            return Observed(now=row.now, rules=self._rules, resource=resource)
+            return Observed(now=row.now, rules=self._rules, resource=resource, seen_at=seen_at)
         gone = False
         if not flow.deleted and (resource is None or _answer_may_be_newer(flow, row.now)):
             resource = await self._fetched_resource(flow)
@@ -73,6 +75,7 @@ class Observer:
         )
         job, presence = await self._job(flow, cached_jobs)
         if presence is Presence.ABSENT or (job is not None and job.state is not JobState.ACTIVE):
+            seen_at = time.monotonic()
             again = await self._store.look(uid, self._limits)
             if not _same_attempt(flow, again.flow):
                 job, presence = None, Presence.UNKNOWN
@@ -92,6 +95,7 @@ class Observer:
             missing=await self._missing(flow, row.now),
             guard=await self._guard(flow, resource),
             launch_problem=launch_problem,
+            seen_at=seen_at,
         )
 
     def _cached_resource(self, uid: UUID) -> ResourceView | None:

@@ -112,6 +112,7 @@ class Observed:
     another uid. `missing` None means that references were not looked at. `job` is the current
     attempt's; `job_presence` tells whether it was looked for by name. `jobs` are all Jobs of
     the flow that still run. `launch_problem` is why the last try to create the Job was refused.
+    `seen_at` is this process's monotonic clock when `now` was asked for: timers count from it.
     """
 
     now: datetime
@@ -127,3 +128,4 @@ class Observed:
     missing: tuple[str, ...] | None = None
     guard: Guard | None = None
     launch_problem: str = ""
+    seen_at: float = 0.0
