@@ -202,6 +202,38 @@ def test_a_tag_names_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len({first, second, image.tag("base")}) == 3
 
 
+class _Node:
+    """A provider that remembers what was loaded."""
+
+    name = "native"
+    repository = "localhost/discoveryflow"
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    def load(self, archive: Path) -> None:
+        self.loaded.append(archive.name)
+
+    def has_image(self, reference: str) -> bool:
+        return not reference
+
+
+def test_files_that_change_during_a_build_are_built_again(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    tags = iter(["one", "two", "two", "two"])
+    monkeypatch.setattr(images.Image, "tag", lambda *_: next(tags))
+    monkeypatch.setattr(images, "_local_base", lambda **_: "base")
+    monkeypatch.setattr(images, "_build", lambda *a, **_: built.append(a[2]))
+    monkeypatch.setattr(images, "_save", lambda *_, **__: None)
+    node = _Node()
+    references = images.build_and_load(node, ["operator"])
+    assert [reference.rsplit(":")[-1] for reference in built] == ["one", "two"]
+    assert references == {"operator": "localhost/discoveryflow/operator:two"}
+    assert node.loaded == ["operator.tar"]
+
+
 @pytest.mark.parametrize(
     ("size", "modules", "complaint"),
     [

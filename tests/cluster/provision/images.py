@@ -126,21 +126,25 @@ def build_and_load(provider: Loader, names: list[str]) -> dict[str, str]:
 def _bring(provider: Loader, image: Image) -> str:
     docker = provider.name != "native" and docker_answers()
     base = PUBLIC_BASE if docker else _local_base(postgres=image.name == "postgres")
-    reference = f"{provider.repository}/{image.name}:{image.tag(base)}"
+    tag = image.tag(base)
+    reference = f"{provider.repository}/{image.name}:{tag}"
     if provider.has_image(reference):
         print(f"{reference} is in the cluster already.")
         return reference
     started = time.monotonic()
     print(f"Building {reference} …", end=" ", flush=True)
-    with tempfile.TemporaryDirectory(prefix="discoveryflow-image-") as scratch:
-        archive = Path(scratch) / f"{image.name}.tar"
-        _build(image, base, reference, docker=docker)
-        if provider.name == "existing":
-            _run("docker" if docker else "buildah", "push", "--quiet", reference)
-        else:
+    _build(image, base, reference, docker=docker)
+    if image.tag(base) != tag:
+        print("its files have changed meanwhile; once more.", flush=True)
+        return _bring(provider, image)
+    if provider.name == "existing":
+        _run("docker" if docker else "buildah", "push", "--quiet", reference)
+    else:
+        with tempfile.TemporaryDirectory(prefix="discoveryflow-image-") as scratch:
+            archive = Path(scratch) / f"{image.name}.tar"
             _save(reference, archive, docker=docker)
             provider.load(archive)
-    print(f"built and loaded in {time.monotonic() - started:.0f} s", flush=True)
+    print(f"built and in place in {time.monotonic() - started:.0f} s", flush=True)
     return reference
 
 
@@ -197,8 +201,11 @@ def _local_base(*, postgres: bool) -> str:
         _run("debootstrap", "--variant=minbase", f"--include={packages}", "trixie", str(root))
         for waste in ("doc", "man", "locale", "info"):
             shutil.rmtree(root / "usr/share" / waste, ignore_errors=True)
-        for waste in ("var/cache/apt", "var/lib/apt/lists", "var/log", "var/lib/postgresql/17"):
-            shutil.rmtree(root / waste, ignore_errors=True)
+        shutil.rmtree(root / "var/lib/postgresql/17", ignore_errors=True)
+        for waste in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
+            for path in (root / waste).rglob("*"):
+                if path.is_file():
+                    path.unlink()  # the folders stay: apt needs them
         archive = Path(scratch) / "root.tar"
         _run("tar", "-C", str(root), "--numeric-owner", "-cf", str(archive), ".")
         containerfile = Path(scratch) / "Containerfile"
