@@ -221,10 +221,7 @@ class _Bench:
             inputs[needed.name] = self._made[needed.phase, needed.artefact]
         workdir = self._scratch / str(phase)
         workdir.mkdir()
-        run, seconds = load_phase(str(phase))
-        outcome = run(self._context(phase, workdir, inputs))
-        outcome.usage.seconds_import = seconds
-        return outcome
+        return load_phase(str(phase))(self._context(phase, workdir, inputs))
 
     def _keep(self, phase: Phase, outcome: PhaseOutcome) -> None:
         """Remember what a phase made; here its proposals count as approved, as they are."""

@@ -69,6 +69,7 @@ def _column_query(records: Path, column: str) -> str:
             (SELECT list(left(value, {SAMPLE_CHARACTERS}) ORDER BY first)
              FROM (SELECT value, first FROM v ORDER BY first LIMIT {SAMPLES})),
             (SELECT first(unit ORDER BY n DESC, unit) FROM units),
+            (SELECT coalesce(max(n), 0) FROM units),
             {counts}
         FROM v
     """  # noqa: S608 - identifiers and literals are quoted
@@ -115,8 +116,8 @@ def profile_column(
     row = connection.execute(_column_query(records, column)).fetchone()
     if row is None:
         raise AssertionError("an aggregate without GROUP BY gives one row")
-    filled, distinct, low, high, longest, padded, small, large, samples, unit = row[:10]
-    counts = {name: int(n) for name, n in zip(PATTERNS, row[10:], strict=True)}
+    filled, distinct, low, high, longest, padded, small, large, samples, unit, with_unit = row[:11]
+    counts = {name: int(n) for name, n in zip(PATTERNS, row[11:], strict=True)}
     patterns = {name: n for name, n in counts.items() if n}
     kind = _infer_type(int(filled), patterns)
     numeric = kind in _NUMERIC
@@ -127,13 +128,21 @@ def profile_column(
         missing=rows - int(filled),
         distinct=int(distinct),
         samples=list(samples or []),
-        unit=unit_of_header(column) or canonical_unit(unit),
+        unit=unit_of_header(column) or _common_unit(unit, int(with_unit), int(filled), patterns),
         minimum=_number_text(small) if numeric else _cut(low),
         maximum=_number_text(large) if numeric else _cut(high),
         patterns=patterns,
     )
     facts.findings = _findings(facts, int(longest or 0), int(padded))
     return facts
+
+
+def _common_unit(
+    unit: str | None, with_unit: int, filled: int, patterns: dict[str, int]
+) -> str | None:
+    """The unit that nearly all values carry; numbers without one may be in another."""
+    real = filled - patterns.get("placeholder", 0)
+    return canonical_unit(unit) if with_unit >= _SHARE * real else None
 
 
 def _cut(text: str | None) -> str | None:

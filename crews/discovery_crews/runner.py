@@ -19,6 +19,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.logging import bind, configure_logging, get_logger
@@ -109,7 +110,7 @@ class Pulse:
         _leave(EXIT_TOLD)
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     sys.stderr.flush()
     os._exit(code)
 
@@ -233,7 +234,8 @@ def _work(
     inputs = _inputs(settings, client, claim, inputs_folder)
     prepare_crewai_environment(workdir)
     pulse.progress(None, None, "loading the crew")
-    run, usage.seconds_import = load_phase(str(claim.phase))
+    usage.seconds_import = import_crewai()
+    run = load_phase(str(claim.phase))
     context = PhaseContext(
         workdir=output,
         inputs=inputs,
@@ -249,8 +251,14 @@ def _work(
     return _hand_in(client, claim, outcome, usage)
 
 
-def load_phase(phase: str) -> tuple[RunPhase, float]:
-    """The phase's `run`, and the seconds that importing it and CrewAI took.
+def load_phase(phase: str) -> RunPhase:
+    """The phase's `run`."""
+    run: RunPhase = importlib.import_module(f"discovery_crews.{phase}.phase").run
+    return run
+
+
+def import_crewai() -> float:
+    """Import CrewAI ahead of its use; the seconds it took.
 
     The garbage collector is off meanwhile: CrewAI's thousands of modules are all kept, and
     looking through them again and again costs a sixth of the start.
@@ -259,12 +267,9 @@ def load_phase(phase: str) -> tuple[RunPhase, float]:
     gc.disable()
     try:
         importlib.import_module("crewai")
-        module = importlib.import_module(f"discovery_crews.{phase}.phase")
     finally:
         gc.enable()
-        gc.freeze()
-    run: RunPhase = module.run
-    return run, time.perf_counter() - started
+    return round(time.perf_counter() - started, 3)
 
 
 def _inputs(
@@ -364,4 +369,5 @@ def _hand_in(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # nothing is left to tidy up, and CrewAI's threads would only delay the pod's end
+    _leave(main())

@@ -33,7 +33,8 @@ Answer = tuple[int, Any]
 class FakeExecution:
     """State of the fake. `script` maps "POST /claim" to statuses to give before the real one."""
 
-    def __init__(self, **claim: Any) -> None:
+    def __init__(self, *, host: str = "127.0.0.1", **claim: Any) -> None:
+        self.host = host
         self.token = "first-token"
         self.fence = 7
         self.artefacts: dict[str, bytes] = {}
@@ -55,15 +56,19 @@ class FakeExecution:
         } | claim  # fmt: skip
         authority = trustme.CA()
         self.ca_pem = authority.cert_pem.bytes().decode()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        certificate = authority.issue_cert("127.0.0.1")
+        self._server = ThreadingHTTPServer((host, 0), self._handler())
+        certificate = authority.issue_cert(host)
         context = certificate.private_key_and_cert_chain_pem
         self._server.socket = _wrap(self._server.socket, context.bytes())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self._server.server_address[1]}"
+        return f"https://{self.host}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
 
     def __enter__(self) -> FakeExecution:
         self._thread.start()

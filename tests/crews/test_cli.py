@@ -102,13 +102,15 @@ def test_a_later_phase_runs_those_before_it(tmp_path: Path) -> None:
     lines = (out / "inventory.ndjson").read_text().splitlines()
     assert json.loads(lines[0])["originals"]["hostname"] == " a "
 
-    cleansed = cli("run", "data_cleansing", source, "--output", tmp_path / "clean")
-    assert cleansed.returncode == 0, cleansed.stderr
-    records = tmp_path / "clean" / "records.parquet"
-    resumed = cli("run", "asset_inventory", records, "--mappings", mappings)
-    assert answer_of(resumed)["assets"] == 1
-    foreign = tmp_path / "foreign.parquet"
+
+def test_records_of_an_earlier_phase_are_taken_up(tmp_path: Path) -> None:
+    records, foreign = tmp_path / "records.parquet", tmp_path / "foreign.parquet"
+    duckdb.execute(f"COPY (SELECT ' a ' AS name, 2 AS __row) TO '{records}' (FORMAT parquet)")
     duckdb.execute(f"COPY (SELECT 1 AS a) TO '{foreign}' (FORMAT parquet)")
-    refused = cli("run", "asset_inventory", foreign, "--mappings", mappings)
+    taken = cli("run", "data_cleansing", records)
+    assert taken.returncode == 0, taken.stderr
+    assert [rule["rule"] for rule in answer_of(taken)["rules"]] == ["trim"]
+    refused = cli("run", "data_cleansing", foreign)
     assert refused.returncode == 2
     assert "__row" in answer_of(refused)["error"]["message"]
+    assert "data_import" in answer_of(cli("run", "data_import", records))["error"]["message"]

@@ -52,6 +52,9 @@ def test_profile(tmp_path: Path) -> None:
     ("values", "kind", "unit"),
     [
         (["16 GB", "32 GB", "8 GB"], "size", "GB"),
+        (["16 GB", "32 GB", "N/A"], "size", "GB"),
+        # the bare number may be in another unit
+        (["16 GB", "32 GB", "4096"], "size", None),
         (["1,5", "2,25"], "number", None),
         (["80 %", "7%"], "number", "%"),
         (["fe80::1", "2001:db8::2"], "ip", None),

@@ -34,7 +34,7 @@ def refused(
         (b"\xef\xbb\xbf", ErrorCode.EMPTY_FILE, "empty"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", ErrorCode.UNSUPPORTED_FORMAT, "PNG image"),
         (b"%PDF-1.7\n", ErrorCode.UNSUPPORTED_FORMAT, "PDF document"),
-        (gzip.compress(b"a,b\n1,2\n"), ErrorCode.UNSUPPORTED_FORMAT, "unpack"),
+        (gzip.compress(b"a,b\n1,2\n", mtime=0), ErrorCode.UNSUPPORTED_FORMAT, "unpack"),
         (b"<!doctype HTML><html>", ErrorCode.UNSUPPORTED_FORMAT, "login page"),
         (OLE + "EncryptedPackage".encode("utf-16-le"), ErrorCode.ENCRYPTED_FILE, "password"),
         (OLE + b"Workbook", ErrorCode.UNSUPPORTED_FORMAT, "XLSX"),

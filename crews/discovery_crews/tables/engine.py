@@ -33,6 +33,8 @@ def connect(workdir: Path) -> duckdb.DuckDBPyConnection:
             "allow_community_extensions": "false",
         }
     )
+    # a long query would draw its progress on standard output, which is for results
+    connection.execute("SET enable_progress_bar = false")
     connection.execute("SET lock_configuration = true")
     return connection
 
