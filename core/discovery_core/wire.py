@@ -82,9 +82,9 @@ class Claim(WireModel):
     """Everything an attempt needs to start.
 
     `inputs` are artefacts of earlier phases by name (`records`, `profile`, and for
-    asset_inventory the approved `mappings`), plus `source` and `targetSchema` once they are pinned. Before that, the first import attempt
-    reads `source_path` (and `target_schema_path`) from its mounted volume and pins the bytes.
-    `attempt` counts from 1; times are UTC.
+    asset_inventory the approved `mappings`), plus `source` and `targetSchema` once they are
+    pinned. Before that, the first import attempt reads `source_path` (and `target_schema_path`)
+    from its mounted volume and pins the bytes. `attempt` counts from 1; times are UTC.
     """
 
     flow_id: UUID

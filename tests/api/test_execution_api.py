@@ -246,7 +246,7 @@ async def test_a_stopped_attempt_is_told_superseded(client: httpx.AsyncClient, f
         ("PUT", "records", {"params": {"fence": claim.fence}, "content": b""}),
         ("POST", "fail", {"json": {"fence": claim.fence, "code": "Crashed", "message": "x"}}),
     ):
-        response = await client.request(method, f"/execution/v1/{path}", headers=POD, **more)  # type: ignore[arg-type]
+        response = await client.request(method, f"/execution/v1/{path}", headers=POD, **more)
         assert response.status_code == 409, path
         assert response.json()["type"].endswith("/superseded")
 
