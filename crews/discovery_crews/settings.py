@@ -39,7 +39,7 @@ class ReaderLimits(BaseSettings):
     max_workbook_bytes: int = Field(default=128 * MIB, gt=0)
     max_expanded_bytes: int = Field(default=1024 * MIB, gt=0)
     max_expansion_ratio: int = Field(default=200, gt=1)
-    max_workbook_cells: int = Field(default=10_000_000, gt=0)
+    max_workbook_cells: int = Field(default=5_000_000, gt=0)
     max_document_bytes: int = Field(default=64 * MIB, gt=0)
     max_rows: int = Field(default=5_000_000, gt=0)
     max_columns: int = Field(default=1000, gt=0)

@@ -8,6 +8,7 @@ corner makes a dense table of billions. Every member is therefore unpacked once 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import re
 import zipfile
 import zlib
@@ -37,6 +38,7 @@ from .table import (
 )
 
 _BATCH = 2000
+_HEADER_WITHIN = 50
 _CHUNK = 1 << 20
 _REFERENCE = re.compile(rb'<c r="([A-Z]{1,3})([0-9]{1,7})"')
 _RATIO_FROM = 10 * 1024 * 1024
@@ -52,6 +54,11 @@ class _Sheet:
     name: str
     sheet: CalamineSheet
     cells: int
+
+    @property
+    def rows(self) -> int:
+        """Number of the last row."""
+        return self.sheet.end[0] + 1 if self.sheet.end else 0
 
 
 def read_workbook(request: ReadRequest, *, rvtools: bool = False) -> ReadTable:
@@ -211,19 +218,28 @@ def cell_text(value: Cell) -> str:
 
 
 def _numbered(sheet: CalamineSheet) -> Iterator[tuple[int, list[str]]]:
-    """Rows with their spreadsheet number; the parser leaves empty rows above the data out."""
-    first = (sheet.start or (0, 0))[0] + 1
-    rows = sheet.to_python(skip_empty_area=True)
-    for number, row in enumerate(rows, start=first):
+    """Rows with their spreadsheet number, one at a time; can be gone through again."""
+    for number, row in enumerate(sheet.iter_rows(), start=1):
         yield number, [cell_text(cell) for cell in row]
 
 
 def _find_header(rows: list[tuple[int, list[str]]]) -> int:
     """Index of the header: the first row with two cells or more, else the first with any."""
-    filled = [sum(1 for cell in cells if cell.strip()) for _, cells in rows[:50]]
+    filled = [sum(1 for cell in cells if cell.strip()) for _, cells in rows]
     if max(filled, default=0) < 2:
         return next((i for i, count in enumerate(filled) if count), 0)
     return next(i for i, count in enumerate(filled) if count >= 2)
+
+
+def _used_columns(sheet: CalamineSheet, header_row: int, header: list[str]) -> list[int]:
+    """Indexes of columns with a header or any value; exports have empty ones at the end."""
+    open_columns = {index for index, text in enumerate(header) if not text.strip()}
+    for number, cells in _numbered(sheet):
+        if not open_columns:
+            break
+        if number > header_row:
+            open_columns -= {index for index in open_columns if cells[index].strip()}
+    return [index for index in range(len(header)) if index not in open_columns]
 
 
 def _read_sheet(
@@ -231,23 +247,19 @@ def _read_sheet(
 ) -> ReadTable:
     limits, workdir = request.limits, request.workdir
     place = f"{request.name}, sheet {chosen.name!r}"
-    rows = list(_numbered(chosen.sheet))
-    start = _find_header(rows)
-    if any(any(cell.strip() for cell in cells) for _, cells in rows[:start]):
-        findings.append(f"Rows above row {rows[start][0]} were taken as a title.")
-    header, body = rows[start][1], rows[start + 1 :]
-    used = [
-        index
-        for index, text in enumerate(header)
-        if text.strip() or any(cells[index].strip() for _, cells in body)
-    ]
+    first = list(itertools.islice(_numbered(chosen.sheet), _HEADER_WITHIN))
+    number, header = first[_find_header(first)]
+    if any(any(cell.strip() for cell in cells) for above, cells in first if above < number):
+        findings.append(f"Rows above row {number} were taken as a title.")
+    used = _used_columns(chosen.sheet, number, header)
     if not used:
         raise DiscoveryError(ErrorCode.NO_COLUMNS, f"{place}: no header found.")
     check_columns(place, len(used), limits)
-    check_rows(place, len(body), limits)
+    check_rows(place, chosen.rows - number, limits)
     columns = name_columns([header[index] for index in used], findings)
     rejected = RejectedFile(workdir / "rejected.csv")
     spool = CellSpool(workdir, columns)
+    body = (row for row in _numbered(chosen.sheet) if row[0] > number)
     blank = _spool_rows(body, used, spool, rejected, limits.max_cell_characters)
     rejected.close()
     require_rows(place, spool.rows, rejected)
@@ -269,7 +281,7 @@ def _read_sheet(
 
 
 def _spool_rows(
-    body: list[tuple[int, list[str]]],
+    body: Iterator[tuple[int, list[str]]],
     used: list[int],
     spool: CellSpool,
     rejected: RejectedFile,
