@@ -40,6 +40,7 @@ demo-down: ## remove what `make demo` made
 
 generate: $(VENV)/.installed ## rewrite the CRD and the state table in the docs from the models
 	PYTHONPATH=core $(PYTHON) -m discovery_core.crd
+	PYTHONPATH=core $(PYTHON) -m discovery_core.state_table
 
 requirements: $(VENV)/.installed ## pin the dependencies anew, with hashes
 	$(COMPILE) --extra operator --extra api -o requirements/operator.txt
