@@ -19,8 +19,7 @@ def render() -> str:
     """The page as Markdown."""
     lines = [
         "# States and transitions",
-        "Written by `make generate` from `core/discovery_core/states.py`; a test and the store "
-        "read the same table.",
+        "Written by `make generate` from `core/discovery_core/states.py`, which the store obeys.",
         "",
         "| state | meaning | waits for | `phase_status` | " + " | ".join(CONDITION_TYPES) + " |",
         "|" + "---|" * (4 + len(CONDITION_TYPES)),

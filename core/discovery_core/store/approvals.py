@@ -146,12 +146,12 @@ def apply_edits(
             problems.append(f"{edit.target!r} is not a target field (column {edit.column!r})")
         seen.add(edit.column)
     taken: dict[str, str] = {}
-    for edit in edits:
-        if edit.target and taken.setdefault(edit.target, edit.column) != edit.column:
-            problems.append(
-                f"columns {taken[edit.target]!r} and {edit.column!r} are both given "
-                f"{edit.target!r}; a field has one primary column"
-            )
+    problems += [
+        f"columns {taken[edit.target]!r} and {edit.column!r} are both given {edit.target!r}; a "
+        "field has one primary column"
+        for edit in edits
+        if edit.target and taken.setdefault(edit.target, edit.column) != edit.column
+    ]
     if problems:
         raise InvalidAnswerError(problems)
     edited = {edit.column: edit.target or None for edit in edits}
