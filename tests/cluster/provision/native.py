@@ -268,8 +268,7 @@ class Native:
 
         Raises ClusterError naming what is left, if anything is.
         """
-        bridges = [bridge for bridge in self.remains.bridges if has_link(bridge)]
-        if not self.work.exists() and not bridges and not self.remains.processes():
+        if not self.work.exists() and not self.remains.named():
             print("There is no native cluster.")
             return
         if os.geteuid() != 0:

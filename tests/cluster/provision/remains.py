@@ -35,12 +35,15 @@ class Remains:
 
     def found(self) -> list[str]:
         """A line for every process, mount, bridge, rule table and control group that is there."""
+        return self.named() + [f"nftables table {f} {name}" for f, name in self._tables()]
+
+    def named(self) -> list[str]:
+        """The same without what could also belong to a kube-proxy that is not ours."""
         return [
             *(f"process {pid}: {command_line(pid)}" for pid in self.processes()),
             *(f"mount {mount}" for mount in self.mounts()),
             *(f"bridge {bridge}" for bridge in self.bridges if has_link(bridge)),
             *(f"control group {folder}" for folder in self._cgroup_folders()),
-            *(f"nftables table {family} {name}" for family, name in self._tables()),
         ]
 
     # -- processes -----------------------------------------------------------------------------
