@@ -1,0 +1,138 @@
+"""What an API server's answers mean: absent, refused, or no proof of anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from discovery_operator.kube import Cluster, KubernetesError
+from discovery_operator.observed import Presence
+from kubernetes_asyncio import client
+
+Answers = dict[tuple[str, str], tuple[int, dict[str, Any] | str]]
+FLOW = "/apis/discoveryflow.dev/v1alpha1/namespaces/a/discoveryflows/f"
+JOB = "/apis/batch/v1/namespaces/a/jobs/j"
+POLICY = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/p"
+BINDING = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/p"
+
+
+class Server:
+    """Answers by method and path, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: Answers = {}
+        self.asked: list[tuple[str, str, str, str]] = []
+        self.delay = 0.0
+
+    async def handle(self, request: web.Request) -> web.Response:
+        kind = request.headers.get("Content-Type", "")
+        self.asked.append((request.method, request.path_qs, kind, await request.text()))
+        await asyncio.sleep(self.delay)
+        status, body = self.answers[request.method, request.path]
+        if isinstance(body, str):
+            return web.Response(status=status, text=body)
+        return web.json_response(body, status=status)
+
+
+@pytest.fixture
+async def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def cluster(server: Server) -> AsyncIterator[Cluster]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    async with TestServer(app) as running:
+        settings = client.Configuration(host=str(running.make_url("")).rstrip("/"))
+        api = Cluster(client.ApiClient(settings), request_timeout=0.5)
+        yield api
+        await api.close()
+
+
+def refusal(code: int, reason: str, name: str | None) -> dict[str, Any]:
+    details = {} if name is None else {"name": name, "kind": "discoveryflows"}
+    return {"kind": "Status", "code": code, "reason": reason, "message": "m", "details": details}
+
+
+async def test_an_object_that_is_named_as_missing_is_absent(
+    server: Server, cluster: Cluster
+) -> None:
+    server.answers["GET", FLOW] = (404, refusal(404, "NotFound", "f"))
+    assert await cluster.flow("a", "f") is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (404, refusal(404, "NotFound", None)),
+        (404, "404 page not found"),
+        (503, refusal(503, "ServiceUnavailable", None)),
+        (403, refusal(403, "Forbidden", "f")),
+    ],
+    ids=["no such path", "no such group", "starting", "no right"],
+)
+async def test_no_other_answer_proves_an_absence(
+    server: Server, cluster: Cluster, answer: tuple[int, dict[str, Any] | str]
+) -> None:
+    server.answers["GET", FLOW] = answer
+    with pytest.raises(KubernetesError) as told:
+        await cluster.flow("a", "f")
+    assert told.value.status == answer[0]
+
+
+async def test_an_api_server_that_does_not_answer_is_no_absence_either(
+    server: Server, cluster: Cluster
+) -> None:
+    server.answers["GET", FLOW] = (200, {})
+    server.delay = 5
+    with pytest.raises(TimeoutError):
+        await cluster.flow("a", "f")
+
+
+async def test_a_delete_names_the_very_job_and_accepts_that_it_is_gone(
+    server: Server, cluster: Cluster
+) -> None:
+    for answer in ((200, {}), (404, refusal(404, "NotFound", "j")), (409, refusal(409, "C", "j"))):
+        server.answers["DELETE", JOB] = answer
+        await cluster.delete_job("a", "j", "uid-1")
+    assert all('"uid": "uid-1"' in body for _, _, _, body in server.asked)
+    server.answers["DELETE", JOB] = (403, refusal(403, "Forbidden", "j"))
+    with pytest.raises(KubernetesError):
+        await cluster.delete_job("a", "j", "uid-1")
+
+
+async def test_a_status_is_merged_and_a_conflict_is_told(server: Server, cluster: Cluster) -> None:
+    server.answers["PATCH", f"{FLOW}/status"] = (409, refusal(409, "Conflict", "f"))
+    with pytest.raises(KubernetesError) as told:
+        await cluster.patch_flow_status("a", "f", {"status": {"phase": None}})
+    assert (told.value.status, told.value.missing) == (409, "")
+    assert server.asked[0][2:] == ("application/merge-patch+json", '{"status": {"phase": null}}')
+
+
+@pytest.mark.parametrize(
+    ("policy", "binding", "expected"),
+    [
+        (200, 200, Presence.PRESENT),
+        (404, 200, Presence.ABSENT),
+        (200, 404, Presence.ABSENT),
+        (403, 200, Presence.UNKNOWN),
+    ],
+)
+async def test_the_policy_counts_only_with_its_binding(
+    server: Server, cluster: Cluster, policy: int, binding: int, expected: Presence
+) -> None:
+    for path, status in ((POLICY, policy), (BINDING, binding)):
+        server.answers["GET", path] = (status, refusal(status, "x", "p") if status > 200 else {})
+    assert await cluster.admission_policy("p") is expected
+
+
+async def test_lists_are_of_the_product_only(server: Server, cluster: Cluster) -> None:
+    found = {"metadata": {"resourceVersion": "77"}, "items": [{"metadata": {"name": "j"}}]}
+    server.answers["GET", "/apis/batch/v1/jobs"] = (200, found)
+    assert await cluster.list_jobs() == (found["items"], 77)
+    assert "labelSelector=app.kubernetes.io/managed-by%3Ddiscoveryflow" in server.asked[0][1]
