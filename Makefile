@@ -15,18 +15,19 @@ COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --universal --python-versio
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-$(VENV)/.installed: requirements/dev.txt
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet uv
 	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --require-hashes --no-deps -r requirements/dev.txt
+	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --no-deps --editable .
 	touch $@
 
 check: $(VENV)/.installed ## lint, types, layers, unit, store, API and crew tests (no root, no cluster)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	PYTHONPATH=core:operator:api:crews $(VENV)/bin/lint-imports
-	PYTHONPATH=core $(PYTHON) -m discovery_core.crd --check
+	$(VENV)/bin/lint-imports
+	$(PYTHON) -m discovery_core.crd --check
 	$(PYTEST) -n 2 -m "not cluster and not netns" tests
 
 test: check ## everything CI checks: also images, chart, a real cluster, network isolation
@@ -39,8 +40,8 @@ demo-down: ## remove what `make demo` made
 	python3 examples/demo.py --down
 
 generate: $(VENV)/.installed ## rewrite the CRD and the state table in the docs from the models
-	PYTHONPATH=core $(PYTHON) -m discovery_core.crd
-	PYTHONPATH=core $(PYTHON) -m discovery_core.state_table
+	$(PYTHON) -m discovery_core.crd
+	$(PYTHON) -m discovery_core.state_table
 
 requirements: $(VENV)/.installed ## pin the dependencies anew, with hashes
 	$(COMPILE) --extra operator --extra api -o requirements/operator.txt
