@@ -15,7 +15,7 @@ from typing import Literal
 
 from .scoring import Evidence
 
-ACCEPT = 0.43
+ACCEPT = 0.46
 VARIANT_TEXT = 0.8
 VARIANT_SCORE = 0.62
 NEARLY_AS_GOOD = 0.85
@@ -73,7 +73,7 @@ def _serve(found: list[Evidence], taken: Mapping[str, str]) -> Choice:
     second = found[1].score if len(found) > 1 else 0.0
     if best.target not in taken:
         return Choice(best.target, "primary", confidence_of(best.score, best.score - second))
-    if best.text >= VARIANT_TEXT and best.score >= VARIANT_SCORE:
+    if best.header.score >= VARIANT_TEXT and best.score >= VARIANT_SCORE:
         return Choice(best.target, "alternate", confidence_of(best.score, best.score - second))
     for entry in found[1:3]:
         good = entry.score >= max(ACCEPT, NEARLY_AS_GOOD * best.score)

@@ -1,60 +1,65 @@
-"""Brings the evidence on one column and one field together in one score between 0 and 1."""
+"""Brings the evidence on one column and one field together in one score between 0 and 1.
+
+Header and values are independent witnesses: together they are surer than each alone, and each
+can contradict the other. Values speak louder the less the header says, and where they
+contradict what the header seems to mean ("Name" above operating systems) the header loses.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from discovery_core.wire import ColumnProfile
 
 from discovery_crews.target_schema import TargetField, TargetSchema
 
-from .text import TextIndex
+from .fit import NOTHING, Fit, fit
+from .kinds import kinds_of
+from .text import Match, TextIndex
 from .tokens import words_of
-from .values import allowed, fit, kinds_of
 
-# Kinds that point to a field by themselves, with how surely they do.
-_TELLING = {
-    "ip": 0.95, "mac": 0.98, "os": 0.95, "fqdn": 0.85, "environment": 0.9, "power": 0.85,
-    "asset_class": 0.75, "vendor": 0.9, "region": 0.7, "strategy": 0.95, "wave": 0.9,
-    "architecture": 0.85, "firmware": 0.95, "database": 0.8, "email": 0.75, "uuid": 0.75,
-    "cidr": 0.8, "compliance": 0.75, "lifecycle": 0.75, "criticality": 0.75, "tier": 0.75,
-    "storage_kind": 0.75, "serial": 0.7, "model": 0.85, "virtual": 0.7, "backup": 0.7,
-    "hostname": 0.7, "key_value": 0.75, "person": 0.7, "exposure": 0.6, "dr": 0.6, "date": 0.45,
-    "text": 0.6, "size": 0.5, "percent": 0.5, "boolean": 0.3, "version": 0.5,
-    "small_integer": 0.42, "large_integer": 0.3, "name": 0.2, "code": 0.25, "number": 0.2,
-}  # fmt: skip
-_INFORMATIVE = 0.55
-# How far values alone may carry a column, by how much its header says.
-_VALUE_TRUST = {0.0: 0.8, 0.5: 0.68, 1.0: 0.42}
+HEADER_WEIGHT = 0.94
+SUPPORT_WEIGHT = 0.4
+NEEDLESS = 0.97
+_TRUST_UNKNOWN = 0.86
+_TRUST_MEANINGLESS = 0.86
+_TRUST_OTHER = 0.5
+_TRUST_CLEAR = 0.36
+_CLEAR = 0.6
+_WRONG_UNIT = 0.35
+_NOTHING_SAID = Match(0.0, "")
+_SIZE_UNITS = ("B", "KB", "MB", "GB", "TB", "PB", "KiB", "MiB", "GiB", "TiB", "PiB")
 _UNIT_FAMILY = {
-    "KB": "size", "MB": "size", "GB": "size", "TB": "size", "KiB": "size", "MiB": "size",
-    "GiB": "size", "TiB": "size", "B": "size", "MHz": "frequency", "GHz": "frequency",
-    "Hz": "frequency", "%": "percent", "MB/s": "rate",
+    **dict.fromkeys(_SIZE_UNITS, "size"),
+    **dict.fromkeys([f"{unit}/s" for unit in _SIZE_UNITS], "rate"),
+    **dict.fromkeys(("bps", "Kbps", "Mbps", "Gbps"), "rate"),
+    **dict.fromkeys(("Hz", "KHz", "MHz", "GHz"), "frequency"),
+    "%": "percent", "fraction": "percent",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why a column may be a field: the score and its parts."""
+    """Why a column may be a field: the score, what the header says, what the values say."""
 
     target: str
     score: float
-    text: float
-    phrase: str
-    value: float
-    kind: str
+    header: Match
+    values: Fit
     unit: bool = False
+    margin: float = 0.0
 
     def reason(self, header: str) -> str:
         """One sentence for the approver."""
         parts = []
-        if self.text >= 0.9:
+        if self.header.score >= 0.9:
             parts.append(f"the header {header!r} is a usual name for it")
-        elif self.text >= 0.45:
-            parts.append(f"the header {header!r} resembles {self.phrase!r}")
-        if self.value >= 0.5 and self.kind:
-            parts.append(f"the values look like {self.kind.replace('_', ' ')}")
-        elif self.value < 0:
+        elif self.header.score >= 0.35:
+            parts.append(f"the header {header!r} resembles {self.header.phrase!r}")
+        if self.values.support >= 0.5 and self.values.kind:
+            parts.append(f"the values look like {self.values.kind.replace('_', ' ')}")
+        elif self.values.against >= 0.4:
             parts.append("though the values do not look like it")
         if self.unit:
             parts.append("the unit fits")
@@ -67,71 +72,86 @@ def score_column(
     """The fields that the column may be, best first."""
     texts = index.scores(profile.name)
     kinds = kinds_of(profile)
-    best_text = max((score for score, _ in texts.values()), default=0.0)
-    trust = 0.4 if best_text >= _INFORMATIVE else _VALUE_TRUST[index.information(profile.name)]
-    unit = words_of(profile.name).unit or profile.unit
+    unit = unit_of(profile)
+    fits = {
+        number: fit(target, kinds, profile.samples)
+        for number, target in enumerate(schema.fields)
+        if number in texts or target.kinds or target.allowed_values
+    }
+    units = {number: _unit(schema.fields[number], unit) for number in fits}
+    trust = _trust(index.information(profile.name), texts, fits, units)
     found = []
-    for number, target in enumerate(schema.fields):
-        text, phrase = texts.get(number, (0.0, ""))
-        evidence = _judge(target, text, phrase, kinds, unit, profile, trust=trust)
-        if evidence.score > 0.02:
-            found.append(evidence)
-    found.sort(key=lambda evidence: (-evidence.score, evidence.target))
+    for number, values in fits.items():
+        header = texts.get(number, _NOTHING_SAID)
+        score = _combine(header.score, values, trust)
+        if units[number] is False:
+            score *= _WRONG_UNIT
+        elif units[number] and (header.score > 0.2 or score > 0.2):
+            score = min(1.0, score * 1.05 + 0.03)
+        if score > 0.02:
+            name = schema.fields[number].name
+            found.append(Evidence(name, round(score, 4), header, values, units[number] is True))
+    found.sort(key=lambda evidence: -evidence.score)
     return found[:limit]
 
 
-def _judge(
-    target: TargetField,
-    text: float,
-    phrase: str,
-    kinds: dict[str, float],
-    unit: str | None,
-    profile: ColumnProfile,
-    *,
-    trust: float,
-) -> Evidence:
-    value = fit(target.kinds, target.type, kinds) if target.kinds or kinds else 0.0
-    listed = allowed(target.allowed_values, profile.samples)
-    value = max(value, listed)
-    kind = _kind(target, kinds)
-    unit_fits = _unit(target, unit)
-    score = _combine(text, value, _TELLING.get(kind, 0.3), trust=trust)
-    if kinds and "unique" not in kinds and target.name in ("asset_id", "serial_number"):
-        score *= 0.85
-    if unit_fits is False:
-        score *= 0.35
-    elif unit_fits:
-        score = min(1.0, score * 1.06 + 0.04 * (text > 0.2))
-    return Evidence(target.name, round(score, 4), text, phrase, value, kind, unit=unit_fits is True)
+def unit_of(profile: ColumnProfile) -> str | None:
+    """The unit of a column's numbers: from its header, else from its values."""
+    return words_of(profile.name).unit or profile.unit
 
 
-def _kind(target: TargetField, kinds: dict[str, float]) -> str:
-    own = [kind for kind in target.kinds if kind in kinds]
-    return max(own, key=lambda kind: kinds[kind], default="")
+def _trust(
+    information: float,
+    texts: dict[int, Match],
+    fits: dict[int, Fit],
+    units: dict[int, bool | None],
+) -> float:
+    """How much values may say on their own, by how much the header says that they bear out."""
+    if information == 0.0:
+        return _TRUST_MEANINGLESS
+    borne_out = max(
+        (
+            match.score
+            * (1.0 - fits.get(number, NOTHING).against)
+            * (_WRONG_UNIT if units.get(number) is False else 1.0)
+            for number, match in texts.items()
+        ),
+        default=0.0,
+    )
+    said = max((match.score for match in texts.values()), default=0.0)
+    if borne_out >= _CLEAR:
+        return _TRUST_CLEAR
+    if said >= _CLEAR and borne_out < 0.5 * said:
+        return _TRUST_UNKNOWN
+    return _TRUST_OTHER + (1.0 - information) * 0.16
 
 
-def _combine(text: float, value: float, telling: float, *, trust: float) -> float:
-    if value <= -1.0:
-        return 0.12 * text
-    if value < 0:
-        return text * (1.0 + 0.5 * value)
-    if text < 0.3:
-        alone = value * telling
-        return max(0.85 * text, alone * trust)
-    if value == 0:
-        return 0.94 * text
-    return min(1.0, 0.84 * text + 0.16 * value * (0.5 + 0.5 * telling) + 0.04 * value)
+def _combine(header: float, values: Fit, trust: float) -> float:
+    """Two witnesses: the chance that not both are wrong, less what contradicts."""
+    said = HEADER_WEIGHT * header * (1.0 - values.against)
+    alone = values.telling * trust
+    # values that merely do not contradict make a clear header surer
+    borne = SUPPORT_WEIGHT * values.support if header >= 0.3 else 0.0
+    both = 1.0 - (1.0 - said) * (1.0 - max(borne * header, 0.6 * alone if header >= 0.3 else alone))
+    return max(both if header >= 0.15 else 0.0, alone, said)
 
 
 def _unit(target: TargetField, unit: str | None) -> bool | None:
     """Whether the column's unit and the field's are of one family; None where one is missing."""
-    if unit is None or unit not in _UNIT_FAMILY:
+    family = _UNIT_FAMILY.get(unit or "")
+    if family is None:
         return None
-    family = _UNIT_FAMILY[unit]
     own = _UNIT_FAMILY.get(target.unit or "")
     if own is None:
         return False if target.type in ("integer", "number", "date", "boolean") else None
     if family == own:
         return True
     # memory and disk usage come as sizes as well as percentages
-    return None if {family, own} <= {"size", "percent", "rate"} else False
+    return None if {family, own} <= {"size", "percent"} else False
+
+
+def best_margin(found: Sequence[Evidence]) -> float:
+    """How far the best field is ahead of the next."""
+    if len(found) < 2:
+        return found[0].score if found else 0.0
+    return found[0].score - found[1].score

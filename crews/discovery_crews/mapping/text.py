@@ -1,27 +1,41 @@
 """How well a header's words fit a field's name, synonyms and description.
 
 Built once per schema as an inverted index, so that a header is only compared with phrases that
-share something with it: a schema of 700 fields costs little more than one of 64.
+share something with it: a schema of 700 fields costs little more than one of 64. Words are
+weighted by how few fields use them (inverse document frequency), so that "server" and "name"
+say less than "warranty".
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from discovery_crews.target_schema import TargetSchema
 
-from .tokens import stem, trigrams, words_of
+from . import vocabulary
+from .tokens import skeleton, stem, trigrams, words_of
 
-_COMPOUND = 4
-_EMPTY_WORDS = frozenset(
-    "column col field unnamed untitled attribute attr property var variable data item spalte feld "
-    "wert champ colonne valeur campo columna valor coluna value header custom misc".split()
-)
-_FUZZY = 0.62
-_DESCRIPTION_WEIGHT = 0.72
+_EMPTY_WORDS = frozenset(vocabulary.load("words")["empty"])
+_UNKNOWN_WEIGHT = 1.0
+_DIGIT_WEIGHT = 0.1
+_LIKE = 0.8
+_SAME_CHARACTERS = 0.72
+_DESCRIPTION_WEIGHT = 0.7
+_BOTH = 0.12
+_FLOOR = 0.12
+_SAME_WORDS = 0.97
+_LATER_READING = 0.96
+
+
+@dataclass(frozen=True)
+class Match:
+    """How well a header fits a field (0 to 1), and the phrase or description that fitted."""
+
+    score: float
+    phrase: str
 
 
 @dataclass(frozen=True)
@@ -29,10 +43,8 @@ class _Phrase:
     """One way to head a field."""
 
     target: int
-    stems: frozenset[str]
-    joined: str
-    grams: int
-    weight: float
+    words: frozenset[str]
+    text: str
 
 
 @dataclass
@@ -41,107 +53,155 @@ class TextIndex:
 
     schema: TargetSchema
     _phrases: list[_Phrase] = field(default_factory=list)
-    _by_stem: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    _by_gram: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _by_word: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     _weight: dict[str, float] = field(default_factory=dict)
     _descriptions: list[frozenset[str]] = field(default_factory=list)
     _described: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _by_gram: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _by_skeleton: dict[str, str] = field(default_factory=dict)
+    _like: dict[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)
+    _names: list[frozenset[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._weigh()
+        used: Counter[str] = Counter()
         for number, target in enumerate(self.schema.fields):
-            phrases = [(target.name, 1.0), *((synonym, 1.0) for synonym in target.synonyms)]
-            for phrase, weight in phrases:
-                self._add(number, phrase, weight)
+            mine: set[str] = set()
+            for phrase in (target.name, *target.synonyms):
+                taken = words_of(phrase)
+                for reading in taken.readings:
+                    words = frozenset(map(stem, reading))
+                    self._add(_Phrase(number, words, taken.spelled))
+                    mine |= words
             described = frozenset(map(stem, words_of(target.description).words))
             self._descriptions.append(described)
+            self._names.append(frozenset(map(stem, words_of(target.name).words)))
             for word in described:
                 self._described[word].append(number)
-
-    def _weigh(self) -> None:
-        """Words that many fields share say little."""
-        used: Counter[str] = Counter()
-        for target in self.schema.fields:
-            texts = (target.name, target.description, *target.synonyms)
-            used.update({stem(word) for text in texts for word in words_of(text).words})
+            used.update(mine | described)
         total = len(self.schema.fields)
         for word, count in used.items():
-            self._weight[word] = 0.25 + math.log((total + 1) / count) / math.log(total + 1)
+            rarity = math.log((total + 1) / count) / math.log(total + 1)
+            self._weight[word] = _DIGIT_WEIGHT if word.isdigit() else 0.2 + 0.8 * rarity
+            self._by_skeleton.setdefault(skeleton(word), word)
+            for gram in trigrams(word):
+                self._by_gram[gram].append(word)
 
-    def _add(self, target: int, phrase: str, weight: float) -> None:
-        words = words_of(phrase)
-        stems = frozenset(map(stem, words.words))
-        if not stems:
-            return
-        number = len(self._phrases)
-        grams = trigrams(words.joined)
-        self._phrases.append(_Phrase(target, stems, words.joined, len(grams), weight))
-        for word in stems:
-            self._by_stem[word].append(number)
-        for gram in grams:
-            self._by_gram[gram].append(number)
+    def _add(self, phrase: _Phrase) -> None:
+        for word in phrase.words:
+            self._by_word[word].append(len(self._phrases))
+        self._phrases.append(phrase)
 
     def weight(self, word: str) -> float:
         """How much a word says, by how few fields use it."""
-        return self._weight.get(word, 0.3 if word.isdigit() else 1.0)
+        return self._weight.get(word, _DIGIT_WEIGHT if word.isdigit() else _UNKNOWN_WEIGHT)
 
     def information(self, header: str) -> float:
         """How much a header says: 0 nothing ("Column 7"), 0.5 unknown words, 1 known words."""
-        words = words_of(header).words
-        if all(word in _EMPTY_WORDS or word.isdigit() or len(word) == 1 for word in words):
+        words = [w for w in words_of(header).words if not w.isdigit() and len(w) > 1]
+        if all(word in _EMPTY_WORDS for word in words):
             return 0.0
-        return 1.0 if any(stem(word) in self._weight for word in words) else 0.5
+        known = sum(1 for word in words if stem(word) in self._weight)
+        return 1.0 if known == len(words) else 0.5 + 0.5 * known / len(words)
 
-    def scores(self, header: str) -> dict[int, tuple[float, str]]:
-        """Per field number: how well the header fits (0 to 1), and the phrase that fitted."""
+    def scores(self, header: str) -> dict[int, Match]:
+        """How well the header fits each field, by the field's number; only those that fit."""
+        best: dict[int, Match] = {}
         words = words_of(header)
-        stems = frozenset(map(stem, words.words))
-        best: dict[int, tuple[float, str]] = {}
-        if not stems:
-            return best
-
-        def offer(target: int, score: float, phrase: str) -> None:
-            if score > best.get(target, (0.0, ""))[0]:
-                best[target] = (score, phrase)
-
-        shared: set[int] = set()
-        for word in stems:
-            shared.update(self._by_stem.get(word, ()))
-        for number in shared:
-            phrase = self._phrases[number]
-            offer(phrase.target, self._overlap(stems, phrase, words.joined), phrase.joined)
-        grams = trigrams(words.joined)
-        counts: Counter[int] = Counter()
-        for gram in grams:
-            counts.update(self._by_gram.get(gram, ()))
-        for number, common in counts.items():
-            phrase = self._phrases[number]
-            dice = 2 * common / (len(grams) + phrase.grams)
-            if dice >= _FUZZY:
-                offer(phrase.target, 0.95 * dice * phrase.weight, phrase.joined)
-            elif len(phrase.joined) >= _COMPOUND + 1 and phrase.joined in words.joined:
-                share = len(phrase.joined) / len(words.joined)
-                offer(phrase.target, (0.35 + 0.5 * share) * phrase.weight, phrase.joined)
-        self._describe(stems, offer)
+        for rank, reading in enumerate(words.readings):
+            own = self._with_likely(frozenset(map(stem, reading)))
+            for number, match in self._read(own, words.spelled).items():
+                score = match.score * (_LATER_READING if rank else 1.0)
+                if number not in best or score > best[number].score:
+                    best[number] = Match(score, match.phrase)
         return best
 
-    def _overlap(self, stems: frozenset[str], phrase: _Phrase, joined: str) -> float:
-        if stems == phrase.stems:
-            same = joined == phrase.joined
-            return (1.0 if same else 0.97) * phrase.weight
-        common = sum(map(self.weight, stems & phrase.stems))
-        union = sum(map(self.weight, stems | phrase.stems))
-        return 0.92 * common / union * phrase.weight
+    def _with_likely(self, words: frozenset[str]) -> dict[str, tuple[str, float]]:
+        """Per known word that the header has or nearly has: the header's word, the likeness."""
+        found: dict[str, tuple[str, float]] = {}
+        for word in words:
+            if word in self._weight:
+                found[word] = (word, 1.0)
+                continue
+            known = self._likely(word)
+            for other, likeness in known:
+                if other not in found:
+                    found[other] = (word, likeness)
+            if not known:
+                found[word] = (word, 1.0)
+        return found
 
-    def _describe(self, stems: frozenset[str], offer: Callable[[int, float, str], None]) -> None:
-        """Words of the header in a field's description; the whole header has to be there."""
-        near: set[int] = set()
-        for word in stems:
-            near.update(self._described.get(word, ()))
-        total = sum(map(self.weight, stems))
-        for target in near:
-            described = self._descriptions[target]
-            common = sum(map(self.weight, stems & described))
-            cover = common / total
-            precision = common / max(total, 0.5 * sum(map(self.weight, described)))
-            offer(target, _DESCRIPTION_WEIGHT * (0.6 * cover + 0.4 * precision), "description")
+    def _likely(self, word: str) -> tuple[tuple[str, float], ...]:
+        """Known words that an unknown one abbreviates or misspells, the likeliest."""
+        if word not in self._like:
+            self._like[word] = self._find_likely(word)
+        return self._like[word]
+
+    def _find_likely(self, word: str) -> tuple[tuple[str, float], ...]:
+        if len(word) < 3 or word.isdigit():
+            return ()
+        if word == skeleton(word) and word in self._by_skeleton:
+            return ((self._by_skeleton[word], _LIKE),)
+        if len(word) < 4:
+            return ()
+        grams = trigrams(word)
+        counts: Counter[str] = Counter()
+        for gram in grams:
+            counts.update(self._by_gram.get(gram, ()))
+        scored = []
+        for other, common in counts.items():
+            dice = 2 * common / (len(grams) + len(trigrams(other)))
+            begins = len(word) >= 5 and (other.startswith(word) or word.startswith(other))
+            if dice >= _SAME_CHARACTERS or (begins and len(other) >= 5 and dice >= 0.5):
+                scored.append((other, min(0.95, 0.3 + 0.7 * dice)))
+        scored.sort(key=lambda entry: (-entry[1], entry[0]))
+        return tuple(scored[:2])
+
+    def _read(self, own: Mapping[str, tuple[str, float]], spelled: str) -> dict[int, Match]:
+        total = sum(self.weight(word) for word in dict(own.values()))
+        if not own or not total:
+            return {}
+        by_name = self._compare(own, spelled)
+        described = self._describe(own, total)
+        for number, score in described.items():
+            name = by_name.get(number)
+            if name is None or score > name.score:
+                both = score + _BOTH * (name.score if name else 0.0)
+                by_name[number] = Match(min(0.9, both), "its description")
+            elif name.score < 0.9:
+                by_name[number] = Match(min(0.9, name.score + _BOTH * score), name.phrase)
+        return {number: match for number, match in by_name.items() if match.score >= _FLOOR}
+
+    def _compare(self, own: Mapping[str, tuple[str, float]], spelled: str) -> dict[int, Match]:
+        """The best name or synonym of each field: weighted words in common of all words."""
+        shared = {number for word in own for number in self._by_word.get(word, ())}
+        header = sum(self.weight(word) for word in {origin for origin, _ in own.values()})
+        exact = {word for word, (_, likeness) in own.items() if likeness == 1.0}
+        best: dict[int, Match] = {}
+        for number in shared:
+            phrase = self._phrases[number]
+            if phrase.words == exact == own.keys():
+                score = 1.0 if phrase.text == spelled else _SAME_WORDS
+            else:
+                common = sum(self.weight(word) * own[word][1] for word in phrase.words & own.keys())
+                other = sum(self.weight(word) for word in phrase.words)
+                score = min(0.95, 0.95 * common / max(header + other - common, common, 1e-9))
+            known = best.get(phrase.target)
+            if known is None or score > known.score:
+                best[phrase.target] = Match(score, phrase.text)
+        return best
+
+    def _describe(self, own: Mapping[str, tuple[str, float]], total: float) -> dict[int, float]:
+        """The header's words in each field's name and description, by weight."""
+        near = {number for word in own for number in self._described.get(word, ())}
+        found: dict[int, float] = {}
+        for number in near:
+            described = self._descriptions[number] | self._names[number]
+            common = sum(
+                self.weight(word) * likeness
+                for word, (_, likeness) in own.items()
+                if word in described
+            )
+            cover = min(1.0, common / total)
+            whole = math.sqrt(sum(self.weight(word) for word in described))
+            found[number] = _DESCRIPTION_WEIGHT * cover * (0.6 + 0.4 * min(1.0, common / whole))
+        return found

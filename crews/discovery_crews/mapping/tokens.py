@@ -1,96 +1,63 @@
-"""Headers as words: the same words whatever the spelling, and the unit that a header names."""
+"""Headers as words: the same words whatever the spelling or language, and the unit they name.
+
+Headers that mean the same differ in spelling (`IPAddress`, `ip_addr`, `IP-Adresse`), language and
+abbreviation. Everything here brings them to one set of words, so that a synonym written once is
+found in all of them.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+from . import vocabulary
+
+MAX_READINGS = 6
+_ACRONYM = re.compile(
+    r"(?<![A-Za-z])(OS|IP|VM|DB|CPU|RAM|MAC|DNS|HDD|CI|ESX|UUID|FQDN)(?=[a-z]{3})"
+)
+_V_PREFIX = re.compile(r"(?<![A-Za-z])v(RAM|Disk|NIC)(?=s?(?![a-z]))")
+_IP_VERSION = re.compile(r"IPv[46]", re.IGNORECASE)
+_UNIT_WORD = re.compile(r"(?<=[a-z_\W])([KMGTP]i?B|[KMG]?Hz)(?![a-z])|(?<![A-Za-z])([KMG]Hz)")
+_RATE = re.compile(
+    r"(?<![A-Za-z])([kmg])i?(?:b|bit|byte)s?(?:ps|/s(?:ec)?)(?![a-z])", re.IGNORECASE
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s(?![a-z]))[a-z])")
+_PATH = re.compile(r"[.:/]| - ")
 _WORD = re.compile(r"[a-z]+|\d+|%")
 _UNITS = {
     "kb": "KB", "mb": "MB", "gb": "GB", "tb": "TB", "kib": "KiB", "mib": "MiB", "gib": "GiB",
-    "tib": "TiB", "ko": "KB", "mo": "MB", "go": "GB", "to": "TB", "bytes": "B", "octets": "B",
-    "mhz": "MHz", "ghz": "GHz", "%": "%", "pct": "%", "percent": "%", "percentage": "%",
-    "prozent": "%", "pourcentage": "%", "porcentaje": "%", "percentual": "%",
+    "tib": "TiB", "ko": "KB", "mo": "MB", "go": "GB", "to": "TB", "kbytes": "KB",
+    "mbytes": "MB", "gbytes": "GB", "hz": "Hz", "khz": "KHz", "mhz": "MHz", "ghz": "GHz",
+    "%": "%", "pct": "%", "percent": "%", "percentage": "%", "prozent": "%", "pourcentage": "%",
+    "porcentaje": "%", "percentual": "%", "porcentagem": "%", "ratebyte": "MB/s",
 }  # fmt: skip
-# Abbreviations that stand for one word wherever they appear in a header.
-_SHORT = {
-    "env": "environment", "mem": "memory", "addr": "address", "adr": "address", "no": "number",
-    "nr": "number", "num": "number", "nbr": "number", "qty": "count", "cnt": "count",
-    "desc": "description", "descr": "description", "descricao": "description",
-    "mgr": "manager", "loc": "location", "dept": "department", "mfr": "manufacturer",
-    "mfg": "manufacturer", "manuf": "manufacturer", "appl": "application", "apps": "applications",
-    "srv": "server", "svr": "server", "hw": "hardware", "sw": "software", "virt": "virtual",
-    "util": "utilization", "utilisation": "utilization", "usg": "usage", "avg": "average",
-    "mean": "average", "max": "maximum", "min": "minimum", "prod": "production",
-    "ver": "version", "vers": "version", "stat": "status", "sts": "status", "typ": "type",
-    "crit": "criticality", "cat": "category", "maint": "maintenance", "opsys": "os",
-    "proc": "processor", "procs": "processors", "cls": "class", "grp": "group", "svc": "service",
-    "dt": "date", "bkp": "backup", "ntwk": "network", "netw": "network", "cap": "capacity",
-    "resp": "responsible", "sn": "serial", "mig": "migration", "strat": "strategy",
-    "thruput": "throughput", "sz": "size", "centre": "center", "organisation": "organization",
-}  # fmt: skip
-_FILLER = frozenset(
-    [
-        "the",
-        "of",
-        "a",
-        "an",
-        "and",
-        "or",
-        "in",
-        "on",
-        "for",
-        "to",
-        "by",
-        "with",
-        "is",
-        "der",
-        "die",
-        "das",
-        "des",
-        "de",
-        "du",
-        "la",
-        "le",
-        "les",
-        "del",
-        "el",
-        "los",
-        "las",
-        "do",
-        "da",
-        "dos",
-        "das",
-        "un",
-        "une",
-        "una",
-        "um",
-        "uma",
-        "e",
-        "y",
-        "et",
-        "und",
-        "u",
-        "c",
-        "i",
-        "x",
-        "s",
-        "value",
-        "field",
-        "column",
-    ]
-)
+_NOT_FIRST = frozenset({"to", "go", "mo", "ko", "hz", "mhz", "ghz"})
+_FILLER = frozenset(vocabulary.load("words")["filler"])
+_TRAFFIC = frozenset({"network", "net", "data", "traffic", "bytes", "nic", "netz"})
+_LINKS = ("s", "es", "n", "en", "er", "e")
+_SHORT_PARTS = frozenset({"ip", "os", "vm", "id", "db", "dc", "ci", "nr", "no"})
+_TAILS = frozenset({"number", "name", "date", "type", "status", "address", "version", "id", "code"})
 
 
 @dataclass(frozen=True)
 class Words:
-    """A header taken apart: `words` in order, without units; `unit` as it is written here."""
+    """A header taken apart.
+
+    `words` is its first reading, without units; `readings` are all of them, since a word may
+    mean two things ("nombre" is a name in Spanish and a number in French); `unit` is the unit
+    that the header names, as the product writes units; `spelled` is the header in plain letters,
+    without its unit, as it was.
+    """
 
     words: tuple[str, ...]
-    unit: str | None
+    unit: str | None = None
+    readings: tuple[tuple[str, ...], ...] = ()
+    spelled: str = ""
 
     @property
     def joined(self) -> str:
@@ -99,34 +66,146 @@ class Words:
 
 
 def plain(text: str) -> str:
-    """Lower case, without accents: "Größe" is "grosse", "Mémoire" is "memoire"."""
-    text = text.replace("ß", "ss").replace("ä", "ae").replace("ö", "oe").replace("ü", "ue")
-    text = text.replace("Ä", "Ae").replace("Ö", "Oe").replace("Ü", "Ue")
+    """Lower case, without accents: "Größe" is "groesse", "Mémoire" is "memoire"."""
+    for old, new in (("ß", "ss"), ("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("œ", "oe")):
+        text = text.replace(old, new).replace(old.upper(), new.capitalize())
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(ch for ch in decomposed if not unicodedata.combining(ch)).lower()
 
 
+@lru_cache(maxsize=1)
+def _meanings() -> dict[str, tuple[str, ...]]:
+    """Every known word with what it means; a word that is a meaning itself means that first."""
+    content = vocabulary.load("words")
+    found: dict[str, list[str]] = {word: [word] for word in content["words"]}
+    for meaning, words in content["words"].items():
+        for word in words:
+            found.setdefault(word, []).append(meaning)
+    for meaning in content["phrases"]:
+        for word in meaning.split():
+            found.setdefault(word, [word])
+    return {word: tuple(dict.fromkeys(meanings)) for word, meanings in found.items()}
+
+
+@lru_cache(maxsize=1)
+def _phrases() -> tuple[re.Pattern[str], dict[str, str]]:
+    """An expression that finds every phrase, longest first, and what each one means."""
+    content: dict[str, list[str]] = vocabulary.load("words")["phrases"]
+    known = {phrase: meaning for meaning, phrases in content.items() for phrase in phrases}
+    longest = sorted(known, key=lambda phrase: (-len(phrase), phrase))
+    return re.compile(rf"\b({'|'.join(map(re.escape, longest))})s?\b"), known
+
+
 @lru_cache(maxsize=20000)
 def words_of(header: str) -> Words:
-    """The words of a header. Filler words go, abbreviations are written out."""
-    # a dotted or path-like name says most at its end, but its parents help
-    spaced = _CAMEL.sub(" ", header)
-    found = _WORD.findall(plain(spaced))
+    """The words of a header. Filler words go, abbreviations and languages become one."""
+    unit, tokens = _without_units(_tokens(header))
+    found = _readings(tokens)
+    ending = _PATH.split(header)[-1]
+    if ending != header and len(last := _without_units(_tokens(ending))[1]) > 1:
+        # "VMware.VMName": what a name of several words is under matters less
+        found = tuple(dict.fromkeys([*found, *_readings(last)]))
+    if unit is not None and "second" in tokens and unit.endswith("B"):
+        unit += "/s"
+    return Words(found[0] if found else (), unit, found, " ".join(tokens))
+
+
+def _readings(tokens: list[str]) -> tuple[tuple[str, ...], ...]:
+    """What the words may mean, the likeliest first."""
+    pattern, known = _phrases()
+    text = pattern.sub(lambda match: known[match.group(1)], " ".join(tokens))
+    kept = list(_meaningful(text.split())) or text.split()
+    choices: list[tuple[str, ...]] = []
+    for word in kept:
+        choices += _meaning(word)
+    return tuple(itertools.islice(itertools.product(*choices), MAX_READINGS))
+
+
+def _tokens(header: str) -> list[str]:
+    header = (
+        re.sub("smbios", "smbios ", header, flags=re.IGNORECASE)
+        .replace("#", " number ")
+        .replace("\u00b0", "o ")
+    )
+    header = _RATE.sub(" ratebyte ", _IP_VERSION.sub("ip ", re.sub(r"vCPUs?", " vcpu ", header)))
+    header = _UNIT_WORD.sub(lambda match: f" {match.group().lower()} ", header)
+    header = _ACRONYM.sub(r"\1 ", _V_PREFIX.sub(r" virtual \1", header.replace("VMware", "vmware")))
+    return _WORD.findall(plain(_CAMEL.sub(" ", header)))
+
+
+def _without_units(tokens: list[str]) -> tuple[str | None, list[str]]:
     unit: str | None = None
     kept: list[str] = []
-    for word in found:
-        # "MB" is a unit, but "to" and "go" are only units behind something else
-        if word in _UNITS and (kept or word not in ("to", "go", "mo", "ko")):
-            unit = _UNITS[word]
+    for word in tokens:
+        # "Mo" is a unit behind "RAM", and a word at the beginning
+        if word in _UNITS and (kept or word not in _NOT_FIRST):
+            unit = unit if unit and word == "%" else _UNITS[word]
+        else:
+            kept.append(word)
+    return unit, kept
+
+
+def _meaningful(words: list[str]) -> Iterator[str]:
+    for position, word in enumerate(words):
+        if word == "in":
+            # "network in" says which way, "memory in MB" says nothing
+            if position and words[position - 1] in _TRAFFIC:
+                yield "received"
+        elif word not in _FILLER:
+            yield word
+
+
+def _meaning(word: str) -> list[tuple[str, ...]]:
+    """What a word may mean; a compound gives several words."""
+    meanings = _meanings()
+    if word in meanings:
+        return [meanings[word]]
+    single = stem(word)
+    if single in meanings:
+        return [meanings[single]]
+    parts = _split(word)
+    if parts is None:
+        return [(word,)]
+    return [meanings.get(part, (part,)) for part in parts]
+
+
+@lru_cache(maxsize=20000)
+def _split(word: str) -> tuple[str, ...] | None:
+    """A compound in known parts ("servername", "Plattenkapazität"); None where it is none.
+
+    The first part may be unknown where the last one is a usual one ("Kundennummer").
+    """
+    if len(word) < 6:
+        return None
+    whole = _cover(word)
+    if whole is not None:
+        return whole
+    meanings = _meanings()
+    for start in range(4, len(word) - 2):
+        tail = word[start:]
+        if tail in meanings and _TAILS & set(meanings[tail]) and len(tail) >= 4:
+            return word[:start], tail
+    return None
+
+
+def _cover(word: str, parts: int = 4) -> tuple[str, ...] | None:
+    """The word as at most so many known words, the longest first."""
+    if parts == 0:
+        return None
+    meanings = _meanings()
+    for end in range(len(word), 1, -1):
+        head = word[:end]
+        if head not in meanings or (len(head) < 3 and head not in _SHORT_PARTS):
             continue
-        kept.append(_SHORT.get(word, word))
-    meaningful = [
-        word
-        for position, word in enumerate(kept)
-        # "network in" ends with what matters
-        if word not in _FILLER or (word == "in" and position == len(kept) - 1 > 0)
-    ]
-    return Words(tuple(meaningful or kept), unit)
+        if end == len(word):
+            return (head,)
+        for link in ("", *_LINKS):
+            rest = word[end + len(link) :]
+            if word[end:].startswith(link) and rest and (not link or len(head) >= 4):
+                found = _cover(rest, parts - 1)
+                if found is not None:
+                    return (head, *found)
+    return None
 
 
 @lru_cache(maxsize=50000)
@@ -134,6 +213,13 @@ def trigrams(text: str) -> frozenset[str]:
     """Groups of three characters, with the beginning and the end marked."""
     padded = f"^{text}$"
     return frozenset(padded[i : i + 3] for i in range(max(1, len(padded) - 2)))
+
+
+@lru_cache(maxsize=50000)
+def skeleton(word: str) -> str:
+    """First letter and consonants, as people abbreviate: "warranty" is "wrnty"."""
+    consonants = re.sub(r"[aeiou]", "", word[1:])
+    return word[:1] + re.sub(r"(.)\1+", r"\1", consonants)
 
 
 def stem(word: str) -> str:
