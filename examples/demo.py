@@ -60,7 +60,7 @@ class Cluster:
         self._environment = environment()
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
-        """kubectl's output. Raises DemoError with its message."""
+        """Output of kubectl. Raises DemoError with its message."""
         done = subprocess.run(
             ["kubectl", *arguments],
             env=self._environment,
@@ -193,7 +193,8 @@ With kubectl, as the reviewer that the demo has made:
     -p '{json.dumps(patch)}'
 
 With the API (it also shows every mapping with its confidence, reason and samples):
-  kubectl -n {PRODUCT} get secret {PRODUCT}-api-tls -o jsonpath='{{.data.ca\\.crt}}' | base64 -d > /tmp/discoveryflow-ca.crt
+  kubectl -n {PRODUCT} get secret {PRODUCT}-api-tls -o jsonpath='{{.data.ca\\.crt}}' \\
+    | base64 -d > /tmp/discoveryflow-ca.crt
   kubectl -n {PRODUCT} port-forward service/{PRODUCT}-api 8444:8444 &
   TOKEN=$(kubectl -n {NAMESPACE} create token reviewer)
   curl -s --cacert /tmp/discoveryflow-ca.crt --connect-to {host}:8444:127.0.0.1:8444 \\
@@ -232,9 +233,9 @@ def summarise(kube: Cluster, flow: dict[str, Any]) -> None:
     )
     for query in (
         "SELECT asset_type AS type, count(*) AS assets FROM assets GROUP BY 1 ORDER BY 2 DESC",
-        "SELECT name, fields->>'os_name' AS os, fields->>'cpu_cores' AS cores, "
-        "fields->>'memory_gb' AS memory_gb, fields->>'environment' AS environment "
-        "FROM assets ORDER BY name LIMIT 5",
+        """SELECT name, fields->>'os_name' AS os, fields->>'cpu_cores' AS cores,
+        fields->>'memory_gb' AS memory_gb, fields->>'environment' AS environment
+        FROM assets ORDER BY name LIMIT 5""",
     ):
         print(
             kube.run(

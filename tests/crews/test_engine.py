@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from discovery_crews.tables.engine import connect
 with connect(Path(sys.argv[1])) as connection:
-    connection.execute("SELECT sum(hash(a.range + b.range)) FROM range(30000) a, range(20000) b").fetchall()
+    query = "SELECT sum(hash(a.range + b.range)) FROM range(30000) a, range(20000) b"
+    connection.execute(query).fetchall()
 """
 
 
