@@ -21,7 +21,7 @@ class TargetField(BaseModel):
     """One field.
 
     `unit` is the unit in which values are kept; `kinds` are the kinds of values that fit (see
-    `mapping.values`), best first, where known.
+    `mapping.kinds`), best first, where known; values of a `unique` field identify the asset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -35,6 +35,7 @@ class TargetField(BaseModel):
     pattern: str | None = None
     allowed_values: tuple[str, ...] = ()
     required: bool = False
+    unique: bool = False
 
 
 class TargetSchema(BaseModel):

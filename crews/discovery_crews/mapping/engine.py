@@ -10,7 +10,8 @@ from discovery_core.wire import ApprovedMapping, ColumnProfile, FieldMapping, Ma
 from discovery_crews.target_schema import TargetSchema
 
 from .assignment import Choice, assign
-from .scoring import Evidence, score_column
+from .confidence import APPROVED, confidence
+from .scoring import Evidence, score_column, unit_of
 from .text import TextIndex
 
 CANDIDATES = 5
@@ -36,60 +37,85 @@ def propose(
     """A proposal for every column, in their order.
 
     `history` are decisions of this tenant by `lesson_key`; they win over all evidence, as long
-    as their target still exists. A column without a convincing field gets `target` None.
+    as their target still exists. A column without a convincing field gets `target` None. The
+    same columns, schema and history always give the same proposals.
     """
     index = _index(schema)
     names = set(schema.names)
     lessons = {
-        column.name: lesson
-        for column in columns
+        position: lesson
+        for position, column in enumerate(columns)
         if (lesson := (history or {}).get(lesson_key(column.name))) is not None
         and (lesson.target is None or lesson.target in names)
     }
-    evidence = {column.name: score_column(column, schema, index) for column in columns}
-    choices = assign(evidence, {name: lesson.target for name, lesson in lessons.items()})
+    evidence = [score_column(column, schema, index) for column in columns]
+    choices = assign(evidence, {position: lesson.target for position, lesson in lessons.items()})
     return [
-        _mapping(column, evidence[column.name], choices[column.name], lessons.get(column.name))
-        for column in columns
+        _taught(column, found, choice, lessons[position])
+        if position in lessons
+        else _proposed(column, found, choice)
+        for position, (column, found, choice) in enumerate(
+            zip(columns, evidence, choices, strict=True)
+        )
+    ]
+
+
+def _taught(
+    column: ColumnProfile, evidence: Sequence[Evidence], choice: Choice, lesson: ApprovedMapping
+) -> FieldMapping:
+    """What people decided for this header before."""
+    what = f"as {lesson.target}" if lesson.target else "as not to be mapped"
+    reason = f"Approved before {what} by {lesson.approved_by} on {lesson.approved_at:%Y-%m-%d}."
+    candidates = _candidates(evidence)
+    if lesson.target:
+        others = [entry for entry in candidates if entry.target != lesson.target]
+        first = MappingCandidate(target=lesson.target, score=APPROVED)
+        candidates = [first, *others[: CANDIDATES - 1]]
+    return _mapping(column, choice, APPROVED, reason, candidates)
+
+
+def _proposed(column: ColumnProfile, evidence: Sequence[Evidence], choice: Choice) -> FieldMapping:
+    """What the evidence says."""
+    chosen = next((entry for entry in evidence if entry.target == choice.target), None)
+    if chosen is not None:
+        rest = max((entry.score for entry in evidence if entry is not chosen), default=0.0)
+        alternate = choice.role == "alternate"
+        sure = confidence(chosen.score, chosen.score - rest, alternate=alternate)
+        reason = chosen.reason(column.name)
+        reason = reason[0].upper() + reason[1:]
+        if alternate:
+            reason += " Another column is the primary source of this field."
+    else:
+        nearest = evidence[0].score if evidence else 0.0
+        sure = round(1.0 - confidence(nearest - (0.2 if choice.taken else 0.0), 0.0), 3)
+        reason = "No field fits header and values well enough."
+        if choice.taken:
+            reason = f"{evidence[0].target} fits, but another column fits it better."
+    return _mapping(column, choice, sure, reason, _candidates(evidence))
+
+
+def _candidates(evidence: Sequence[Evidence]) -> list[MappingCandidate]:
+    return [
+        MappingCandidate(target=entry.target, score=min(1.0, entry.score))
+        for entry in evidence[:CANDIDATES]
     ]
 
 
 def _mapping(
     column: ColumnProfile,
-    evidence: list[Evidence],
     choice: Choice,
-    lesson: ApprovedMapping | None,
+    sure: float,
+    reason: str,
+    candidates: list[MappingCandidate],
 ) -> FieldMapping:
-    candidates = [
-        MappingCandidate(target=entry.target, score=min(1.0, entry.score))
-        for entry in evidence[:CANDIDATES]
-    ]
-    chosen = next((entry for entry in evidence if entry.target == choice.target), None)
-    if lesson is not None:
-        what = f"as {lesson.target}" if lesson.target else "as not to be mapped"
-        reason = f"Approved before {what} by {lesson.approved_by} on {lesson.approved_at:%Y-%m-%d}."
-        if lesson.target and all(entry.target != lesson.target for entry in candidates):
-            candidates = [
-                MappingCandidate(target=lesson.target, score=0.97),
-                *candidates[: CANDIDATES - 1],
-            ]
-    elif chosen is not None:
-        reason = chosen.reason(column.name)
-        reason = reason[0].upper() + reason[1:]
-        if choice.role == "alternate":
-            reason += " Another column is the primary source of this field."
-    elif evidence and choice.taken:
-        reason = f"{evidence[0].target} fits, but another column fits it better."
-    else:
-        reason = "No field fits header and values well enough."
     return FieldMapping(
         column=column.name,
         target=choice.target,
         role=choice.role,
-        confidence=choice.confidence,
+        confidence=sure,
         reason=reason,
         samples=[sample[:SAMPLE_LENGTH] for sample in column.samples[:SAMPLES]],
         candidates=candidates,
-        transform=column.unit if choice.target is not None else None,
+        transform=unit_of(column) if choice.target is not None else None,
         decided_by="engine",
     )

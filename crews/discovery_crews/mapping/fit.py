@@ -12,6 +12,8 @@ from .tokens import plain
 
 _LATER_KIND = 0.12
 _GENERAL = 0.9
+_FREE_TEXT = 0.2
+ANYTHING = "anything"
 _NUMERIC = frozenset(
     ["number", "size", "percent", "frequency", "rate", "small_integer", "integer", "cores"]
 )
@@ -74,6 +76,8 @@ def fit(target: TargetField, kinds: Mapping[str, float], samples: Iterable[str])
     if best.support > 0 and best.telling >= 0.3:
         return best
     against = max(_type_against(target, kinds), _kinds_against(target, kinds))
+    if ANYTHING in target.kinds:
+        against = min(against, _FREE_TEXT)
     if best.support > 0:
         return Fit(best.support, best.telling, _GENERAL * against, best.kind)
     return Fit(0.0, 0.0, against, "")

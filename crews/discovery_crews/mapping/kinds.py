@@ -63,11 +63,12 @@ _MODELS = re.compile(
     r"express5800|ex\d{4}|mx\d{2,3}|asr ?\d{4}|t\d-\d|rx\d{3,4}|integrity)\b"
 )
 _OS = re.compile(
-    r"\b(windows|linux|ubuntu|debian|centos|red ?hat|rhel|suse|sles|aix|solaris|hp-?ux|freebsd|"
-    r"openbsd|oracle linux|rocky|alma ?linux|amazon linux|photon|esxi?|macos|mac os|os x|ios[ -]xe|"
-    r"ios xr|nx-?os|junos|pan-os|ontap|fedora|cos|flatcar|coreos|z/?os|z/?vm|os/400|ibm i|netware|"
-    r"openvms|tru64|unix|win ?(7|8|10|11|xp|2k|20\d\d)|w(in)?2k(3|8|12|16|19|22)?|sunos|android|"
+    r"\b(windows|linux|ubuntu|debian|centos|red ?hat|rhel|suse|sles|solaris|hp-?ux|freebsd|"
+    r"openbsd|oracle linux|rocky|alma ?linux|amazon linux|macos|mac os|os x|ios[ -]xe|"
+    r"ios xr|nx-?os|junos|pan-os|fedora|flatcar|coreos|os/400|ibm i|netware|"
+    r"openvms|tru64|win ?(7|8|10|11|xp|2k|20\d\d)|w(in)?2k(3|8|12|16|19|22)?|sunos|android|"
     r"chrome ?os|raspbian|opensuse|scientific linux)\b"
+    r"|(?<![\w-])(aix|esxi?|photon|cos|ontap|unix|z/?os|z/?vm)(?![\w-]*\d+$)(?![\w])"
 )
 _DATABASE = re.compile(
     r"\b(oracle( database| db)? ?\d+\w*|sql ?server|mssql|mysql|postgres(ql)?|mariadb|db2|mongodb|"
@@ -132,6 +133,8 @@ def kinds_of(profile: ColumnProfile) -> dict[str, float]:
     if samples:
         for kind, share in _sampled(samples).items():
             kinds[kind] = max(kinds.get(kind, 0.0), share)
+        if "os" in kinds and _share([plain(sample) for sample in samples], _OS.search) < 0.5:
+            del kinds["os"]  # "esx-01" is a host
         _numbers(kinds, profile, samples)
         _texts(kinds, samples)
         if kinds.get("date", 0.0) >= ENOUGH:
@@ -183,6 +186,7 @@ def _texts(kinds: dict[str, float], samples: list[str]) -> None:
             kinds.pop("hostname", None)
     if kinds.get("model", 0.0) >= ENOUGH:
         kinds.pop("os", None)
+        kinds.pop("fqdn", None)
     if kinds.get("database", 0.0) >= 0.8 and kinds.get("os", 0.0) < 0.8:
         kinds.pop("os", None)
 

@@ -21,13 +21,14 @@ from .tokens import words_of
 
 HEADER_WEIGHT = 0.94
 SUPPORT_WEIGHT = 0.4
-NEEDLESS = 0.97
 _TRUST_UNKNOWN = 0.86
 _TRUST_MEANINGLESS = 0.86
 _TRUST_OTHER = 0.5
 _TRUST_CLEAR = 0.36
 _CLEAR = 0.6
+_PLAIN = 0.68
 _WRONG_UNIT = 0.35
+_REPEATED = 0.93
 _NOTHING_SAID = Match(0.0, "")
 _SIZE_UNITS = ("B", "KB", "MB", "GB", "TB", "PB", "KiB", "MiB", "GiB", "TiB", "PiB")
 _UNIT_FAMILY = {
@@ -79,11 +80,16 @@ def score_column(
         if number in texts or target.kinds or target.allowed_values
     }
     units = {number: _unit(schema.fields[number], unit) for number in fits}
-    trust = _trust(index.information(profile.name), texts, fits, units)
+    repeats = profile.filled >= 4 and profile.distinct < 0.8 * profile.filled
+    information = index.information(profile.name)
+    trust = _trust(information, texts, fits, units)
     found = []
     for number, values in fits.items():
         header = texts.get(number, _NOTHING_SAID)
-        score = _combine(header.score, values, trust)
+        vague = information > 0 and values.telling < _PLAIN
+        score = _combine(header.score, values, min(trust, _TRUST_CLEAR) if vague else trust)
+        if repeats and schema.fields[number].unique:
+            score *= _REPEATED
         if units[number] is False:
             score *= _WRONG_UNIT
         elif units[number] and (header.score > 0.2 or score > 0.2):

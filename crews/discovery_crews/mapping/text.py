@@ -16,17 +16,21 @@ from dataclasses import dataclass, field
 from discovery_crews.target_schema import TargetSchema
 
 from . import vocabulary
-from .tokens import skeleton, stem, trigrams, words_of
+from .tokens import Words, skeleton, stem, trigrams, words_of
 
 _EMPTY_WORDS = frozenset(vocabulary.load("words")["empty"])
-_UNKNOWN_WEIGHT = 1.0
+_UNKNOWN_WEIGHT = 1.2
 _DIGIT_WEIGHT = 0.1
 _LIKE = 0.8
 _SAME_CHARACTERS = 0.72
 _DESCRIPTION_WEIGHT = 0.7
 _BOTH = 0.12
 _FLOOR = 0.12
+_SYNONYM = 0.99
 _SAME_WORDS = 0.97
+# "CPU %" and "CPU MHz" mean what they mean by their units
+_NAMING_UNITS = frozenset({"%", "MHz", "GHz", "MB/s"})
+_WITHOUT_UNIT = 0.7
 _LATER_READING = 0.96
 
 
@@ -45,6 +49,8 @@ class _Phrase:
     target: int
     words: frozenset[str]
     text: str
+    unit: str | None
+    own_name: bool
 
 
 @dataclass
@@ -67,11 +73,10 @@ class TextIndex:
         for number, target in enumerate(self.schema.fields):
             mine: set[str] = set()
             for phrase in (target.name, *target.synonyms):
-                taken = words_of(phrase)
-                for reading in taken.readings:
-                    words = frozenset(map(stem, reading))
-                    self._add(_Phrase(number, words, taken.spelled))
-                    mine |= words
+                taken, own_name = words_of(phrase), phrase == target.name
+                words = frozenset(map(stem, taken.words))
+                self._add(_Phrase(number, words, taken.spelled, taken.unit, own_name))
+                mine |= words
             described = frozenset(map(stem, words_of(target.description).words))
             self._descriptions.append(described)
             self._names.append(frozenset(map(stem, words_of(target.name).words)))
@@ -109,7 +114,7 @@ class TextIndex:
         words = words_of(header)
         for rank, reading in enumerate(words.readings):
             own = self._with_likely(frozenset(map(stem, reading)))
-            for number, match in self._read(own, words.spelled).items():
+            for number, match in self._read(own, words).items():
                 score = match.score * (_LATER_READING if rank else 1.0)
                 if number not in best or score > best[number].score:
                     best[number] = Match(score, match.phrase)
@@ -156,11 +161,11 @@ class TextIndex:
         scored.sort(key=lambda entry: (-entry[1], entry[0]))
         return tuple(scored[:2])
 
-    def _read(self, own: Mapping[str, tuple[str, float]], spelled: str) -> dict[int, Match]:
+    def _read(self, own: Mapping[str, tuple[str, float]], header: Words) -> dict[int, Match]:
         total = sum(self.weight(word) for word in dict(own.values()))
         if not own or not total:
             return {}
-        by_name = self._compare(own, spelled)
+        by_name = self._compare(own, header)
         described = self._describe(own, total)
         for number, score in described.items():
             name = by_name.get(number)
@@ -171,20 +176,24 @@ class TextIndex:
                 by_name[number] = Match(min(0.9, name.score + _BOTH * score), name.phrase)
         return {number: match for number, match in by_name.items() if match.score >= _FLOOR}
 
-    def _compare(self, own: Mapping[str, tuple[str, float]], spelled: str) -> dict[int, Match]:
+    def _compare(self, own: Mapping[str, tuple[str, float]], header: Words) -> dict[int, Match]:
         """The best name or synonym of each field: weighted words in common of all words."""
         shared = {number for word in own for number in self._by_word.get(word, ())}
-        header = sum(self.weight(word) for word in {origin for origin, _ in own.values()})
+        asked = sum(self.weight(word) for word in {origin for origin, _ in own.values()})
         exact = {word for word, (_, likeness) in own.items() if likeness == 1.0}
         best: dict[int, Match] = {}
         for number in shared:
             phrase = self._phrases[number]
             if phrase.words == exact == own.keys():
-                score = 1.0 if phrase.text == spelled else _SAME_WORDS
+                score = _SAME_WORDS
+                if phrase.text == header.spelled:
+                    score = 1.0 if phrase.own_name else _SYNONYM
             else:
                 common = sum(self.weight(word) * own[word][1] for word in phrase.words & own.keys())
                 other = sum(self.weight(word) for word in phrase.words)
-                score = min(0.95, 0.95 * common / max(header + other - common, common, 1e-9))
+                score = min(0.95, 0.95 * common / max(asked + other - common, common, 1e-9))
+            if phrase.unit in _NAMING_UNITS and phrase.unit != header.unit:
+                score *= _WITHOUT_UNIT
             known = best.get(phrase.target)
             if known is None or score > known.score:
                 best[phrase.target] = Match(score, phrase.text)
