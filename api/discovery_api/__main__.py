@@ -7,13 +7,17 @@ from discovery_core.store import Database
 
 from .app import create_app
 from .server import serve
-from .settings import ApiSettings
+from .settings import ApiSettings, settings_from_environment
 
 
 def main() -> None:
     """Reads the settings and serves until told to stop."""
-    configure_logging("api")
-    settings = ApiSettings()
+    settings = settings_from_environment(
+        ApiSettings,
+        module="discovery_api",
+        purpose="Serves the user API: how flows stand, and the answers to their questions.",
+    )
+    configure_logging("api", settings.log_level)
     db = Database(
         settings.database_url,
         settings.database_password,

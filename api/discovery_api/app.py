@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from discovery_core.store import ApiStore, Database
 from fastapi import FastAPI
 
-from . import problems
+from .openapi import describe_problems
 from .routes import flows
-from .server import add_health, add_request_log
+from .server import finish
 from .settings import ApiSettings
 
 
@@ -34,7 +34,5 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     app.state.store = ApiStore(db)
     app.state.settings = settings
     app.include_router(flows.router)
-    add_health(app, db)
-    add_request_log(app)
-    problems.install(app)
-    return app
+    describe_problems(app)
+    return finish(app, db, settings, max_message_bytes=settings.max_message_bytes)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 from discovery_core.resource import GROUP, PLURAL, VERSION
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from kubernetes_asyncio.client import (
     ApiException,
     AuthenticationV1Api,
@@ -18,25 +20,29 @@ from kubernetes_asyncio.client import (
     V1SelfSubjectReview,
 )
 
-from .kubernetes import REQUEST_TIMEOUT, client_as, message_of
-from .problems import ProblemError
+from .kubernetes import REQUEST_TIMEOUT, UNREACHABLE, client_as, message_of
+from .problems import ProblemError, unauthenticated, unavailable
 from .settings import ServerSettings
 
+# the CEL rule of the resource that lets the first answer win
 _ANSWERED = "has been answered already"
 
 
-def bearer_token(authorization: str | None) -> str:
-    """The token of an `Authorization` header. Raises ProblemError 401."""
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise ProblemError(
-            401,
-            "unauthenticated",
-            "Not authenticated",
-            "send Authorization: Bearer <token>; `kubectl create token NAME` makes one",
-            headers={"WWW-Authenticate": "Bearer"},
+_scheme = HTTPBearer(
+    auto_error=False, description="A Kubernetes token, for example of `kubectl create token NAME`"
+)
+
+
+def _bearer_token(found: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]) -> str:
+    """The token of the `Authorization` header. Raises ProblemError 401."""
+    if found is None or not found.credentials.strip():
+        raise unauthenticated(
+            "send Authorization: Bearer <token>; `kubectl create token NAME` makes one"
         )
-    return token.strip()
+    return found.credentials.strip()
+
+
+Token = Annotated[str, Depends(_bearer_token)]
 
 
 class Caller:
@@ -103,30 +109,27 @@ class _translated:  # noqa: N801 - reads as a verb
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ApiException):
             raise _problem(error, hide=self._hide) from error
-        if isinstance(error, OSError | TimeoutError):
-            raise ProblemError(
-                503, "unavailable", "Kubernetes does not answer", headers={"Retry-After": "2"}
-            ) from error
+        if isinstance(error, UNREACHABLE):
+            raise unavailable(f"Kubernetes does not answer: {message_of(error)}") from error
 
 
 def _problem(error: ApiException, *, hide: bool) -> ProblemError:
     message = message_of(error)
     if error.status == 401:
-        return ProblemError(
-            401,
-            "unauthenticated",
-            "Not authenticated",
-            "Kubernetes does not accept the token; it may have expired",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        return unauthenticated("Kubernetes does not accept the token; it may have expired")
     if error.status == 404 or (hide and error.status == 403):
-        return ProblemError(404, "not-found", "Not found", "no such flow, or you may not see it")
+        return not_found()
     if error.status == 403:
         return ProblemError(403, "forbidden", "Not allowed", message)
-    if error.status == 409 or _ANSWERED in message:
+    if _ANSWERED in message:
         return ProblemError(409, "answered", "Answered already", message)
+    if error.status == 409:
+        return ProblemError(409, "conflict", "Changed by somebody else; try again", message)
     if error.status in (400, 422):
         return ProblemError(422, "invalid-answer", "The answer was refused", message)
-    return ProblemError(
-        503, "unavailable", "Kubernetes does not answer", message, headers={"Retry-After": "2"}
-    )
+    return unavailable(f"Kubernetes does not answer: {message}")
+
+
+def not_found() -> ProblemError:
+    """404, the same for what does not exist and for what the caller may not see."""
+    return ProblemError(404, "not-found", "Not found", "no such flow, or you may not see it")

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from pathlib import Path
 
+import aiohttp
 from kubernetes_asyncio.client import ApiClient, ApiException, Configuration
 
-from .settings import SERVICE_ACCOUNT, ServerSettings
+from .settings import SERVICE_ACCOUNT, ExecutionSettings, ServerSettings
 
 REQUEST_TIMEOUT = 10.0
+# what a call raises where the API server is away or ends the connection
+UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
+
+# at level debug the client logs whole answers, and a TokenReview's answer repeats the token
+logging.getLogger("kubernetes_asyncio").setLevel(logging.INFO)
 
 
 def _configuration(settings: ServerSettings) -> Configuration:
     configuration = Configuration()
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")
     port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    host = f"[{host}]" if ":" in host else host
     configuration.host = settings.kubernetes_url or f"https://{host}:{port}"
     authority = settings.kubernetes_ca_file
     if authority is None and settings.kubernetes_url is None:
@@ -33,23 +40,24 @@ def client_as(settings: ServerSettings, token: str) -> ApiClient:
     return ApiClient(configuration)
 
 
-def own_client(settings: ServerSettings, token_file: Path | None = None) -> ApiClient:
+def own_client(settings: ExecutionSettings) -> ApiClient:
     """A client that acts as this pod's ServiceAccount; it follows the token's rotation."""
-    path = token_file or SERVICE_ACCOUNT / "token"
+    path = settings.kubernetes_token_file
     configuration = _configuration(settings)
 
     async def refresh(current: Configuration) -> None:
         current.api_key = {"BearerToken": f"Bearer {path.read_text().strip()}"}
 
     configuration.refresh_api_key_hook = refresh
-    configuration.api_key = {"BearerToken": f"Bearer {path.read_text().strip()}"}
     return ApiClient(configuration)
 
 
-def message_of(error: ApiException) -> str:
-    """What the API server says in its Status object."""
+def message_of(error: Exception) -> str:
+    """What the API server says in its Status object, or why it says nothing."""
+    if not isinstance(error, ApiException):
+        return f"{type(error).__name__}: {error}"
     try:
         message = json.loads(error.body or "{}").get("message", "")
-    except ValueError:
+    except (ValueError, AttributeError):
         message = ""
     return str(message or error.reason or "")

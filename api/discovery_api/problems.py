@@ -21,13 +21,42 @@ from discovery_core.errors import (
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import (
+    DataError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 log = structlog.get_logger(__name__)
 
 BASE = "https://discoveryflow.dev/problems/"
 MEDIA_TYPE = "application/problem+json"
+_HTTP_KINDS = {
+    400: "invalid-request",
+    404: "not-found",
+    405: "method-not-allowed",
+    408: "stalled",
+    413: "too-large",
+}
+_SCHEMA_STATES = {"42P01", "42703", "42883", "3F000"}  # undefined table, column, function, schema
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457). Programs decide by `type`, people read `title` and `detail`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description=f"What went wrong; starts with {BASE}")
+    title: str
+    status: int
+    detail: str = ""
+    problems: list[str] = Field(default=[], description="Each fault of an invalid request")
 
 
 class ProblemError(Exception):
@@ -52,7 +81,8 @@ class ProblemError(Exception):
         self.more = more
 
 
-def _respond(problem: ProblemError) -> JSONResponse:
+def respond(problem: ProblemError) -> JSONResponse:
+    """The HTTP answer that a problem is."""
     content = {
         "type": BASE + problem.kind,
         "title": problem.title,
@@ -68,7 +98,19 @@ def _respond(problem: ProblemError) -> JSONResponse:
     )
 
 
-def _unavailable(detail: str) -> ProblemError:
+def unauthenticated(detail: str) -> ProblemError:
+    """401: no token, or one that Kubernetes does not accept."""
+    return ProblemError(
+        401,
+        "unauthenticated",
+        "Not authenticated",
+        detail,
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def unavailable(detail: str) -> ProblemError:
+    """503: what this API needs is away; trying again helps."""
     return ProblemError(
         503, "unavailable", "Not available now", detail, headers={"Retry-After": "2"}
     )
@@ -95,25 +137,52 @@ def problem_of(error: Exception) -> ProblemError:
     if isinstance(error, DiscoveryError):
         status = 413 if error.code is ErrorCode.LIMIT_EXCEEDED else 422
         return ProblemError(status, "refused", "Refused", error.message, code=str(error.code))
-    if isinstance(error, RequestValidationError):
-        problems = [
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-            for item in error.errors()
-        ]
+    if isinstance(error, RequestValidationError | HTTPException | ClientDisconnect):
+        return _of_framework(error)
+    if isinstance(error, SQLAlchemyError | TimeoutError | OSError):
+        return _of_database(error)
+    return _INTERNAL
+
+
+def _of_framework(error: RequestValidationError | HTTPException | ClientDisconnect) -> ProblemError:
+    if isinstance(error, HTTPException):
+        kind = _HTTP_KINDS.get(error.status_code, "http")
+        return ProblemError(
+            error.status_code, kind, str(error.detail), headers=dict(error.headers or {})
+        )
+    if isinstance(error, ClientDisconnect):
+        return ProblemError(400, "disconnected", "The client went away")
+    problems = [
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
+    ]
+    return ProblemError(
+        422, "invalid-request", "The request is not valid", "; ".join(problems), problems=problems
+    )
+
+
+def _of_database(error: SQLAlchemyError | TimeoutError | OSError) -> ProblemError:
+    """503 where waiting helps, 422 for values that Postgres cannot hold, else 500."""
+    if isinstance(error, DataError):
         return ProblemError(
             422,
             "invalid-request",
             "The request is not valid",
-            "; ".join(problems),
-            problems=problems,
+            f"the database cannot hold a value: {str(error.orig).splitlines()[0]}",
+            code=str(ErrorCode.INVALID_RESULT),
         )
-    if isinstance(error, HTTPException):
-        return ProblemError(
-            error.status_code, "http", str(error.detail), headers=dict(error.headers or {})
-        )
-    if isinstance(error, SQLAlchemyError | TimeoutError | OSError):
-        return _unavailable("the database does not answer; try again")
-    return ProblemError(500, "internal", "Internal error", "see the server's log")
+    if isinstance(error, ProgrammingError):
+        state = getattr(error.orig, "sqlstate", None)
+        if state in _SCHEMA_STATES:
+            return unavailable("the database schema is not current; the migration Job has to run")
+        return _INTERNAL
+    if isinstance(
+        error, OperationalError | InterfaceError | PoolTimeoutError | TimeoutError | OSError
+    ):
+        return unavailable("the database does not answer; try again")
+    return _INTERNAL
+
+
+_INTERNAL = ProblemError(500, "internal", "Internal error", "see the server's log")
 
 
 def install(app: FastAPI) -> None:
@@ -125,7 +194,7 @@ def install(app: FastAPI) -> None:
             log.error(
                 "request failed", method=request.method, path=request.url.path, exc_info=error
             )
-        return _respond(problem)
+        return respond(problem)
 
     for kind in (
         ProblemError,
@@ -137,6 +206,7 @@ def install(app: FastAPI) -> None:
         DiscoveryError,
         RequestValidationError,
         HTTPException,
+        ClientDisconnect,
         SQLAlchemyError,
         TimeoutError,
         OSError,

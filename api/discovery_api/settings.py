@@ -2,42 +2,118 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
+from typing import Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+PREFIX = "DISCOVERY_"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class ServerSettings(BaseSettings):
-    """What every HTTPS server of the product needs. Without certificate it speaks HTTP."""
+    """What every HTTPS server of the product needs."""
 
-    model_config = SettingsConfigDict(env_prefix="DISCOVERY_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
 
-    database_url: str = Field(description="postgresql:// address of the component's own role")
-    database_password: str | None = None
-    database_pool: int = Field(default=10, ge=1, le=200)
-    tls_cert_file: Path | None = None
-    tls_key_file: Path | None = None
-    host: str = "0.0.0.0"  # noqa: S104 - a pod's own address is not known before it runs
-    kubernetes_url: str | None = Field(
-        default=None, description="address of the API server; default: the pod's cluster"
+    database_url: str = Field(description="postgresql://ROLE@HOST:PORT/DB?sslmode=…")
+    database_password: str | None = Field(default=None, description="password of that role")
+    database_pool: int = Field(default=10, ge=1, le=200, description="most connections at once")
+    log_level: str = Field(default="info", description="debug, info, warning or error")
+    tls_cert_file: Path | None = Field(
+        default=None, description="certificate chain (PEM); read again when it changes"
     )
-    kubernetes_ca_file: Path | None = None
+    tls_key_file: Path | None = Field(default=None, description="its private key (PEM)")
+    tls_reload_seconds: float = Field(
+        default=30.0, gt=0, description="how often the two files are looked at"
+    )
+    host: str = Field(
+        default="0.0.0.0",  # noqa: S104 - a pod's own address is not known before it runs
+        description="address to listen on; plain HTTP is served on loopback only",
+    )
+    body_stall_seconds: float = Field(
+        default=60.0, gt=0, description="how long the next piece of a request may take"
+    )
+    kubernetes_url: str | None = Field(
+        default=None, description="address of the API server; default: the pod's own cluster"
+    )
+    kubernetes_ca_file: Path | None = Field(
+        default=None, description="its CA (PEM); default: the one mounted into the pod"
+    )
+
+    @model_validator(mode="after")
+    def _tokens_travel_encrypted(self) -> Self:
+        files = (self.tls_cert_file, self.tls_key_file)
+        if all(files):
+            return self
+        if any(files):
+            raise ValueError("set both DISCOVERY_TLS_CERT_FILE and DISCOVERY_TLS_KEY_FILE")
+        if self.host not in LOOPBACK:
+            raise ValueError(
+                "callers' tokens may not travel unencrypted: set DISCOVERY_TLS_CERT_FILE and "
+                "DISCOVERY_TLS_KEY_FILE, or DISCOVERY_HOST=127.0.0.1 to serve this machine only"
+            )
+        return self
 
 
 class ExecutionSettings(ServerSettings):
     """The execution API. Sizes in bytes."""
 
-    port: int = 8443
-    max_artefact_bytes: int = Field(default=4 * 1024**3, ge=1)
-    max_record_bytes: int = Field(default=1024**2, ge=1024)
-    identity_cache_seconds: float = Field(default=10.0, ge=0, le=60)
+    port: int = Field(default=8443, description="port to listen on")
+    kubernetes_token_file: Path = Field(
+        default=SERVICE_ACCOUNT / "token", description="this component's own token"
+    )
+    max_artefact_bytes: int = Field(
+        default=4 * 1024**3, ge=1, description="largest artefact, and largest stream of records"
+    )
+    max_record_bytes: int = Field(default=1024**2, ge=1024, description="longest record line")
+    max_message_bytes: int = Field(
+        default=16 * 1024**2, ge=1024, description="largest body of every other call"
+    )
+    identity_cache_seconds: float = Field(
+        default=10.0, ge=0, le=10, description="how long a reviewed token is remembered"
+    )
 
 
 class ApiSettings(ServerSettings):
     """The user API."""
 
-    port: int = 8444
-    decision_wait_seconds: float = Field(default=5.0, ge=0, le=60)
+    port: int = Field(default=8444, description="port to listen on")
+    max_message_bytes: int = Field(
+        default=2 * 1024**2, ge=1024, description="largest body of a request"
+    )
+    decision_wait_seconds: float = Field(
+        default=5.0, ge=0, le=60, description="how long an answer waits for its decision"
+    )
+
+
+S = TypeVar("S", bound=ServerSettings)
+
+
+def settings_from_environment(kind: type[S], *, module: str, purpose: str) -> S:
+    """The settings; `--help` lists the variables. Exits with 2 where one of them is wrong."""
+    lines = [
+        f"  {(PREFIX + name).upper():34} {field.description}"
+        f"{'' if field.is_required() or field.default is None else f' [{field.default}]'}"
+        f"{' (required)' if field.is_required() else ''}"
+        for name, field in kind.model_fields.items()
+    ]
+    argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=purpose,
+        epilog="environment variables:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    try:
+        return kind()
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            name = (PREFIX + "_".join(str(part) for part in item["loc"])).upper()
+            prefix = f"{name}: " if item["loc"] else ""
+            message = item["msg"].removeprefix("Value error, ")
+            print(f"{prefix}{message}", file=sys.stderr)  # noqa: T201 - no logging yet
+        raise SystemExit(2) from None

@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from discovery_core.phases import progress
-from discovery_core.resource import MappingEdit
+from discovery_core.resource import ApprovalPolicy, MappingEdit
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import STATES, FlowState
 from discovery_core.store import RequestRow
@@ -58,9 +58,9 @@ class OpenRequest(BaseModel):
     artefact_digest: str
     opened_at: datetime
     expires_at: datetime
-    on_timeout: str
-    mappings: int
-    targets: list[str]
+    policy: ApprovalPolicy = Field(description="as it was when the request opened")
+    mappings: int = Field(description="how many mappings are proposed")
+    targets: list[str] = Field(description="every target that an answer may name")
 
 
 class FlowView(BaseModel):
@@ -98,7 +98,7 @@ class FlowView(BaseModel):
                 artefact_digest=request.artefact_digest,
                 opened_at=request.opened_at,
                 expires_at=request.expires_at,
-                on_timeout=request.policy.on_timeout,
+                policy=request.policy,
                 mappings=request.mappings,
                 targets=list(request.targets),
             )
@@ -169,6 +169,7 @@ class DecisionView(BaseModel):
     decided_by: str | None = None
     decided_at: datetime | None = None
     reason: str = ""
+    message: str = Field(default="", description="why it is not committed yet")
 
     @classmethod
     def of(cls, row: RequestRow) -> DecisionView:
@@ -182,3 +183,12 @@ class DecisionView(BaseModel):
             decided_at=row.decided_at,
             reason=row.reason,
         )
+
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    202: {"model": DecisionView, "description": "written, not yet committed; `message` says why"},
+    403: {"description": "the caller may not answer; `detail` has the admission policy's words"},
+    409: {"description": "answered already, or about mappings that have changed since"},
+    413: {"description": "the body is too large"},
+    428: {"description": "requestId or artefactDigest is missing"},
+}

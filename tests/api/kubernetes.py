@@ -21,12 +21,20 @@ def status(code: int, message: str) -> web.Response:
 
 @dataclass
 class FakeKubernetes:
-    """What it knows, and what it was asked: `tokens` are those that callers sent, in order."""
+    """What it knows, and what it was asked: `tokens` are those that callers sent, in order.
+
+    `request_id` is what the flow's status shows, once it has been looked at `shown_after` times.
+    With `drops`, connections end without an answer.
+    """
 
     flow_uid: str = ""
+    request_id: str = ""
+    shown_after: int = 0
+    drops: bool = False
     viewers: set[str] = field(default_factory=lambda: {"ann", "bob"})
     approvers: set[str] = field(default_factory=lambda: {"ann"})
     on_answer: Answer | None = None
+    before_answer: Answer | None = None
     refusal: web.Response | None = None
     tokens: list[str] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +60,8 @@ class FakeKubernetes:
             await self.server.close()
 
     def _user(self, request: web.Request) -> str | None:
+        if self.drops and request.transport is not None:
+            request.transport.abort()
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         self.tokens.append(token)
         return USERS.get(token)
@@ -62,15 +72,19 @@ class FakeKubernetes:
             return status(401, "Unauthorized")
         if user not in self.viewers:
             return status(403, f"{user} cannot get discoveryflows")
-        return web.json_response({"metadata": {"uid": self.flow_uid}})
+        self.shown_after -= 1
+        shown = {"approvalRequest": {"requestId": self.request_id}} if self.shown_after < 0 else {}
+        return web.json_response({"metadata": {"uid": self.flow_uid}, "status": shown})
 
     async def _patch_flow(self, request: web.Request) -> web.Response:
         user = self._user(request)
         if user not in self.approvers:
             return status(403, "an answer needs the verb approve")
+        patch = await request.json()
+        if self.before_answer is not None:
+            await self.before_answer(patch[0]["value"], str(user))
         if self.refusal is not None:
             return self.refusal
-        patch = await request.json()
         assert request.content_type == "application/json-patch+json"
         assert patch[0]["path"] == "/spec/approval"
         self.answers.append(patch[0]["value"])
@@ -86,6 +100,7 @@ class FakeKubernetes:
 
     async def _review(self, request: web.Request) -> web.Response:
         spec = (await request.json())["spec"]
+        self._user(request)
         known = self.reviews.get(spec["token"])
         answer = {"authenticated": False, "error": "unknown token"} if known is None else known
         return web.json_response({"spec": spec, "status": answer})

@@ -33,14 +33,17 @@ async def kubernetes() -> AsyncIterator[FakeKubernetes]:
 @pytest.fixture
 async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
     settings = ExecutionSettings(
+        host="127.0.0.1",
         database_url=stores.urls.execution,
         kubernetes_url=await kubernetes.start(),
+        body_stall_seconds=0.5,
+        max_message_bytes=20_000,
         identity_cache_seconds=0,
         max_artefact_bytes=3_000_000,
         max_record_bytes=4096,
     )
     kube = client_as(settings, "own-token")
-    app = create_app(stores.execution._db, Identifier(kube, 0), settings)
+    app = create_app(stores.execution._db, settings, Identifier(kube, 0))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://execution") as client:
         yield client
@@ -314,7 +317,9 @@ async def test_a_token_is_remembered_only_for_a_moment(
     kubernetes: FakeKubernetes, flow: Flow, stores: Stores
 ) -> None:
     settings = ExecutionSettings(
-        database_url=stores.urls.execution, kubernetes_url=await kubernetes.start()
+        host="127.0.0.1",
+        database_url=stores.urls.execution,
+        kubernetes_url=await kubernetes.start(),
     )
     kube = client_as(settings, "own-token")
     identifier = Identifier(kube, cache_seconds=0.2)

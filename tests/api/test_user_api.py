@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import structlog
 from discovery_api.app import create_app
 from discovery_api.settings import ApiSettings
 from discovery_core.resource import MappingEdit
@@ -32,6 +33,7 @@ async def flow(stores: Stores, kubernetes: FakeKubernetes) -> Flow:
     flow = Flow(stores)
     await flow.to_gate()
     kubernetes.flow_uid = str(flow.flow_id)
+    kubernetes.request_id = (await _asked(flow))["requestId"]
 
     async def take(value: dict[str, Any], user: str) -> None:
         assert value["decidedBy"] == user
@@ -49,6 +51,7 @@ async def flow(stores: Stores, kubernetes: FakeKubernetes) -> Flow:
 @pytest.fixture
 async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
     settings = ApiSettings(
+        host="127.0.0.1",
         database_url=stores.urls.api,
         kubernetes_url=await kubernetes.start(),
         decision_wait_seconds=0.5,
@@ -149,6 +152,7 @@ async def test_approving_with_a_final_list(
         "decided_by": "ann",
         "decided_at": None,
         "reason": "checked",
+        "message": "",
     }
     assert kubernetes.answers[0]["edits"] == [
         {"column": "RAM", "target": ""},
@@ -311,3 +315,131 @@ async def test_health_and_openapi(client: httpx.AsyncClient) -> None:
     }
     missing = await client.get("/api/v1/nothing")
     assert missing.headers["content-type"] == "application/problem+json"
+
+
+async def test_an_answer_waits_until_the_resource_shows_the_request(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    """Admission compares with the status, which the operator writes a moment after the commit."""
+    kubernetes.shown_after = 3
+    response = await client.post(
+        _url(flow, "/approve-mappings"), json=await _asked(flow), headers=ANN
+    )
+    assert response.status_code == 200
+    assert kubernetes.shown_after < 0
+
+
+async def test_a_resource_that_never_shows_the_request(
+    client: httpx.AsyncClient,
+    flow: Flow,
+    kubernetes: FakeKubernetes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("discovery_api.routes.flows.SHOWN_SECONDS", 0.3)
+    kubernetes.shown_after = 1000
+    response = await client.post(
+        _url(flow, "/approve-mappings"), json=await _asked(flow), headers=ANN
+    )
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+    assert kubernetes.answers == []
+
+
+async def test_a_refused_patch_whose_request_is_gone_is_a_conflict(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    """Bob's answer is committed between our look and our patch; admission then says 422."""
+    asked = await _asked(flow)
+    refused = status(422, "the answer is not about the open request")
+
+    async def bob_was_faster(value: dict[str, Any], user: str) -> None:
+        await flow.answer("Reject", by="bob")
+        kubernetes.refusal = refused
+
+    kubernetes.before_answer = bob_was_faster
+    response = await client.post(_url(flow, "/approve-mappings"), json=asked, headers=ANN)
+    assert response.status_code == 409
+    assert "rejected by bob" in response.json()["detail"]
+
+
+async def test_an_answer_to_a_suspended_flow_says_when_it_counts(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes, stores: Stores
+) -> None:
+    kubernetes.on_answer = None
+    asked = await _asked(flow)
+    await stores.operator.suspend(flow.flow_id)
+    shown = (await client.get(_url(flow), headers=ANN)).json()
+    assert shown["ui_state"] == {"show_approval_ui": False, "mappings_to_approve": []}
+    response = await client.post(_url(flow, "/approve-mappings"), json=asked, headers=ANN)
+    assert response.status_code == 202
+    assert "resumed" in response.json()["message"]
+
+
+async def test_kubernetes_away_is_told_with_a_time_to_retry(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    kubernetes.drops = True
+    for call in (
+        client.get(_url(flow), headers=ANN),
+        client.post(_url(flow, "/approve-mappings"), json=await _asked(flow), headers=ANN),
+    ):
+        response = await call
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+        assert "token-ann" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [("W/{}", 304), ('"0", {}', 304), ("*", 304), ('"0"', 200), ("", 200)],
+)
+async def test_conditional_requests(
+    client: httpx.AsyncClient, flow: Flow, given: str, code: int
+) -> None:
+    first = await client.get(_url(flow), headers=ANN)
+    headers = ANN | {"If-None-Match": given.format(first.headers["ETag"])}
+    assert (await client.get(_url(flow), headers=headers)).status_code == code
+
+
+async def test_a_body_without_end_is_cut_off(client: httpx.AsyncClient, flow: Flow) -> None:
+    body = b'{"reason": "' + b"x" * 3_000_000
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 100_000
+
+    for content in (body, endless()):
+        response = await client.post(
+            _url(flow, "/approve-mappings"),
+            content=content,
+            headers=ANN | {"Content-Type": "application/json"},
+        )
+        assert response.status_code == 413
+        assert response.json()["type"].endswith("/too-large")
+
+
+async def test_the_request_log_names_flow_tenant_and_person_and_no_token(
+    client: httpx.AsyncClient, flow: Flow
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await client.post(_url(flow, "/approve-mappings"), json=await _asked(flow), headers=ANN)
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert (line["flow"], line["tenant"]) == (str(flow.flow_id), str(flow.tenant_id))
+    assert (line["user"], line["decision"], line["status"]) == ("ann", "Approve", 200)
+    assert "token-ann" not in str(lines)
+
+
+async def test_the_document_describes_problems(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/api/v1/openapi.json")).json()
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    path = "/api/v1/discovery/flows/{flow_id}"
+    for operation, codes in (
+        (document["paths"][path]["get"], {"401", "404", "503"}),
+        (
+            document["paths"][f"{path}/approve-mappings"]["post"],
+            {"401", "403", "404", "409", "413", "422", "428", "503"},
+        ),
+    ):
+        assert codes <= set(operation["responses"])
+        for code in codes:
+            (media,) = operation["responses"][code]["content"]
+            assert media == "application/problem+json"
+        assert operation["security"] == [{"HTTPBearer": []}]

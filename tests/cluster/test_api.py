@@ -1,188 +1,368 @@
-"""Both APIs on the cluster: real users with real tokens, and pods that want what is not theirs."""
+"""Both APIs as they are installed: real tokens, real roles, the real admission policy."""
 
 from __future__ import annotations
 
 import base64
+import concurrent.futures
+import os
 import re
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.cluster.kube import Kubectl
+from tests.cluster.kube import Kubectl, eventually
 from tests.cluster.product import INSTALLED_IN, Flow, Product
 
-
-@dataclass(frozen=True)
-class Door:
-    """An API behind a port-forward, verified against the chart's CA under its service name."""
-
-    client: httpx.Client
-    host: str
-
-    def call(self, method: str, path: str, token: str, **more: Any) -> httpx.Response:
-        """One request as the owner of `token`."""
-        return self.client.request(
-            method,
-            path,
-            headers={"Authorization": f"Bearer {token}", "Host": self.host},
-            extensions={"sni_hostname": self.host},
-            **more,
-        )
+AUDIENCE = "discoveryflow-execution"
 
 
-def _door(product: Product, component: str, port: int, tmp_path: Path) -> Iterator[Door]:
-    host = f"discoveryflow-{component}.{INSTALLED_IN}.svc"
-    secret = product.kubectl.json("get", "secret", f"discoveryflow-{component}-tls")
-    authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
-    kubectl = product.kubectl
-    process = subprocess.Popen(
-        [
-            *("kubectl", f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={INSTALLED_IN}"),
-            *("port-forward", f"service/discoveryflow-{component}", f":{port}"),
-        ],
-        env={**kubectl.environment, "PATH": kubectl.path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"127\.0\.0\.1:(\d+)", line)
-        assert found, line
-        context = ssl.create_default_context(cadata=authority)
-        with httpx.Client(
-            base_url=f"https://127.0.0.1:{found[1]}", verify=context, timeout=30
-        ) as client:
-            yield Door(client, host)
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def product(kubectl: Kubectl) -> Product:
     return Product(kubectl)
 
 
-@pytest.fixture
-def api(product: Product, tmp_path: Path) -> Iterator[Door]:
-    yield from _door(product, "api", 8444, tmp_path)
+@contextmanager
+def reached(product: Product, component: str, port: int) -> Iterator[httpx.Client]:
+    """A client of one of the two Services, which checks its certificate against the chart's CA."""
+    name = f"discoveryflow-{component}"
+    secret = product.kubectl.json("get", "secret", f"{name}-tls")
+    authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
+    kubectl = product.kubectl
+    forward = subprocess.Popen(
+        [
+            *("kubectl", f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={INSTALLED_IN}"),
+            *("port-forward", f"service/{name}", f":{port}", "--address=127.0.0.1"),
+        ],
+        env={**os.environ, "PATH": kubectl.path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert forward.stdout is not None
+        found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
+        assert found, "kubectl port-forward says no port"
+        host = f"{name}.{INSTALLED_IN}.svc"
+
+        def to_service(request: httpx.Request) -> None:
+            request.extensions["sni_hostname"] = host
+
+        with httpx.Client(
+            base_url=f"https://127.0.0.1:{found[1]}",
+            headers={"Host": host},
+            verify=ssl.create_default_context(cadata=authority),
+            timeout=30,
+            trust_env=False,
+            event_hooks={"request": [to_service]},
+        ) as client:
+            yield client
+    finally:
+        forward.terminate()
+        forward.wait(10)
+
+
+@pytest.fixture(scope="module")
+def api(product: Product) -> Iterator[httpx.Client]:
+    with reached(product, "api", 8444) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def execution(product: Product) -> Iterator[httpx.Client]:
+    with reached(product, "execution", 8443) as client:
+        yield client
+
+
+@dataclass
+class Person:
+    """A ServiceAccount with a role, and its token."""
+
+    user: str
+    headers: dict[str, str]
 
 
 @pytest.fixture
-def execution(product: Product, tmp_path: Path) -> Iterator[Door]:
-    yield from _door(product, "execution", 8443, tmp_path)
+def person(namespace: Kubectl) -> Callable[..., Person]:
+    """Makes people of the flow's namespace, or of another."""
+
+    def make(name: str, *roles: str, within: Kubectl | None = None) -> Person:
+        kubectl = within or namespace
+        kubectl("create", "serviceaccount", name)
+        for role in roles:
+            kubectl(
+                *("create", "rolebinding", f"{name}-{role}", f"--clusterrole={role}"),
+                f"--serviceaccount={kubectl.namespace}:{name}",
+            )
+        token = kubectl("create", "token", name).strip()
+        return Person(
+            f"system:serviceaccount:{kubectl.namespace}:{name}",
+            {"Authorization": f"Bearer {token}"},
+        )
+
+    return make
 
 
 @pytest.fixture
 def flow(product: Product, namespace: Kubectl) -> Flow:
-    """A flow that waits for approval, in a namespace with an approver, a viewer and a stranger."""
-    for name, role in (("approver", "approve"), ("viewer", "view")):
-        namespace("create", "serviceaccount", name)
-        namespace(
-            *("create", "rolebinding", name, f"--clusterrole=discoveryflow-{role}"),
-            f"--serviceaccount={namespace.namespace}:{name}",
-        )
-    namespace("create", "serviceaccount", "stranger")
-    flow = Flow(namespace, product, spec={"engagement": f"e-{uuid4().hex[:8]}"})
+    return Flow(namespace, product, spec={"engagement": f"e-{uuid4().hex[:8]}"})
+
+
+@pytest.fixture
+def waiting(flow: Flow) -> Flow:
+    """A flow that waits for approval."""
     flow.source()
     flow.create()
     flow.wait("AwaitingApproval", seconds=120)
     return flow
 
 
-def token(flow: Flow, user: str, *more: str) -> str:
-    """A fresh token of a ServiceAccount of the flow's namespace."""
-    return flow.kubectl("create", "token", user, *more).strip()
-
-
 def url(flow: Flow, action: str = "") -> str:
     return f"/api/v1/discovery/flows/{flow.uid}{action}"
 
 
-def asked(flow: Flow) -> dict[str, str]:
-    request = flow.status()["approvalRequest"]
+def asked(shown: dict[str, Any]) -> dict[str, Any]:
+    request = shown["approval_request"]
     return {key: request[key] for key in ("requestId", "artefactDigest")}
 
 
-def test_approving_over_rest(api: Door, flow: Flow) -> None:
-    approver = token(flow, "approver")
-    shown = api.call("GET", url(flow), approver).json()
-    assert shown["phase_status"] == "awaiting_approval"
-    mappings = shown["ui_state"]["mappings_to_approve"]
-    assert {m["column"]: m["target"] for m in mappings}["OS"] == "os_name"
-    assert all(m["reason"] and m["samples"] for m in mappings)
-    final = [{"column": m["column"], "target": m["target"]} for m in mappings]
-    body = asked(flow) | {"mappings": final, "reason": "read it"}
-    done = api.call("POST", url(flow, "/approve-mappings"), approver, json=body)
-    assert done.status_code == 200, done.text
-    who = f"system:serviceaccount:{flow.kubectl.namespace}:approver"
-    assert (done.json()["decision"], done.json()["decided_by"]) == ("Approved", who)
-    again = {key: body[key] for key in ("requestId", "artefactDigest")}
-    late = api.call("POST", url(flow, "/reject-mappings"), approver, json=again)
-    assert late.status_code == 409
-    assert who in late.json()["detail"]
-    flow.wait("Succeeded", seconds=120)
+def test_a_flow_is_read_and_approved_over_rest(
+    waiting: Flow, api: httpx.Client, person: Callable[..., Person]
+) -> None:
+    ann = person("ann", "discoveryflow-approve")
+    response = api.get(url(waiting), headers=ann.headers)
+    assert response.status_code == 200, response.text
+    shown = response.json()
+    assert (shown["flow_id"], shown["namespace"]) == (waiting.uid, waiting.kubectl.namespace)
+    assert (shown["current_phase"], shown["phase_status"]) == (
+        "field_mapping",
+        "awaiting_approval",
+    )
+    assert shown["ui_state"]["show_approval_ui"] is True
+    assert asked(shown)["requestId"] == waiting.status()["approvalRequest"]["requestId"]
+    unchanged = ann.headers | {"If-None-Match": response.headers["ETag"]}
+    assert api.get(url(waiting), headers=unchanged).status_code == 304
+
+    proposed = shown["ui_state"]["mappings_to_approve"]
+    assert [m["column"] for m in proposed] == ["Name", "OS", "RAM (MB)", "CPUs", "IP"]
+    short = {"mappings": [{"column": "Name", "target": "hostname"}]}
+    refused = api.post(
+        url(waiting, "/approve-mappings"), headers=ann.headers, json=asked(shown) | short
+    )
+    assert refused.status_code == 422
+    assert "'OS' is missing" in refused.text
+    bare = api.post(url(waiting, "/approve-mappings"), headers=ann.headers, json={})
+    assert bare.status_code == 428
+
+    final = [
+        {"column": m["column"], "target": None if m["column"] == "CPUs" else m["target"]}
+        for m in proposed
+    ]
+    body = asked(shown) | {"mappings": final, "reason": "looked at it"}
+    started = monotonic()
+    approved = api.post(url(waiting, "/approve-mappings"), headers=ann.headers, json=body)
+    assert (approved.status_code, approved.json()["decision"]) == (200, "Approved"), approved.text
+    assert approved.json()["decided_by"] == ann.user
+    assert monotonic() - started < 5, "the decision is committed, not waited for in vain"
+    # the same question again has an answer already
+    again = api.post(url(waiting, "/approve-mappings"), headers=ann.headers, json=body)
+    assert again.status_code == 409
+    waiting.wait("Succeeded", seconds=120)
+    rows = waiting.product.sql(
+        "SELECT decided_by, reason FROM approval_requests WHERE state = 'Approved' "
+        f"AND flow_id = '{waiting.uid}'"
+    )
+    assert rows == [[ann.user, "looked at it"]]
+    # nobody's rights but the person's were used: the API server names the last writer of the spec
+    assert waiting.get()["spec"]["approval"]["decidedBy"] == ann.user
 
 
-def test_who_may_not_approve_is_told_why(api: Door, flow: Flow) -> None:
-    viewer = token(flow, "viewer")
-    assert api.call("GET", url(flow), viewer).status_code == 200
-    refused = api.call("POST", url(flow, "/approve-mappings"), viewer, json=asked(flow))
+def test_of_two_answers_at_once_one_wins_and_the_other_is_told(
+    waiting: Flow, api: httpx.Client, person: Callable[..., Person]
+) -> None:
+    people = [person(name, "discoveryflow-approve") for name in ("ann", "bob")]
+    body = asked(api.get(url(waiting), headers=people[0].headers).json())
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        futures = [
+            pool.submit(api.post, url(waiting, action), headers=one.headers, json=body)
+            for one, action in zip(people, ("/approve-mappings", "/reject-mappings"), strict=True)
+        ]
+        answers = [future.result() for future in futures]
+    assert sorted(answer.status_code for answer in answers) == [200, 409], [
+        answer.text for answer in answers
+    ]
+    winner = next(i for i, answer in enumerate(answers) if answer.status_code == 200)
+    assert answers[winner].json()["decided_by"] == people[winner].user
+    assert answers[1 - winner].headers["content-type"] == "application/problem+json"
+    waiting.wait("Succeeded" if winner == 0 else "Rejected", seconds=120)
+
+
+def test_who_may_see_but_not_answer_is_told_why(
+    waiting: Flow, api: httpx.Client, person: Callable[..., Person]
+) -> None:
+    viewer = person("viewer", "view")
+    editor = person("editor", "edit")
+    body = asked(api.get(url(waiting), headers=viewer.headers).json())
+    before = waiting.status()["approvalRequest"]["requestId"]
+    for who, words in ((viewer, "cannot patch"), (editor, "may not answer approval requests")):
+        response = api.post(url(waiting, "/approve-mappings"), headers=who.headers, json=body)
+        assert response.status_code == 403, response.text
+        assert words in response.json()["detail"]
+    assert waiting.status()["approvalRequest"]["requestId"] == before
+
+
+def test_who_may_not_see_learns_nothing(
+    flow: Flow, api: httpx.Client, person: Callable[..., Person], product: Product
+) -> None:
+    flow.source()
+    flow.create()
+    flow.wait("Queued", "Running", "AwaitingApproval")
+    elsewhere = product.admin.within(f"test-{uuid4().hex[:12]}")
+    elsewhere("create", "namespace", str(elsewhere.namespace))
+    try:
+        nobody = person("nobody")
+        foreigner = person("foreigner", "admin", within=elsewhere)
+        unknown = api.get(f"/api/v1/discovery/flows/{uuid4()}", headers=nobody.headers)
+        assert unknown.status_code == 404
+        for who in (nobody, foreigner):
+            hidden = api.get(url(flow), headers=who.headers)
+            assert (hidden.status_code, hidden.json()) == (404, unknown.json())
+            answer = api.post(
+                url(flow, "/approve-mappings"),
+                headers=who.headers,
+                json={"requestId": str(uuid4()), "artefactDigest": "sha256:" + "0" * 64},
+            )
+            assert answer.status_code == 404
+    finally:
+        elsewhere("delete", "namespace", str(elsewhere.namespace), "--wait=false")
+    assert api.get(url(flow)).status_code == 401
+    forged = nobody.headers["Authorization"][:-8] + "AAAAAAAA"
+    assert api.get(url(flow), headers={"Authorization": forged}).status_code == 401
+
+
+def bound_token(kubectl: Kubectl, pod: str, account: str, audience: str = AUDIENCE) -> str:
+    """A token as a projected volume holds it: for one audience, bound to one pod."""
+    return kubectl(
+        *("create", "token", account, f"--audience={audience}"),
+        *("--bound-object-kind=Pod", f"--bound-object-name={pod}"),
+    ).strip()
+
+
+def crew_pod(flow: Flow) -> dict[str, Any]:
+    """The pod of the flow's first attempt, once it has claimed."""
+    uid = flow.uid
+
+    def claimed() -> str | None:
+        rows = flow.product.sql(
+            "SELECT pod_name FROM phase_runs WHERE state = 'Running' AND pod_name IS NOT NULL "
+            f"AND flow_id = '{uid}'"
+        )
+        return rows[0][0] if rows else None
+
+    name = eventually(claimed, seconds=60, what="a pod has claimed the attempt")
+    found: dict[str, Any] = flow.kubectl.json("get", "pod", str(name))
+    return found
+
+
+def call(client: httpx.Client, method: str, path: str, token: str, **more: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}"}
+    return client.request(method, f"/execution/v1{path}", headers=headers, **more)
+
+
+def stranger(kubectl: Kubectl, name: str, owner: dict[str, Any] | None = None) -> None:
+    """A pod that never runs: what counts here is its token."""
+    metadata: dict[str, Any] = {"name": name}
+    if owner:
+        metadata["ownerReferences"] = [owner]
+    kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata,
+            "spec": {
+                "schedulingGates": [{"name": "test.discoveryflow.dev/never"}],
+                "containers": [{"name": "x", "image": "localhost/none"}],
+            },
+        }
+    )
+
+
+def test_only_the_attempts_own_pod_is_served(
+    flow: Flow, execution: httpx.Client, namespace: Kubectl, product: Product
+) -> None:
+    flow.source()
+    flow.create()
+    pod = crew_pod(flow)["metadata"]
+    account = "discoveryflow-crew"
+
+    # not a pod's token, or not for this audience
+    nobody = call(execution, "POST", "/claim", "nonsense", json={})
+    assert nobody.status_code == 401
+    assert nobody.headers["content-type"] == "application/problem+json"
+    ordinary = namespace("create", "token", "default").strip()
+    assert call(execution, "POST", "/claim", ordinary, json={}).status_code == 401
+    unbound = namespace("create", "token", "default", f"--audience={AUDIENCE}").strip()
+    assert call(execution, "POST", "/claim", unbound, json={}).status_code == 403
+
+    # a pod of the same namespace that no Job made
+    stranger(namespace, "loose")
+    loose = bound_token(namespace, "loose", "default")
+    refused = call(execution, "POST", "/claim", loose, json={})
     assert refused.status_code == 403
-    assert flow.status()["state"] == "AwaitingApproval"
+    assert "not controlled by a Job" in refused.json()["detail"]
+
+    # a pod of another namespace that claims our Job as its owner
+    elsewhere = product.admin.within(f"test-{uuid4().hex[:12]}")
+    elsewhere("create", "namespace", str(elsewhere.namespace))
+    try:
+        eventually(
+            lambda: elsewhere.try_("get", "serviceaccount", "default").ok,
+            seconds=20,
+            what="the namespace's ServiceAccount",
+        )
+        stranger(elsewhere, "foreign", pod["ownerReferences"][0])
+        foreign = bound_token(elsewhere, "foreign", "default")
+        assert call(execution, "POST", "/claim", foreign, json={}).status_code == 403
+    finally:
+        elsewhere("delete", "namespace", str(elsewhere.namespace), "--wait=false")
+
+    # a second pod that says it belongs to the Job: the attempt has been claimed
+    stranger(namespace, "second", pod["ownerReferences"][0])
+    second = bound_token(namespace, "second", "default")
+    taken = call(execution, "POST", "/claim", second, json={})
+    assert taken.status_code in (403, 409), taken.text
+
+    # the pod itself, with its fence and with a wrong one
+    own = bound_token(namespace, pod["name"], account)
+    fence = product.sql(f"SELECT fence FROM phase_runs WHERE pod_uid = '{pod['uid']}'")[0][0]
+    stale = call(execution, "POST", "/heartbeat", own, json={"fence": int(fence) + 1})
+    assert stale.status_code == 409
+    assert stale.json()["type"].endswith("/superseded")
+    missing = call(execution, "GET", f"/artefacts/sha256:{'0' * 64}", own, params={"fence": fence})
+    assert missing.status_code in (404, 409), missing.text
 
 
-def test_who_may_not_see_learns_nothing(api: Door, flow: Flow) -> None:
-    stranger = token(flow, "stranger")
-    hidden = api.call("GET", url(flow), stranger)
-    unknown = api.call("GET", f"/api/v1/discovery/flows/{uuid4()}", stranger)
-    assert hidden.status_code == unknown.status_code == 404
-    assert hidden.json() == unknown.json()
-    assert api.call("GET", url(flow), "not-a-token").status_code == 401
-    assert (
-        api.call("POST", url(flow, "/approve-mappings"), stranger, json=asked(flow)).status_code
-        == 404
-    )
-
-
-def test_a_foreign_pods_token_gets_no_attempt(execution: Door, flow: Flow) -> None:
-    """The right audience is not enough: the token has to be bound to the attempt's own pod."""
-    audience = "--audience=discoveryflow-execution"
-    unbound = token(flow, "stranger", audience)
-    answer = execution.call("POST", "/execution/v1/claim", unbound, json={})
-    assert answer.status_code == 403
-    pods = flow.kubectl.json("get", "pods", "-l", "discoveryflow.dev/phase=data_import")["items"]
-    finished = pods[0]["metadata"]
-    reused = token(
-        flow,
-        "discoveryflow-crew",
-        *(audience, "--bound-object-kind=Pod", f"--bound-object-name={finished['name']}"),
-        f"--bound-object-uid={finished['uid']}",
-    )
-    answer = execution.call("POST", "/execution/v1/claim", reused, json={})
-    assert answer.status_code == 409, "the attempt has ended; its pod may not claim it again"
-    default_audience = token(flow, "discoveryflow-crew")
-    answer = execution.call("POST", "/execution/v1/claim", default_audience, json={})
-    assert answer.status_code == 401
-
-
-def test_crew_pods_hold_no_password_and_no_rights(flow: Flow) -> None:
-    for pod in flow.kubectl.json("get", "pods", "-l", "app.kubernetes.io/component=crew")["items"]:
-        text = str(pod["spec"])
-        assert "DATABASE" not in text
-        assert "postgres" not in text
-        assert pod["spec"]["automountServiceAccountToken"] is False
-    crew = f"system:serviceaccount:{flow.kubectl.namespace}:discoveryflow-crew"
-    allowed = flow.kubectl.acting_as(crew)("auth", "can-i", "--list", "--no-headers")
-    assert "discoveryflows" not in allowed
-    assert "pods" not in allowed
-    assert "secrets" not in allowed
+def test_a_crew_pod_cannot_reach_another_tenants_data(
+    flow: Flow, execution: httpx.Client, namespace: Kubectl, product: Product
+) -> None:
+    theirs = product.sql("SELECT digest FROM artefacts WHERE digest IS NOT NULL LIMIT 1")
+    flow.source("Name,Owner\n" + "".join(f"host{i},team{i}\n" for i in range(20_000)))
+    flow.create()
+    pod = crew_pod(flow)["metadata"]
+    own = bound_token(namespace, pod["name"], "discoveryflow-crew")
+    claimed = call(execution, "POST", "/claim", own, json={})
+    if claimed.status_code != 200:
+        pytest.fail(f"the attempt was over too soon to try: {claimed.text}")
+    params = {"fence": claimed.json()["fence"]}
+    assert claimed.json()["flowId"] == flow.uid
+    assert theirs, "another test has left an artefact of another tenant"
+    response = call(execution, "GET", f"/artefacts/{theirs[0][0]}", own, params=params)
+    assert response.status_code in (404, 409)
+    put = call(execution, "PUT", "/artefacts", own, params=params, content=b"x" * 10)
+    assert put.status_code in (200, 409)

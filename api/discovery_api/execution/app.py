@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Protocol
 
-from discovery_core.errors import NotFoundError
+from discovery_core.errors import DiscoveryError, ErrorCode, NotFoundError
+from discovery_core.resource import GROUP
 from discovery_core.store import Database, ExecutionStore
 from discovery_core.wire import (
     Accepted,
@@ -18,19 +19,19 @@ from discovery_core.wire import (
     Fail,
     Heartbeat,
     HeartbeatAnswer,
-    InventoryRecord,
     PinInputs,
     PinnedInputs,
     RecordsAnswer,
 )
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import ValidationError
 
 from .. import problems
-from ..server import add_health, add_request_log
+from ..kubernetes import own_client
+from ..server import finish
 from ..settings import ExecutionSettings
-from .identity import Identity
+from .identity import Identifier, Identity
+from .records import records_of
 
 Fence = Annotated[int, Query(ge=1)]
 
@@ -47,8 +48,10 @@ async def _identity(
     request: Request, authorization: Annotated[str | None, Header()] = None
 ) -> Identity:
     identity: Identity = await request.app.state.identifier.identify(authorization)
-    request.state.log = {
+    request.state.log |= {
         "flow": str(identity.flow_id),
+        "phase": identity.labels.get(f"{GROUP}/phase"),
+        "attempt": identity.labels.get(f"{GROUP}/attempt"),
         "tenant": str(identity.tenant_id),
         "namespace": identity.namespace,
         "pod": identity.pod_name,
@@ -67,7 +70,7 @@ router = APIRouter(prefix="/execution/v1")
 
 
 @router.post("/claim")
-async def claim(caller: Caller, store: Store, request: Request, _: ClaimRequest) -> Claim:
+async def claim(caller: Caller, store: Store, request: Request, asked: ClaimRequest) -> Claim:
     """Binds the attempt that the pod's Job was made for to the pod."""
     try:
         claimed = await store.claim(
@@ -82,7 +85,7 @@ async def claim(caller: Caller, store: Store, request: Request, _: ClaimRequest)
         raise problems.ProblemError(
             403, "forbidden", "This pod is nobody's attempt", str(error)
         ) from error
-    request.state.log |= {"phase": str(claimed.phase), "attempt": claimed.attempt}
+    request.state.log |= {"runner": asked.runner_version[:64]}
     return claimed
 
 
@@ -109,13 +112,15 @@ async def put_artefact(
     ] = "application/octet-stream",
 ) -> ArtefactReference:
     """Stores a stream of bytes; the answer names its digest."""
+    limit = request.app.state.settings.max_artefact_bytes
+    _check_declared(request, limit)
     return await store.store_artefact(
         tenant_id=caller.tenant_id,
         pod_uid=caller.pod_uid,
         fence=fence,
         media_type=media_type,
         stream=request.stream(),
-        max_bytes=request.app.state.settings.max_artefact_bytes,
+        max_bytes=limit,
     )
 
 
@@ -143,12 +148,17 @@ async def put_records(
     caller: Caller, store: Store, request: Request, fence: Fence
 ) -> RecordsAnswer:
     """Stages inventory rows, one JSON object a line."""
-    limit = request.app.state.settings.max_record_bytes
+    settings = request.app.state.settings
+    _check_declared(request, settings.max_artefact_bytes)
     staged = await store.stage_records(
         tenant_id=caller.tenant_id,
         pod_uid=caller.pod_uid,
         fence=fence,
-        records=_records(request.stream(), limit),
+        records=records_of(
+            request.stream(),
+            max_line=settings.max_record_bytes,
+            max_bytes=settings.max_artefact_bytes,
+        ),
     )
     return RecordsAnswer(records=staged)
 
@@ -167,51 +177,36 @@ async def fail(caller: Caller, store: Store, message: Fail) -> Accepted:
     return Accepted()
 
 
-async def _records(stream: AsyncIterator[bytes], limit: int) -> AsyncIterator[InventoryRecord]:
-    """Lines of NDJSON as records, without holding more than one line and one piece."""
-    number = 0
-    async for line in _lines(stream, limit):
-        number += 1
-        if not line.strip():
-            continue
-        try:
-            yield InventoryRecord.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise problems.ProblemError(
-                422,
-                "invalid-record",
-                "A record is not valid",
-                f"line {number}, {'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}",
-            ) from error
+def _check_declared(request: Request, limit: int) -> None:
+    """Refuses a body that says itself that it is too large, before anything is stored."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise DiscoveryError(ErrorCode.LIMIT_EXCEEDED, f"the body is larger than {limit} bytes")
 
 
-async def _lines(stream: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    buffer = bytearray()
-    async for piece in stream:
-        buffer += piece
-        *complete_lines, rest = bytes(buffer).split(b"\n")
-        for line in complete_lines:
-            yield line
-        buffer = bytearray(rest)
-        if len(buffer) > limit:
-            raise problems.ProblemError(
-                413, "too-large", "A record is too large", f"a line exceeds {limit} bytes"
-            )
-    if buffer:
-        yield bytes(buffer)
+def create_app(
+    db: Database, settings: ExecutionSettings, identifier: Identifies | None = None
+) -> FastAPI:
+    """The application over an open database; closes it at the end.
 
-
-def create_app(db: Database, identifier: Identifies, settings: ExecutionSettings) -> FastAPI:
-    """The application over an open database and something that identifies callers."""
+    Callers are identified by `identifier`, by default with this pod's own Kubernetes client.
+    """
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        client = None
+        if identifier is None:
+            # the client has to be made inside the running event loop
+            client = own_client(settings)
+            app.state.identifier = Identifier(client, settings.identity_cache_seconds)
         yield
+        if client is not None:
+            await client.close()
         await db.close()
 
     app = FastAPI(
         title="DiscoveryFlow execution API",
+        version="v1",
         docs_url=None,
         redoc_url=None,
         openapi_url="/execution/v1/openapi.json",
@@ -221,7 +216,10 @@ def create_app(db: Database, identifier: Identifies, settings: ExecutionSettings
     app.state.store = ExecutionStore(db)
     app.state.settings = settings
     app.include_router(router)
-    add_health(app, db)
-    add_request_log(app)
-    problems.install(app)
-    return app
+    return finish(
+        app,
+        db,
+        settings,
+        max_message_bytes=settings.max_message_bytes,
+        streamed=("/execution/v1/artefacts", "/execution/v1/records"),
+    )

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -26,8 +27,8 @@ from kubernetes_asyncio.client import (
     V1TokenReviewSpec,
 )
 
-from ..kubernetes import REQUEST_TIMEOUT
-from ..problems import ProblemError
+from ..kubernetes import REQUEST_TIMEOUT, UNREACHABLE, message_of
+from ..problems import ProblemError, unauthenticated, unavailable
 
 CACHE_SIZE = 2000
 _POD_NAME = "authentication.kubernetes.io/pod-name"
@@ -37,7 +38,7 @@ _PREFIX = "system:serviceaccount:"
 
 @dataclass(frozen=True)
 class Identity:
-    """A crew pod and what it was made for."""
+    """A crew pod and what it was made for. `labels` are the Job's, good for log lines only."""
 
     tenant_id: UUID
     namespace: str
@@ -46,16 +47,7 @@ class Identity:
     job_name: str
     job_uid: str
     flow_id: UUID
-
-
-def _unauthorised(detail: str) -> ProblemError:
-    return ProblemError(
-        401,
-        "unauthenticated",
-        "Not authenticated",
-        detail,
-        headers={"WWW-Authenticate": "Bearer"},
-    )
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def _forbidden(detail: str) -> ProblemError:
@@ -80,22 +72,17 @@ class Identifier:
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            raise _unauthorised("send Authorization: Bearer <projected ServiceAccount token>")
+            raise unauthenticated("send Authorization: Bearer <projected ServiceAccount token>")
         key = hashlib.sha256(token.encode()).digest()
         known = self._cache.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]
         try:
             identity = await self._resolve(token.strip())
-        except (ApiException, OSError, TimeoutError) as error:
-            raise ProblemError(
-                503,
-                "unavailable",
-                "Kubernetes does not answer",
-                str(error),
-                headers={"Retry-After": "2"},
-            ) from error
+        except (ApiException, *UNREACHABLE) as error:
+            raise unavailable(f"Kubernetes does not answer: {message_of(error)}") from error
         self._cache[key] = (time.monotonic() + self._seconds, identity)
+        self._cache.move_to_end(key)
         while len(self._cache) > CACHE_SIZE:
             self._cache.popitem(last=False)
         return identity
@@ -119,6 +106,7 @@ class Identifier:
             job_name=job_name,
             job_uid=job_uid,
             flow_id=UUID(flow_uid),
+            labels=job.metadata.labels or {},
         )
 
     async def _review(self, token: str) -> tuple[str, str, str]:
@@ -128,7 +116,7 @@ class Identifier:
         )
         status = review.status
         if not status.authenticated or TOKEN_AUDIENCE not in (status.audiences or []):
-            raise _unauthorised(
+            raise unauthenticated(
                 f"the token is not accepted for audience {TOKEN_AUDIENCE}: "
                 f"{status.error or 'it may have expired'}"
             )

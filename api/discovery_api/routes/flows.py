@@ -1,80 +1,88 @@
-"""One flow: how it stands, and the answer to its question."""
+"""One flow: how it stands, and the answer to its question.
+
+The database says how it stands; Kubernetes says whether the caller may know, and takes the answer.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from discovery_core.errors import InvalidAnswerError, NotFoundError
 from discovery_core.resource import MappingEdit
 from discovery_core.snapshots import FlowSnapshot
+from discovery_core.states import FlowState
 from discovery_core.store import ApiStore, Location, RequestRow
 from discovery_core.store.approvals import apply_edits
 from discovery_core.wire import FieldMapping
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
-from ..auth import Caller, acting_as, bearer_token
-from ..problems import ProblemError
+from ..auth import Caller, Token, acting_as, not_found
+from ..problems import ProblemError, unavailable
 from ..settings import ApiSettings
-from ..views import Answer, ApproveMappings, DecisionView, FinalMapping, FlowView
+from ..views import ANSWERS, Answer, ApproveMappings, DecisionView, FinalMapping, FlowView
 
 router = APIRouter(prefix="/api/v1/discovery/flows", tags=["flows"])
-Authorization = Annotated[str | None, Header(description="Bearer <Kubernetes token>")]
-_NOT_FOUND = ProblemError(404, "not-found", "Not found", "no such flow, or you may not see it")
+SHOWN_SECONDS = 3.0
+SHOWN_POLL_SECONDS = 0.1
 
 
 def _state(request: Request) -> tuple[ApiStore, ApiSettings]:
     return request.app.state.store, request.app.state.settings
 
 
-async def _visible(store: ApiStore, caller: Caller, flow_id: UUID) -> Location:
-    """Where the flow is, once Kubernetes has shown its resource to the caller."""
+async def _visible(
+    request: Request, store: ApiStore, caller: Caller, flow_id: UUID
+) -> tuple[Location, dict[str, Any]]:
+    """Where the flow is, and its resource, once Kubernetes has shown that to the caller."""
+    request.state.log["flow"] = str(flow_id)
     location = await store.locate(flow_id)
     if location is None:
         # an unknown token must not learn that this flow does not exist
         await caller.user_name()
-        raise _NOT_FOUND
+        raise not_found()
     resource = await caller.flow(location.namespace, location.name)
     if resource["metadata"]["uid"] != str(flow_id):
-        raise _NOT_FOUND
-    return location
+        raise not_found()
+    request.state.log |= {"tenant": str(location.tenant_id), "namespace": location.namespace}
+    return location, resource
 
 
-@router.get("/{flow_id}", response_model=FlowView)
+@router.get("/{flow_id}", response_model=FlowView, responses={304: {"description": "unchanged"}})
 async def get_flow(
     request: Request,
     flow_id: UUID,
-    authorization: Authorization = None,
+    token: Token,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """How the flow stands; while it waits for approval, with the mappings in question."""
     store, settings = _state(request)
-    async with acting_as(settings, bearer_token(authorization)) as caller:
-        location = await _visible(store, caller, flow_id)
+    async with acting_as(settings, token) as caller:
+        location, _ = await _visible(request, store, caller, flow_id)
     flow = await store.flow(location.tenant_id, flow_id)
-    entity_tag = f'"{flow.version}"'
-    if if_none_match == entity_tag:
-        return Response(status_code=304, headers={"ETag": entity_tag})
+    headers = {"ETag": f'"{flow.version}"', "Cache-Control": "private, no-cache"}
+    if _matches(if_none_match, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
     mappings = (
         await store.mappings(location.tenant_id, flow.request.request_id) if flow.request else []
     )
     view = FlowView.of(flow, mappings)
-    return JSONResponse(
-        view.model_dump(mode="json", by_alias=True),
-        headers={"ETag": entity_tag, "Cache-Control": "no-store"},
-    )
+    return JSONResponse(view.model_dump(mode="json", by_alias=True), headers=headers)
 
 
-@router.post(
-    "/{flow_id}/approve-mappings",
-    response_model=DecisionView,
-    responses={202: {"model": DecisionView, "description": "written, not yet committed"}},
-)
+def _matches(if_none_match: str | None, entity_tag: str) -> bool:
+    """Weak comparison with any of the tags, as RFC 9110 (13.1.2) has it."""
+    given = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return entity_tag in given or given == ["*"]
+
+
+@router.post("/{flow_id}/approve-mappings", response_model=DecisionView, responses=ANSWERS)
 async def approve_mappings(
-    request: Request, flow_id: UUID, body: ApproveMappings, authorization: Authorization = None
+    request: Request, flow_id: UUID, token: Token, body: ApproveMappings
 ) -> Response:
     """Approves the proposed mappings, as they are or changed."""
 
@@ -88,19 +96,13 @@ async def approve_mappings(
         apply_edits(proposed, wanted, list(flow.request.targets))
         return wanted
 
-    return await _decide(request, flow_id, body, "Approve", edits, authorization)
+    return await _decide(request, flow_id, token, body, "Approve", edits)
 
 
-@router.post(
-    "/{flow_id}/reject-mappings",
-    response_model=DecisionView,
-    responses={202: {"model": DecisionView, "description": "written, not yet committed"}},
-)
-async def reject_mappings(
-    request: Request, flow_id: UUID, body: Answer, authorization: Authorization = None
-) -> Response:
+@router.post("/{flow_id}/reject-mappings", response_model=DecisionView, responses=ANSWERS)
+async def reject_mappings(request: Request, flow_id: UUID, token: Token, body: Answer) -> Response:
     """Rejects the proposed mappings; the flow ends as Rejected."""
-    return await _decide(request, flow_id, body, "Reject", lambda *_: [], authorization)
+    return await _decide(request, flow_id, token, body, "Reject", lambda *_: [])
 
 
 EditsOf = Callable[[FlowSnapshot, list[FieldMapping]], list[MappingEdit]]
@@ -109,20 +111,21 @@ EditsOf = Callable[[FlowSnapshot, list[FieldMapping]], list[MappingEdit]]
 async def _decide(
     request: Request,
     flow_id: UUID,
+    token: str,
     body: Answer,
     decision: str,
     edits_of: EditsOf,
-    authorization: str | None,
 ) -> Response:
     """Writes the answer as the caller, and waits a little for the decision."""
     store, settings = _state(request)
-    async with acting_as(settings, bearer_token(authorization)) as caller:
-        location = await _visible(store, caller, flow_id)
+    async with acting_as(settings, token) as caller:
+        location, resource = await _visible(request, store, caller, flow_id)
         request_id, digest = _asked(body)
         flow = await store.flow(location.tenant_id, flow_id)
         await _check_open(store, location.tenant_id, flow, request_id, digest)
         edits = edits_of(flow, await store.mappings(location.tenant_id, request_id))
         user = await caller.user_name()
+        request.state.log |= {"user": user, "decision": decision}
         approval = {
             "requestId": str(request_id),
             "artefactDigest": digest,
@@ -131,13 +134,50 @@ async def _decide(
             "reason": body.reason,
             "decidedBy": user,
         }
-        await caller.answer(location.namespace, location.name, approval)
+        await _shown(caller, location, resource, request_id)
+        try:
+            await caller.answer(location.namespace, location.name, approval)
+        except ProblemError:
+            # whoever was faster may be the reason
+            _check_ours(await store.request(location.tenant_id, request_id), decision, user)
+            raise
     row = await store.wait_for_decision(
         location.tenant_id, request_id, settings.decision_wait_seconds
     )
     _check_ours(row, decision, user)
     view = DecisionView.of(row)
+    if not view.committed:
+        view.message = _why_not_yet(await store.flow(location.tenant_id, flow_id))
     return JSONResponse(view.model_dump(mode="json"), status_code=200 if view.committed else 202)
+
+
+async def _shown(
+    caller: Caller, location: Location, resource: dict[str, Any], request_id: UUID
+) -> None:
+    """Waits until the resource shows the request, because admission compares an answer with it.
+
+    The database knows a request some milliseconds earlier. Raises ProblemError 503.
+    """
+    deadline = asyncio.get_running_loop().time() + SHOWN_SECONDS
+    while True:
+        shown = (resource.get("status") or {}).get("approvalRequest") or {}
+        if shown.get("requestId") == str(request_id):
+            return
+        if asyncio.get_running_loop().time() >= deadline:
+            raise unavailable(
+                "the resource does not show this request yet; is the operator running? Try again"
+            )
+        await asyncio.sleep(SHOWN_POLL_SECONDS)
+        resource = await caller.flow(location.namespace, location.name)
+
+
+def _why_not_yet(flow: FlowSnapshot) -> str:
+    """Why a written answer is not a decision yet, as far as is known."""
+    if flow.answer_note:
+        return flow.answer_note
+    if flow.state is FlowState.SUSPENDED:
+        return "the answer is written and counts as soon as the flow is resumed (spec.state: Run)"
+    return "the answer is written and not yet a decision; ask for the flow again in a moment"
 
 
 def _asked(body: Answer) -> tuple[UUID, str]:

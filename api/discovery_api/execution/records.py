@@ -1,0 +1,67 @@
+"""NDJSON as it arrives: inventory records without ever holding the whole body."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.wire import InventoryRecord
+from pydantic import ValidationError
+
+from ..problems import ProblemError
+
+
+async def records_of(
+    stream: AsyncIterator[bytes], *, max_line: int, max_bytes: int
+) -> AsyncIterator[InventoryRecord]:
+    """The records of a stream, one JSON object a line; blank lines are passed over.
+
+    Sizes are in bytes. Raises ProblemError 422 naming the line that is at fault, and
+    DiscoveryError(LIMIT_EXCEEDED) for a line or a stream that is too long.
+    """
+    number = 0
+    async for line in _lines(stream, max_line, max_bytes):
+        number += 1
+        if not line.strip():
+            continue
+        if len(line) > max_line:
+            raise _line_too_long(number, max_line)
+        try:
+            yield InventoryRecord.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "document"
+            raise ProblemError(
+                422,
+                "invalid-record",
+                "A record is not valid",
+                f"line {number}, {place}: {first['msg']}",
+                line=number,
+                code=str(ErrorCode.INVALID_RESULT),
+            ) from error
+
+
+async def _lines(
+    stream: AsyncIterator[bytes], max_line: int, max_bytes: int
+) -> AsyncIterator[bytes]:
+    rest, received, count = b"", 0, 0
+    async for piece in stream:
+        received += len(piece)
+        if received > max_bytes:
+            raise DiscoveryError(
+                ErrorCode.LIMIT_EXCEEDED, f"the records are larger than {max_bytes} bytes in all"
+            )
+        *complete, rest = (rest + piece).split(b"\n")
+        count += len(complete)
+        for line in complete:
+            yield line
+        if len(rest) > max_line:
+            raise _line_too_long(count + 1, max_line)
+    if rest:
+        yield rest
+
+
+def _line_too_long(number: int, limit: int) -> DiscoveryError:
+    return DiscoveryError(
+        ErrorCode.LIMIT_EXCEEDED, f"line {number} of the records is longer than {limit} bytes"
+    )
