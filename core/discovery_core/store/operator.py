@@ -7,45 +7,28 @@ step or finds it made already. That is what makes every action of the operator r
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ErrorCode
-from ..phases import FIRST_PHASE, Phase
+from ..phases import Phase
 from ..resource import DiscoveryFlowSpec, MappingEdit
 from ..snapshots import Capacity, FlowSnapshot
-from ..states import FlowState, Occurrence, RunState, Trigger, is_ended
-from . import blobs, gate, leadership
+from ..states import FlowState, Trigger, is_ended
+from . import attempts, blobs, flow_steps, gate, leadership
 from .database import ClusterScope, Database
 from .listener import listen
-from .schema import (
-    LIVE_RUN_STATES,
-    Cluster,
-    DiscoveryFlowRow,
-    FlowArtefact,
-    MasterFlow,
-    PhaseRun,
-    Record,
-    Tenant,
-)
+from .records import drop_staged
+from .schema import Cluster, DiscoveryFlowRow, MasterFlow, Tenant
 from .snapshot import flow_snapshot
-from .transition import (
-    append_event,
-    database_now,
-    end_live_run,
-    live_run,
-    lock_flow,
-    open_request,
-    transition,
-)
+from .transition import database_now
 
 T = TypeVar("T")
-ACTOR = "operator"
 ENDED = [str(state) for state in FlowState if is_ended(state)]
 
 
@@ -134,7 +117,7 @@ class OperatorStore:
                 return Look(now, flow, None)
             if flow.not_before is not None and flow.not_before > now:
                 return Look(now, flow, None)
-            return Look(now, flow, await _capacity(session, flow, limits))
+            return Look(now, flow, await attempts.capacity(session, flow, limits))
 
         return await self._read(work)
 
@@ -175,170 +158,62 @@ class OperatorStore:
         actor: str,
     ) -> FlowSnapshot:
         """Creates master flow, flow and first history row together, or finds them there."""
-
-        async def work(session: AsyncSession) -> FlowSnapshot:
-            existing = await flow_snapshot(session, flow_id)
-            if existing is not None:
-                return existing
-            await session.execute(
-                insert(Tenant)
-                .values(id=tenant_id, cluster_id=self.cluster_id, namespace=namespace)
-                .on_conflict_do_nothing()
-            )
-            session.add(
-                MasterFlow(
-                    tenant_id=tenant_id,
-                    flow_id=flow_id,
-                    name=name,
-                    engagement=spec.engagement,
-                    requested_by=spec.requested_by,
-                )
-            )
-            await session.flush()
-            flow = DiscoveryFlowRow(
-                tenant_id=tenant_id,
+        return await self._write(
+            lambda session: flow_steps.register(
+                session,
+                self.cluster_id,
                 flow_id=flow_id,
-                spec=_stored_spec(spec),
+                tenant_id=tenant_id,
+                namespace=namespace,
+                name=name,
+                spec=spec,
                 generation=generation,
-                phase=FIRST_PHASE,
-                state=FlowState.PENDING,
-                reason=Trigger.CREATED,
-                round=1,
-                version=0,
-                event_sequence=0,
-                last_fence=0,
+                actor=actor,
             )
-            session.add(flow)
-            await session.flush()
-            await append_event(session, flow, Trigger.CREATED, actor=actor, from_state=None)
-            created = await flow_snapshot(session, flow_id)
-            assert created is not None  # noqa: S101 - written two lines above
-            return created
-
-        return await self._write(work)
+        )
 
     async def update_spec(self, flow_id: UUID, spec: DiscoveryFlowSpec, generation: int) -> None:
         """Stores a newer spec; llm, retries and timeouts apply from the next attempt on."""
-
-        async def work(session: AsyncSession) -> None:
-            flow = await lock_flow(session, flow_id)
-            if flow.generation >= generation:
-                return
-            flow.generation = generation
-            stored = _stored_spec(spec)
-            changed = sorted(
-                k for k in stored.keys() | flow.spec.keys() if stored.get(k) != flow.spec.get(k)
-            )
-            flow.spec = stored
-            await append_event(
-                session,
-                flow,
-                Occurrence.SPEC_CHANGED,
-                actor=ACTOR,
-                from_state=flow.state,
-                details={"generation": generation, "changed": changed},
-            )
-
-        await self._write(work)
+        await self._write(
+            lambda session: flow_steps.update_spec(session, flow_id, spec, generation)
+        )
 
     async def admit(self, flow_id: UUID) -> None:
         """Pending → Queued: everything that the spec names is there."""
-        await self._step(flow_id, Trigger.ADMITTED, only_from=(FlowState.PENDING,))
+        await self._write(
+            lambda session: flow_steps.step(session, flow_id, Trigger.ADMITTED, FlowState.PENDING)
+        )
 
     async def reference_found(self, flow_id: UUID) -> None:
         """Waiting → Queued: what was missing has appeared."""
-        await self._step(flow_id, Trigger.REFERENCE_FOUND, only_from=(FlowState.WAITING,))
+        await self._write(
+            lambda session: flow_steps.step(
+                session, flow_id, Trigger.REFERENCE_FOUND, FlowState.WAITING
+            )
+        )
 
     async def reference_missing(self, flow_id: UUID, missing: list[str]) -> None:
         """→ Waiting, or a changed list of what a Waiting flow waits for."""
-
-        async def work(session: AsyncSession) -> None:
-            flow = await lock_flow(session, flow_id)
-            message = "missing: " + "; ".join(missing)
-            if flow.state == FlowState.WAITING:
-                if flow.missing == missing:
-                    return
-                flow.missing, flow.message = missing, message
-                await append_event(
-                    session,
-                    flow,
-                    Occurrence.REFERENCES_CHANGED,
-                    actor=ACTOR,
-                    from_state=flow.state,
-                    message=message,
-                )
-                return
-            await transition(session, flow, Trigger.REFERENCE_MISSING, actor=ACTOR, message=message)
-            flow.missing = missing
-
-        await self._write(work)
+        await self._write(lambda session: flow_steps.reference_missing(session, flow_id, missing))
 
     async def suspend(self, flow_id: UUID) -> None:
         """→ Suspended. The live attempt is superseded; an open request stays open."""
-
-        async def work(session: AsyncSession) -> None:
-            flow = await lock_flow(session, flow_id)
-            if flow.state == FlowState.SUSPENDED or is_ended(flow.state):
-                return
-            await end_live_run(session, flow, RunState.SUPERSEDED, "the flow was suspended")
-            flow.resume_state = flow.state
-            await transition(session, flow, Trigger.SUSPENDED, actor=ACTOR)
-
-        await self._write(work)
+        await self._write(lambda session: flow_steps.suspend(session, flow_id))
 
     async def resume(self, flow_id: UUID) -> None:
         """Suspended → AwaitingApproval where a request is open, else → Queued.
 
         A request's deadline moves by the time that the flow was suspended.
         """
+        await self._write(lambda session: flow_steps.resume(session, flow_id))
 
-        async def work(session: AsyncSession) -> None:
-            flow = await lock_flow(session, flow_id)
-            if flow.state != FlowState.SUSPENDED:
-                return
-            request = await open_request(session, flow)
-            if request is None:
-                await transition(session, flow, Trigger.RESUMED, actor=ACTOR)
-                return
-            request.expires_at += await database_now(session) - flow.state_since
-            await transition(session, flow, Trigger.APPROVAL_REQUESTED, actor=ACTOR)
-
-        await self._write(work)
-
-    async def cancel(self, flow_id: UUID, actor: str = ACTOR) -> None:
+    async def cancel(self, flow_id: UUID, actor: str = flow_steps.ACTOR) -> None:
         """→ Cancelled, for good."""
-
-        async def work(session: AsyncSession) -> None:
-            flow = await lock_flow(session, flow_id)
-            if not is_ended(flow.state):
-                await gate.close_everything(session, flow, "the flow was cancelled")
-                await transition(session, flow, Trigger.CANCELLED, actor=actor)
-
-        await self._write(work)
+        await self._write(lambda session: flow_steps.cancel(session, flow_id, actor))
 
     async def mark_deleted(self, flow_id: UUID) -> None:
         """The resource is gone: ends the flow and lets go of its artefacts. History stays."""
-
-        async def work(session: AsyncSession) -> None:
-            flow = await lock_flow(session, flow_id)
-            master = await session.get_one(MasterFlow, (flow.tenant_id, flow.flow_id))
-            if master.deleted_at is not None:
-                return
-            master.deleted_at = await database_now(session)
-            if is_ended(flow.state):
-                await append_event(
-                    session, flow, Trigger.DELETED, actor=ACTOR, from_state=flow.state
-                )
-            else:
-                await gate.close_everything(session, flow, "the resource was deleted")
-                await transition(
-                    session, flow, Trigger.DELETED, actor=ACTOR, message="the resource was deleted"
-                )
-            await session.execute(delete(FlowArtefact).where(FlowArtefact.flow_id == flow.flow_id))
-            await _drop_staged(session)
-            await blobs.collect(session)
-
-        await self._write(work)
+        await self._write(lambda session: flow_steps.mark_deleted(session, flow_id))
 
     # -- attempts ------------------------------------------------------------------------------
 
@@ -358,65 +233,23 @@ class OperatorStore:
         The same intent again returns the same id. None where `limits` (in all, per tenant) leave
         no slot; slots are handed out one at a time, so the caps hold.
         """
-
-        async def work(session: AsyncSession) -> UUID | None:
-            await session.execute(
-                text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 1))"),
-                {"key": str(self.cluster_id)},
-            )
-            flow = await lock_flow(session, flow_id)
-            known = await session.scalar(
-                select(PhaseRun).where(
-                    PhaseRun.flow_id == flow_id,
-                    PhaseRun.round == round,
-                    PhaseRun.phase == phase,
-                    PhaseRun.attempt == attempt,
-                )
-            )
-            if known is not None:
-                return known.id
-            if limits is not None:
-                running, mine = await _live_counts(session, flow.tenant_id)
-                if running >= limits[0] or mine >= limits[1]:
-                    return None
-            run = PhaseRun(
-                tenant_id=flow.tenant_id,
-                id=uuid4(),
-                flow_id=flow_id,
+        return await self._write(
+            lambda session: attempts.start(
+                session,
+                self.cluster_id,
+                flow_id,
                 round=round,
                 phase=phase,
                 attempt=attempt,
-                state=RunState.CREATED,
                 job_name=job_name,
-                deadline=await database_now(session) + timedelta(seconds=launch_timeout),
+                launch_timeout=launch_timeout,
+                limits=limits,
             )
-            session.add(run)
-            await session.flush()
-            await transition(
-                session,
-                flow,
-                Trigger.ATTEMPT_STARTED,
-                actor=ACTOR,
-                phase=phase,
-                attempt=attempt,
-                details={"job": job_name},
-            )
-            return run.id
-
-        return await self._write(work)
+        )
 
     async def mark_launched(self, run_id: UUID, flow_id: UUID, job_uid: str) -> None:
         """Records the Job's uid; only that Job's pod may claim the attempt."""
-
-        async def work(session: AsyncSession) -> None:
-            await lock_flow(session, flow_id)
-            run = await session.scalar(select(PhaseRun).where(PhaseRun.id == run_id))
-            if run is not None and run.state == RunState.CREATED:
-                run.state = RunState.LAUNCHED
-                run.job_uid = job_uid
-                run.launched_at = await database_now(session)
-
-        await self._write(work)
+        await self._write(lambda session: attempts.mark_launched(session, flow_id, run_id, job_uid))
 
     async def fail_attempt(
         self,
@@ -432,39 +265,17 @@ class OperatorStore:
 
         An attempt that has been dealt with already is left alone.
         """
-
-        async def work(session: AsyncSession) -> None:
-            flow = await lock_flow(session, flow_id)
-            run = await session.scalar(select(PhaseRun).where(PhaseRun.id == run_id))
-            if run is None or flow.state not in (FlowState.RUNNING, FlowState.WAITING):
-                return
-            latest = await live_run(session, flow)
-            if run.state not in (*LIVE_RUN_STATES, RunState.FAILED) or (
-                latest is not None and latest.id != run_id
-            ):
-                return
-            if run.state != RunState.FAILED:
-                run.state = RunState.FAILED
-                run.finished_at = await database_now(session)
-            run.counted = counted
-            run.error_code, run.error_message = code, message
-            await session.flush()
-            final = retry_delay is None
-            await transition(
+        await self._write(
+            lambda session: attempts.fail(
                 session,
-                flow,
-                Trigger.ATTEMPTS_EXHAUSTED if final else Trigger.ATTEMPT_FAILED,
-                actor=ACTOR,
+                flow_id,
+                run_id,
+                code=code,
                 message=message,
-                phase=run.phase,
-                attempt=run.attempt,
-                details={"code": code, "retryDelaySeconds": retry_delay},
+                retry_delay=retry_delay,
+                counted=counted,
             )
-            if retry_delay is not None:
-                now = await database_now(session)
-                flow.not_before = now + timedelta(seconds=retry_delay)
-
-        await self._write(work)
+        )
 
     # -- the gate ------------------------------------------------------------------------------
 
@@ -522,66 +333,10 @@ class OperatorStore:
         """Removes artefacts and staged rows that nobody refers to. Returns how many artefacts."""
 
         async def work(session: AsyncSession) -> int:
-            await _drop_staged(session)
+            await drop_staged(session)
             return await blobs.collect(session)
 
         return await self._write(work)
-
-    async def _step(
-        self, flow_id: UUID, trigger: Trigger, *, only_from: tuple[FlowState, ...]
-    ) -> None:
-        async def work(session: AsyncSession) -> None:
-            flow = await lock_flow(session, flow_id)
-            if flow.state in only_from:
-                await transition(session, flow, trigger, actor=ACTOR)
-
-        await self._write(work)
-
-
-def _stored_spec(spec: DiscoveryFlowSpec) -> dict[str, object]:
-    """The spec without the answer, which is an event and not configuration."""
-    return spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"approval"})
-
-
-async def _live_counts(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]:
-    row = (
-        await session.execute(
-            select(func.count(), func.count().filter(PhaseRun.tenant_id == tenant_id)).where(
-                PhaseRun.state.in_(LIVE_RUN_STATES)
-            )
-        )
-    ).one()
-    return int(row[0]), int(row[1])
-
-
-async def _capacity(session: AsyncSession, flow: FlowSnapshot, limits: tuple[int, int]) -> Capacity:
-    running, mine = await _live_counts(session, flow.tenant_id)
-    ahead = await session.scalar(
-        select(func.count())
-        .select_from(DiscoveryFlowRow)
-        .where(
-            DiscoveryFlowRow.state == FlowState.QUEUED,
-            DiscoveryFlowRow.flow_id != flow.flow_id,
-            DiscoveryFlowRow.state_since < flow.state_since,
-            (DiscoveryFlowRow.not_before.is_(None))
-            | (DiscoveryFlowRow.not_before <= func.clock_timestamp()),
-            ~_tenant_is_full(limits[1]),
-        )
-    )
-    return Capacity(running, mine, *limits, ahead=int(ahead or 0))
-
-
-def _tenant_is_full(limit: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a SQL clause
-    live = (
-        select(func.count())
-        .select_from(PhaseRun)
-        .where(
-            PhaseRun.tenant_id == DiscoveryFlowRow.tenant_id,
-            PhaseRun.state.in_(LIVE_RUN_STATES),
-        )
-        .scalar_subquery()
-    )
-    return live >= limit
 
 
 async def _flows(session: AsyncSession, *, ended: bool) -> list[OpenFlow]:
@@ -603,13 +358,3 @@ async def _flows(session: AsyncSession, *, ended: bool) -> list[OpenFlow]:
         .order_by(DiscoveryFlowRow.state_since)
     )
     return [OpenFlow(*row) for row in rows.tuples()]
-
-
-async def _drop_staged(session: AsyncSession) -> None:
-    """Removes inventory rows of attempts that ended without being accepted."""
-    kept = exists().where(
-        PhaseRun.tenant_id == Record.tenant_id,
-        PhaseRun.id == Record.run_id,
-        PhaseRun.state.in_((*LIVE_RUN_STATES, RunState.SUCCEEDED)),
-    )
-    await session.execute(delete(Record).where(~kept))

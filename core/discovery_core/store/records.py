@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import delete, exists, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ..states import RunState
 from ..wire import InventoryRecord
+from .schema import LIVE_RUN_STATES, PhaseRun, Record
 
 
 class RecordBatch:
@@ -114,3 +116,13 @@ async def rebuild_assets(session: AsyncSession, tenant_id: UUID, engagement: str
     )
     inserted = await session.execute(_REBUILD, key)
     return int(getattr(inserted, "rowcount", 0))
+
+
+async def drop_staged(session: AsyncSession) -> None:
+    """Removes inventory rows of attempts that ended without being accepted."""
+    kept = exists().where(
+        PhaseRun.tenant_id == Record.tenant_id,
+        PhaseRun.id == Record.run_id,
+        PhaseRun.state.in_((*LIVE_RUN_STATES, RunState.SUCCEEDED)),
+    )
+    await session.execute(delete(Record).where(~kept))

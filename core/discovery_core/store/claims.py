@@ -1,0 +1,89 @@
+"""What a claim tells a crew pod: everything that its attempt needs to start."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..durations import parse_duration
+from ..errors import NotFoundError
+from ..mounts import SCHEMA_FOLDER, SOURCE_FOLDER, VOLUME_FOLDER
+from ..phases import Phase, phase_spec
+from ..states import RunState
+from ..wire import ArtefactReference, Claim, LLMSettings
+from . import blobs
+from .approvals import mapping_history
+from .schema import DiscoveryFlowRow, MasterFlow, PhaseRun, Tenant
+from .snapshot import HEARTBEAT_SECONDS, spec_of
+
+
+async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun) -> Claim:
+    """The answer to a claim. Raises NotFoundError where an earlier phase left no such artefact."""
+    spec = spec_of(flow)
+    master = await session.get_one(MasterFlow, (flow.tenant_id, flow.flow_id))
+    tenant = await session.get_one(Tenant, flow.tenant_id)
+    phase = phase_spec(run.phase)
+    inputs = await _inputs(session, flow, phase.name)
+    config_map, volume = spec.source.config_map, spec.source.persistent_volume_claim
+    pinned = flow.source_digest is not None
+    source_name = config_map.key if config_map else (volume.path if volume else "")
+    source_path = (
+        f"{SOURCE_FOLDER}/{config_map.key}"
+        if config_map
+        else f"{VOLUME_FOLDER}/{volume.path if volume else ''}"
+    )
+    schema_path = (
+        f"{SCHEMA_FOLDER}/{spec.target_schema.config_map.key}" if spec.target_schema else None
+    )
+    return Claim(
+        flow_id=flow.flow_id,
+        flow_name=master.name,
+        namespace=tenant.namespace,
+        engagement=master.engagement,
+        round=run.round,
+        phase=phase.name,
+        attempt=run.attempt,
+        fence=run.fence or 0,
+        deadline=run.deadline,
+        heartbeat_seconds=HEARTBEAT_SECONDS,
+        source_name=source_name.rsplit("/", 1)[-1],
+        source_format=spec.source.format,
+        source_path=None if pinned else source_path,
+        target_schema_path=None if pinned else schema_path,
+        inputs=inputs,
+        llm=LLMSettings(
+            provider=spec.llm.provider,
+            base_url=spec.llm.base_url,
+            model=spec.llm.model,
+            timeout_seconds=parse_duration(spec.llm.timeout),
+        ),
+        mapping_history=(
+            await mapping_history(session) if phase.name is Phase.FIELD_MAPPING else []
+        ),
+    )
+
+
+async def _inputs(
+    session: AsyncSession, flow: DiscoveryFlowRow, phase: Phase
+) -> dict[str, ArtefactReference]:
+    """Artefacts of earlier phases of this round, and the pinned ones, by name."""
+    inputs: dict[str, ArtefactReference] = {}
+    accepted = await session.scalars(
+        select(PhaseRun)
+        .where(PhaseRun.flow_id == flow.flow_id, PhaseRun.state == RunState.SUCCEEDED)
+        .order_by(PhaseRun.round)
+    )
+    by_phase = {run.phase: run for run in accepted}
+    for wanted in phase_spec(phase).inputs:
+        made_by = by_phase.get(wanted.phase)
+        artefacts = await blobs.run_artefacts(session, made_by) if made_by is not None else {}
+        if wanted.artefact not in artefacts:
+            raise NotFoundError(f"{wanted.phase} has left no artefact {wanted.artefact}")
+        inputs[wanted.name] = artefacts[wanted.artefact]
+    for name, digest in (
+        ("source", flow.source_digest),
+        ("targetSchema", flow.target_schema_digest),
+    ):
+        if digest is not None:
+            inputs[name] = await blobs.reference(session, flow.tenant_id, digest)
+    return inputs
