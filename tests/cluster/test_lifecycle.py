@@ -83,6 +83,10 @@ class Life:
         files = sorted((self.work / "run").glob("*.log"))
         return "\n".join(f"== {file.name}\n{file.read_text()[-1500:]}" for file in files)
 
+    def state(self) -> str:
+        """The node as the API server sees it, and the end of every log."""
+        return self.kubectl("get", "node", "-o", "yaml") + self.logs()
+
     def pids(self) -> dict[str, int]:
         """What the pid files say."""
         return {f.stem: int(f.read_text()) for f in (self.work / "run").glob("*.pid")}
@@ -200,7 +204,8 @@ def test_up_revives_what_died_and_keeps_what_was_there(
     assert cluster.try_tool("status").returncode == 1
     output = cluster.tool("up")
     assert all(name in output.split("not running:")[1] for name in killed)
-    assert cluster.try_tool("status").returncode == 0
+    assert "anew" not in output, output
+    assert cluster.try_tool("status").returncode == 0, cluster.state()
     assert "memory" in cluster.kubectl("get", "configmaps")
     cluster.kubectl("wait", "--for=condition=Ready", "pod/waiting", "--timeout=60s")
     assert _restarts(cluster) == container, "the pod's container was not left alone"
@@ -220,7 +225,7 @@ def test_up_starts_anew_where_the_data_is_spoilt_and_says_so(cluster: Life) -> N
     for file in (cluster.work / "etcd" / "member").rglob("*"):
         if file.is_file():
             file.write_bytes(b"spoilt")
-    assert "starting anew, with nothing in it" in cluster.tool("up")
+    assert "Starting anew, with nothing in it" in cluster.tool("up")
     assert "memory" not in cluster.kubectl("get", "configmaps")
     cluster.run_pod()
 

@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -113,7 +114,7 @@ class Native:
         """Whether every process runs and the node is ready."""
         if self.processes.missing(START_ORDER):
             return False
-        return self._kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=2s")
+        return self._kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=5s")
 
     def _forget_readiness(self) -> None:
         """Makes a revived node count as ready only once its new kubelet says so."""
@@ -144,7 +145,8 @@ class Native:
         try:
             self._start(path, 60)
         except ClusterError as error:
-            print(f"It cannot be revived ({error}); starting anew, with nothing in it.", flush=True)
+            print(f"It cannot be revived: {error}", flush=True)
+            print("Starting anew, with nothing in it.", flush=True)
             return False
         return True
 
@@ -219,27 +221,42 @@ class Native:
         self.remains.make_cgroup()
         environment = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
         commands = native_config.commands(self.work, ADDRESS, NODE, SERVICES)
-        for name in START_ORDER:
+
+        def start(name: str) -> None:
             command = commands[name]
             executable = shutil.which(command[0], path=path)
             self.processes.start(name, [str(executable), *command[1:]], environment)
+
+        def ready() -> bool:
+            start("kubelet")  # it gives up where containerd listens, but is not quite ready
+            return self.healthy()
+
+        for name in START_ORDER:
+            start(name)
             if name == "apiserver":
                 self._wait("the API server", self._answers, seconds)
                 self._forget_readiness()
             if name == "containerd":
-                self._wait("containerd", self.socket.exists, seconds)
-        self._wait("the node", self.healthy, seconds)
+                self._wait("containerd", self._containerd_listens, seconds)
+        self._wait("the node", ready, seconds, may_end=("kubelet",))
 
-    def _wait(self, what: str, ready: Callable[[], bool], seconds: float) -> None:
+    def _containerd_listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.socket)) == 0
+
+    def _wait(
+        self, what: str, ready: Callable[[], bool], seconds: float, may_end: tuple[str, ...] = ()
+    ) -> None:
         deadline = time.monotonic() + seconds
         while not ready():
             started = [n for n in START_ORDER if (self.processes.folder / f"{n}.pid").exists()]
-            dead = self.processes.missing(started)
-            if dead or time.monotonic() > deadline:
+            ended = self.processes.missing(started)
+            if set(ended) - set(may_end) or time.monotonic() > deadline:
+                ends = "".join(self.processes.last_words(name) for name in ended)
                 raise ClusterError(
                     f"{what} did not become ready"
-                    + (f"; {', '.join(dead)} ended" if dead else f" in {seconds:.0f} s")
-                    + f". Logs: {self.processes.folder}"
+                    + (f"; {', '.join(ended)} ended" if ended else f" in {seconds:.0f} s")
+                    + f". Logs: {self.processes.folder}{ends}"
                 )
             time.sleep(0.25)
 

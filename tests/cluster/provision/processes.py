@@ -103,6 +103,14 @@ class Processes:
         """Which of these do not run."""
         return [name for name in names if self.pid(name) is None]
 
+    def last_words(self, name: str, lines: int = 5) -> str:
+        """The end of a process's log."""
+        try:
+            text = (self.folder / f"{name}.log").read_text(errors="replace")
+        except OSError:
+            return ""
+        return "".join(f"\n  {name}: {line[:300]}" for line in text.splitlines()[-lines:])
+
     def stop(self, name: str, wait: float = 10.0) -> None:
         """Ends a process and forgets it."""
         pid = self.pid(name)
