@@ -169,15 +169,10 @@ def _save(reference: str, archive: Path, *, docker: bool) -> None:
 def _pip_mounts(scratch: Path) -> list[str]:
     """The pip settings and certificates of this machine, for the build only."""
     lines = ["[global]"]
-    for name in ("index-url", "proxy"):
-        found = subprocess.run(
-            ["python3", "-m", "pip", "config", "get", f"global.{name}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if found.returncode == 0:
-            lines.append(f"{name} = {found.stdout.strip()}")
+    for name in ("index-url", "extra-index-url", "proxy"):
+        value = os.environ.get(f"PIP_{name.replace('-', '_').upper()}") or _pip_setting(name)
+        if value:
+            lines.append(f"{name} = {value}")
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
     mounts = []
     if certificates.exists():
@@ -186,6 +181,16 @@ def _pip_mounts(scratch: Path) -> list[str]:
     settings = scratch / "pip.conf"
     settings.write_text("\n".join(lines) + "\n")
     return [*mounts, "--volume", f"{settings}:/etc/pip.conf:ro"]
+
+
+def _pip_setting(name: str) -> str:
+    done = subprocess.run(
+        ["python3", "-m", "pip", "config", "get", f"global.{name}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _local_base(*, postgres: bool) -> str:
