@@ -49,6 +49,8 @@ def own_client(settings: ExecutionSettings) -> ApiClient:
         current.api_key = {"BearerToken": f"Bearer {path.read_text().strip()}"}
 
     configuration.refresh_api_key_hook = refresh
+    # the hook is only asked where a token is set already
+    configuration.api_key = {"BearerToken": ""}
     return ApiClient(configuration)
 
 

@@ -185,15 +185,21 @@ def _of_database(error: SQLAlchemyError | TimeoutError | OSError) -> ProblemErro
 _INTERNAL = ProblemError(500, "internal", "Internal error", "see the server's log")
 
 
+def _short(error: Exception) -> str:
+    """The first line of an error, which names no parameters of a statement."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of `app` a problem."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
         problem = problem_of(error)
-        if problem.status >= 500:
-            log.error(
-                "request failed", method=request.method, path=request.url.path, exc_info=error
-            )
+        where = {"method": request.method, "path": request.url.path}
+        if problem.status == 503:
+            log.warning("not available", **where, reason=problem.detail, error=_short(error))
+        elif problem.status >= 500:
+            log.error("request failed", **where, exc_info=error)
         return respond(problem)
 
     for kind in (
