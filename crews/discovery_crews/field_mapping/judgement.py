@@ -6,13 +6,14 @@ assignment and the reason's facts are computed here, so that no answer makes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from discovery_core.wire import FieldMapping
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 AGREED = 0.05
+DOUBTED = 0.6
 
 
 class Doubt(BaseModel):
@@ -103,40 +104,59 @@ def apply_decisions(
     """The proposals after the crew's judgement, in the same order.
 
     A column that takes over another's field becomes its primary source, and the other an
-    alternate; a doubted column that nobody changed loses confidence.
+    alternate; where a field loses its primary source, the surest alternate takes its place. A
+    doubted column that nobody changed loses confidence. A decision for what is proposed anyway
+    changes nothing.
     """
     chosen = {decision.column: decision for decision in decisions.decisions}
     doubted = {doubt.column: doubt.reason for doubt in doubts.doubts}
-    moved_to = {
-        decision.target: decision.column
-        for decision in decisions.decisions
-        if decision.target is not None
-    }
     result = []
+    moved: set[str] = set()
     for mapping in proposed:
         decision = chosen.get(mapping.column)
         if decision is not None and decision.target != mapping.target:
-            result.append(_changed(mapping, decision, moved_to))
+            result.append(_changed(mapping, decision))
+            moved.add(mapping.column)
         elif mapping.column in doubted and mapping.target is not None:
-            why = doubted[mapping.column] or "the values do not look like it"
-            result.append(
-                mapping.model_copy(
-                    update={
-                        "confidence": round(mapping.confidence * 0.6, 3),
-                        "reason": f"{mapping.reason} Doubted: {why}",
-                    }
-                )
-            )
-        elif mapping.target in moved_to and moved_to[mapping.target] != mapping.column:
-            result.append(mapping.model_copy(update={"role": "alternate"}))
+            result.append(_doubted(mapping, doubted[mapping.column]))
         else:
             result.append(mapping)
+    return _one_primary_each(result, moved)
+
+
+def _one_primary_each(mappings: Sequence[FieldMapping], moved: Set[str]) -> list[FieldMapping]:
+    """Roles such that every mapped field has one primary source: a moved column before others."""
+    best: dict[str, FieldMapping] = {}
+    for mapping in mappings:
+        if mapping.target is not None:
+            rival = best.setdefault(mapping.target, mapping)
+            if _claim(mapping, moved) > _claim(rival, moved):
+                best[mapping.target] = mapping
+    result = []
+    for mapping in mappings:
+        first = mapping.target is None or best[mapping.target] is mapping
+        role = "primary" if first else "alternate"
+        result.append(
+            mapping if mapping.role == role else mapping.model_copy(update={"role": role})
+        )
     return result
 
 
-def _changed(
-    mapping: FieldMapping, decision: Decision, moved_to: Mapping[str, str]
-) -> FieldMapping:
+def _claim(mapping: FieldMapping, moved: Set[str]) -> tuple[bool, bool, float]:
+    return mapping.column in moved, mapping.role == "primary", mapping.confidence
+
+
+def _doubted(mapping: FieldMapping, reason: str) -> FieldMapping:
+    why = reason.strip() or "the values do not look like it"
+    return mapping.model_copy(
+        update={
+            "confidence": round(mapping.confidence * DOUBTED, 3),
+            "reason": f"{mapping.reason} Doubted: {why}",
+        }
+    )
+
+
+def _changed(mapping: FieldMapping, decision: Decision) -> FieldMapping:
     said = decision.reason.strip()
     if decision.target is None:
         return mapping.model_copy(
@@ -150,11 +170,10 @@ def _changed(
             }
         )
     score = next(c.score for c in mapping.candidates if c.target == decision.target)
-    primary = moved_to[decision.target] == mapping.column
     return mapping.model_copy(
         update={
             "target": decision.target,
-            "role": "primary" if primary else "alternate",
+            "role": "primary",
             "confidence": round(min(0.95, 0.3 + 0.6 * score + AGREED), 3),
             "reason": "Chosen by the crew from the shortlist" + (f": {said}" if said else "."),
             "decided_by": "agent",

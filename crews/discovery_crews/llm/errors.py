@@ -83,8 +83,9 @@ def classify_exception(error: BaseException) -> DiscoveryError | None:
 
 
 def _by_status(status: int, cause: BaseException) -> DiscoveryError:
-    detail = str(cause)[:300]
-    if status == 429 and "insufficient_quota" in detail:
+    whole = str(cause)
+    detail = whole[:300]
+    if status == 402 or (status == 429 and "insufficient_quota" in whole):
         return DiscoveryError(
             ErrorCode.LLM_QUOTA, f"the model's quota is used up; raise it or wait: {detail}"
         )

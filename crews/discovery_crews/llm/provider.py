@@ -7,6 +7,7 @@ turns one rate limit into dozens of requests.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from discovery_core.wire import LLMSettings
 from .builtin import BuiltinPlanner, Recommend
 
 NO_KEY = "not-needed"
+# OpenAI's reasoning models refuse a request that sets the temperature, as OpenAI's guide to
+# reasoning models says
+_OWN_TEMPERATURE = re.compile(r"(^|[/.])(o\d|gpt-5)", re.IGNORECASE)
 
 
 def make_llm(
@@ -39,8 +43,9 @@ def make_llm(
         "api_key": api_key or NO_KEY,
         "timeout": settings.timeout_seconds,
         "max_retries": 0,
-        "temperature": 0,
     }
+    if not _OWN_TEMPERATURE.search(settings.model):
+        options["temperature"] = 0
     if settings.provider == "openaiCompatible":
         options |= {"base_url": settings.base_url, "custom_openai": True}
     return LLM(**options)
