@@ -113,6 +113,8 @@ def test_a_model_that_agrees_gives_the_built_in_answer(
         ("status-404", {ErrorCode.LLM_REFUSED}),
         ("status-429", {ErrorCode.LLM_RATE_LIMITED}),
         ("status-500", {ErrorCode.LLM_UNAVAILABLE}),
+        ("quota", {ErrorCode.LLM_QUOTA}),
+        ("html", {ErrorCode.LLM_BAD_OUTPUT}),
         ("truncated", {ErrorCode.LLM_BAD_OUTPUT, ErrorCode.LLM_UNAVAILABLE}),
         ("nonsense", {ErrorCode.LLM_BAD_OUTPUT}),
         ("empty", {ErrorCode.LLM_BAD_OUTPUT}),

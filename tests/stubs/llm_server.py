@@ -21,6 +21,8 @@ BEHAVIOURS = (
     "slow",
     "hostile",
     "empty",
+    "html",
+    "quota",
     "status-400",
     "status-401",
     "status-404",
@@ -137,6 +139,13 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(length) or b"{}")
         self.model.requests += 1
         behaviour = self.model.behaviour
+        if behaviour == "html":
+            self._send(200, "<html><body>Sign in to the network</body></html>", "text/html")
+            return
+        if behaviour == "quota":
+            error = {"message": "You exceeded your current quota", "code": "insufficient_quota"}
+            self._send(429, json.dumps({"error": error}))
+            return
         if behaviour.startswith("status-"):
             status = int(behaviour.removeprefix("status-"))
             self._send(status, json.dumps({"error": {"message": f"stub says {status}"}}))
@@ -162,11 +171,11 @@ class Handler(BaseHTTPRequestHandler):
         )
         self._send(200, body[: len(body) // 2] if behaviour == "truncated" else body)
 
-    def _send(self, status: int, body: str) -> None:
+    def _send(self, status: int, body: str, media_type: str = "application/json") -> None:
         data = body.encode()
         try:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

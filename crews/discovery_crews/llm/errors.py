@@ -33,6 +33,7 @@ _UNAVAILABLE = {
     "ConnectionRefusedError",
     "TimeoutError",
 }
+_LIBRARIES = ("crewai.", "openai.")
 _BAD_OUTPUT = {
     "JSONDecodeError",
     "APIResponseValidationError",
@@ -75,11 +76,26 @@ def classify_exception(error: BaseException) -> DiscoveryError | None:
         )
     if "API_KEY is required" in text or "api_key" in text:
         return DiscoveryError(ErrorCode.BAD_CREDENTIALS, f"there is no API key; {_CREDENTIALS}")
+    if any(map(_stumbled, chain)):
+        return DiscoveryError(
+            ErrorCode.LLM_BAD_OUTPUT,
+            "the language model's answer could not be read; is spec.llm.baseUrl the address of an "
+            f"OpenAI-compatible API, usually ending in /v1? {text}",
+        )
     if any("crewai" in (type(cause).__module__ or "") for cause in chain):
         return DiscoveryError(
             ErrorCode.LLM_BAD_OUTPUT, f"the language model gave no usable answer: {text}"
         )
     return None
+
+
+def _stumbled(cause: BaseException) -> bool:
+    """Whether a library broke on an answer, e.g. a proxy's login page instead of JSON."""
+    frame = cause.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = frame.tb_frame.f_globals.get("__name__", "") if frame is not None else ""
+    return str(module).startswith(_LIBRARIES)
 
 
 def _by_status(status: int, cause: BaseException) -> DiscoveryError:
