@@ -32,10 +32,14 @@ NONE = "null"
 
 @dataclass(frozen=True)
 class Case:
-    """One labelled inventory: per column the header, the right targets and the values."""
+    """One labelled inventory: per column the header, the right targets and the values.
+
+    The columns of a `separate` case have nothing to do with each other.
+    """
 
     name: str
     columns: list[tuple[str, frozenset[str], list[str]]]
+    separate: bool = False
 
 
 @dataclass
@@ -98,11 +102,16 @@ def cases(folder: Path) -> Iterator[Case]:
             (header, frozenset(label.split("|")), values[0] if values else [])
             for header, label, *values in content["columns"]
         ]
-        yield Case(path.stem, columns)
+        yield Case(path.stem, columns, separate="separate" in content)
 
 
 def profiles(case: Case, workdir: Path) -> list[ColumnProfile]:
     """What the readers and the profile make of a case."""
+    if case.separate:
+        return [
+            ColumnProfile(name=header, type="string", filled=0, missing=0, distinct=0)
+            for header, _, _ in case.columns
+        ]
     path = workdir / f"{case.name}.csv"
     rows = max((len(values) for _, _, values in case.columns), default=0)
     with path.open("w", encoding="utf-8", newline="") as stream:
@@ -118,7 +127,8 @@ def profiles(case: Case, workdir: Path) -> list[ColumnProfile]:
 def score(case: Case, columns: list[ColumnProfile]) -> Score:
     """Map one case and judge every column."""
     result = Score()
-    mappings = propose(columns, builtin_schema())
+    groups = [[column] for column in columns] if case.separate else [columns]
+    mappings = [mapping for group in groups for mapping in propose(group, builtin_schema())]
     for (_, right, _), mapping in zip(case.columns, mappings, strict=True):
         result.add(case.name, right, mapping)
     return result

@@ -15,8 +15,11 @@ from typing import Literal
 from .scoring import Evidence
 
 ACCEPT = 0.46
+# a schema that words each field once cannot be met as well as one with synonyms
+ACCEPT_BARE = 0.34
 VARIANT_HEADER = 0.8
 VARIANT_SCORE = 0.62
+LIKELY_VARIANT = 0.58
 NEARLY_AS_GOOD = 0.85
 _CONSIDERED = 3
 
@@ -30,8 +33,15 @@ class Choice:
     taken: bool = False
 
 
-def assign(evidence: Sequence[Sequence[Evidence]], fixed: Mapping[int, str | None]) -> list[Choice]:
-    """A choice for every column, by position; `fixed` are decided already, by people."""
+def assign(
+    evidence: Sequence[Sequence[Evidence]],
+    fixed: Mapping[int, str | None],
+    accept: float = ACCEPT,
+) -> list[Choice]:
+    """A choice for every column, by position; `fixed` are decided already, by people.
+
+    A score below `accept` is no match.
+    """
     choices: dict[int, Choice] = {}
     taken: set[str] = set()
     for column, target in sorted(fixed.items()):
@@ -44,7 +54,7 @@ def assign(evidence: Sequence[Sequence[Evidence]], fixed: Mapping[int, str | Non
         for column, found in enumerate(evidence)
         if column not in choices
         for rank, entry in enumerate(found[:_CONSIDERED])
-        if entry.score >= ACCEPT and entry.score >= NEARLY_AS_GOOD * found[0].score
+        if entry.score >= accept and entry.score >= NEARLY_AS_GOOD * found[0].score
     )
     for _, column, rank in wishes:
         if column in choices:
@@ -56,15 +66,15 @@ def assign(evidence: Sequence[Sequence[Evidence]], fixed: Mapping[int, str | Non
         elif rank == 0 and entry.header.score >= VARIANT_HEADER and entry.score >= VARIANT_SCORE:
             choices[column] = Choice(entry.target, "alternate")
     return [
-        choices[column] if column in choices else _left(found)
+        choices[column] if column in choices else _left(found, accept)
         for column, found in enumerate(evidence)
     ]
 
 
-def _left(found: Sequence[Evidence]) -> Choice:
+def _left(found: Sequence[Evidence], accept: float) -> Choice:
     """What remains for a column that got none of its fields."""
-    if not found or found[0].score < ACCEPT:
+    if not found or found[0].score < accept:
         return Choice(None)
-    if found[0].score >= VARIANT_SCORE:
+    if found[0].score >= LIKELY_VARIANT:
         return Choice(found[0].target, "alternate")
     return Choice(None, taken=True)

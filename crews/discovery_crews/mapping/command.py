@@ -38,8 +38,7 @@ examples:
 A target schema is a CSV with the columns field,description (also type, unit, synonyms), or a
 YAML list of fields. A file with a header and no rows is mapped by its headers alone.
 
-exit status: 0 done; 2 refused, with {"error": {"code", "message"}} on standard output (--json)
-or the message on standard error.
+exit status: 0 done; 2 refused, with {"error": {"code", "message"}} on standard output.
 """
 
 
@@ -81,10 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             (path, propose(columns_of(path, options.format), schema)) for path in options.files
         ]
     except DiscoveryError as error:
-        if options.json:
-            _print(json.dumps({"error": {"code": str(error.code), "message": error.message}}))
-        else:
-            sys.stderr.write(f"{error.code}: {error.message}\n")
+        _print(json.dumps({"error": {"code": str(error.code), "message": error.message}}))
         return EXIT_REFUSED
     if options.json:
         rows = [entry for path, mappings in found for entry in as_json(path, mappings)]

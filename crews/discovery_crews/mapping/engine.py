@@ -9,7 +9,7 @@ from discovery_core.wire import ApprovedMapping, ColumnProfile, FieldMapping, Ma
 
 from discovery_crews.target_schema import TargetSchema
 
-from .assignment import Choice, assign
+from .assignment import ACCEPT, ACCEPT_BARE, Choice, assign
 from .confidence import APPROVED, confidence
 from .scoring import Evidence, score_column, unit_of
 from .text import TextIndex
@@ -49,7 +49,9 @@ def propose(
         and (lesson.target is None or lesson.target in names)
     }
     evidence = [score_column(column, schema, index) for column in columns]
-    choices = assign(evidence, {position: lesson.target for position, lesson in lessons.items()})
+    fixed = {position: lesson.target for position, lesson in lessons.items()}
+    bare = not any(field.synonyms for field in schema.fields)
+    choices = assign(evidence, fixed, ACCEPT_BARE if bare else ACCEPT)
     return [
         _taught(column, found, choice, lessons[position])
         if position in lessons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from .tokens import plain
 
 _LATER_KIND = 0.12
 _GENERAL = 0.9
+_LISTED = 0.8
+_NOT_ALLOWED = 0.8
 _FREE_TEXT = 0.2
 ANYTHING = "anything"
 _NUMERIC = frozenset(
@@ -70,9 +73,11 @@ def fit(target: TargetField, kinds: Mapping[str, float], samples: Iterable[str])
         telling = support * TELLING.get(kind, 0.3)
         if share >= ENOUGH - 0.1 and telling > best.support * best.telling:
             best = Fit(support, telling, 0.0, kind)
-    listed = _allowed(target.allowed_values, samples)
-    if listed >= ENOUGH:
-        return Fit(listed, 0.8 * listed, 0.0, "allowed value")
+    listed = _allowed(target, samples)
+    if listed is not None:
+        if listed >= ENOUGH:
+            return Fit(listed, _LISTED * listed, 0.0, "allowed values")
+        return Fit(0.0, 0.0, _NOT_ALLOWED * (1.0 - listed), "")
     if best.support > 0 and best.telling >= 0.3:
         return best
     against = max(_type_against(target, kinds), _kinds_against(target, kinds))
@@ -100,7 +105,7 @@ def _kinds_against(target: TargetField, kinds: Mapping[str, float]) -> float:
     takes: set[str] = set(target.kinds)
     for kind in target.kinds:
         takes |= _IMPLIES.get(kind, set())
-    if target.type in ("integer", "number"):
+    if target.type in ("integer", "number") or takes & {"small_integer", "number"}:
         takes |= _NUMERIC
     strongest = 0.0
     for kind, share in kinds.items():
@@ -115,10 +120,15 @@ def _kinds_against(target: TargetField, kinds: Mapping[str, float]) -> float:
     return strongest
 
 
-def _allowed(values: tuple[str, ...], samples: Iterable[str]) -> float:
-    """Share of samples that are among a field's allowed values; 0 where it has none."""
-    if not values:
-        return 0.0
-    known = {plain(value) for value in values}
-    listed = [plain(sample.strip()) for sample in samples if sample.strip()]
-    return sum(1 for text in listed if text in known) / len(listed) if listed else 0.0
+def _allowed(target: TargetField, samples: Iterable[str]) -> float | None:
+    """Share of samples that the field's allowed values and pattern admit; None without either."""
+    listed = [sample.strip() for sample in samples if sample.strip()]
+    if not listed or not (target.allowed_values or target.pattern):
+        return None
+    known = {plain(value) for value in target.allowed_values}
+    pattern = re.compile(target.pattern or ".*", re.DOTALL)
+    fitting = [
+        text for text in listed
+        if (not known or plain(text) in known) and pattern.fullmatch(text)
+    ]  # fmt: skip
+    return len(fitting) / len(listed)

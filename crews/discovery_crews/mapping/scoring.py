@@ -27,6 +27,7 @@ _TRUST_OTHER = 0.5
 _TRUST_CLEAR = 0.36
 _CLEAR = 0.6
 _PLAIN = 0.68
+_HEADER_COUNTS = 0.3
 _WRONG_UNIT = 0.35
 _REPEATED = 0.93
 _NOTHING_SAID = Match(0.0, "")
@@ -77,7 +78,7 @@ def score_column(
     fits = {
         number: fit(target, kinds, profile.samples)
         for number, target in enumerate(schema.fields)
-        if number in texts or target.kinds or target.allowed_values
+        if number in texts or target.kinds or target.allowed_values or target.pattern
     }
     units = {number: _unit(schema.fields[number], unit) for number in fits}
     repeats = profile.filled >= 4 and profile.distinct < 0.8 * profile.filled
@@ -134,12 +135,14 @@ def _trust(
 
 def _combine(header: float, values: Fit, trust: float) -> float:
     """Two witnesses: the chance that not both are wrong, less what contradicts."""
-    said = HEADER_WEIGHT * header * (1.0 - values.against)
-    alone = values.telling * trust
+    stands = 1.0 - values.against
+    said = HEADER_WEIGHT * header * stands
+    alone = values.telling * trust * stands
+    if header < _HEADER_COUNTS:
+        return max(alone, said, 1.0 - (1.0 - said) * (1.0 - alone) if header >= 0.15 else 0.0)
     # values that merely do not contradict make a clear header surer
-    borne = SUPPORT_WEIGHT * values.support if header >= 0.3 else 0.0
-    both = 1.0 - (1.0 - said) * (1.0 - max(borne * header, 0.6 * alone if header >= 0.3 else alone))
-    return max(both if header >= 0.15 else 0.0, alone, said)
+    borne = max(SUPPORT_WEIGHT * values.support * stands * header, 0.6 * alone)
+    return max(alone, 1.0 - (1.0 - said) * (1.0 - borne))
 
 
 def _unit(target: TargetField, unit: str | None) -> bool | None:

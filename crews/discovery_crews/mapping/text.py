@@ -22,6 +22,7 @@ _EMPTY_WORDS = frozenset(vocabulary.load("words")["empty"])
 _UNKNOWN_WEIGHT = 1.2
 _DIGIT_WEIGHT = 0.1
 _LIKE = 0.8
+_CUT = 0.75
 _SAME_CHARACTERS = 0.72
 _DESCRIPTION_WEIGHT = 0.7
 _BOTH = 0.12
@@ -144,8 +145,9 @@ class TextIndex:
     def _find_likely(self, word: str) -> tuple[tuple[str, float], ...]:
         if len(word) < 3 or word.isdigit():
             return ()
-        if word == skeleton(word) and word in self._by_skeleton:
-            return ((self._by_skeleton[word], _LIKE),)
+        bones = skeleton(word)
+        if bones in self._by_skeleton and (word == bones or len(word) >= 5):
+            return ((self._by_skeleton[bones], _LIKE),)
         if len(word) < 4:
             return ()
         grams = trigrams(word)
@@ -155,8 +157,10 @@ class TextIndex:
         scored = []
         for other, common in counts.items():
             dice = 2 * common / (len(grams) + len(trigrams(other)))
-            begins = len(word) >= 5 and (other.startswith(word) or word.startswith(other))
-            if dice >= _SAME_CHARACTERS or (begins and len(other) >= 5 and dice >= 0.5):
+            begins = len(other) >= 5 and word.startswith(other) and dice >= 0.5
+            if other.startswith(word):  # cut off: "path" for "pathologic"
+                scored.append((other, max(_CUT, 0.3 + 0.7 * dice)))
+            elif dice >= _SAME_CHARACTERS or begins:
                 scored.append((other, min(0.95, 0.3 + 0.7 * dice)))
         scored.sort(key=lambda entry: (-entry[1], entry[0]))
         return tuple(scored[:2])

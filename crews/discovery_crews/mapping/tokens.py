@@ -24,9 +24,11 @@ _V_PREFIX = re.compile(r"(?<![A-Za-z])v(RAM|Disk|NIC)(?=s?(?![a-z]))")
 _IP_VERSION = re.compile(r"IPv[46]", re.IGNORECASE)
 _UNIT_WORD = re.compile(r"(?<=[a-z_\W])([KMGTP]i?B|[KMG]?Hz)(?![a-z])|(?<![A-Za-z])([KMG]Hz)")
 _RATE = re.compile(
-    r"(?<![A-Za-z])([kmg])i?(?:b|bit|byte)s?(?:ps|/s(?:ec)?)(?![a-z])", re.IGNORECASE
+    r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[KMG]))([kmgKMG])i?(?:[bB]|[bB]its?|[bB]ytes?)"
+    r"(?:ps|PS|/s(?:ec)?|/S)(?![a-z])"
 )
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s(?![a-z]))[a-z])")
+_NOTE = re.compile(r"\([^)]*\)?|\[[^\]]*\]")
 _PATH = re.compile(r"[.:/]| - ")
 _WORD = re.compile(r"[a-z]+|\d+|%")
 _UNITS = {
@@ -81,9 +83,12 @@ def _meanings() -> dict[str, tuple[str, ...]]:
     for meaning, words in content["words"].items():
         for word in words:
             found.setdefault(word, []).append(meaning)
-    for meaning in content["phrases"]:
+    for meaning, phrases in content["phrases"].items():
         for word in meaning.split():
             found.setdefault(word, [word])
+        for phrase in phrases:
+            if " " not in phrase and " " not in meaning:
+                found.setdefault(phrase, [meaning])
     return {word: tuple(dict.fromkeys(meanings)) for word, meanings in found.items()}
 
 
@@ -105,6 +110,11 @@ def words_of(header: str) -> Words:
     if ending != header and len(last := _without_units(_tokens(ending))[1]) > 1:
         # "VMware.VMName": what a name of several words is under matters less
         found = tuple(dict.fromkeys([*found, *_readings(last)]))
+    bare = _NOTE.sub(" ", header)
+    if bare != header and (without := _without_units(_tokens(bare))[1]):
+        notes = set(tokens) - set(without)
+        if not any(word in _meanings() for word in notes):
+            found = tuple(dict.fromkeys([*found, *_readings(without)]))
     if unit is not None and "second" in tokens and unit.endswith("B"):
         unit += "/s"
     return Words(found[0] if found else (), unit, found, " ".join(tokens))
@@ -129,7 +139,10 @@ def _tokens(header: str) -> list[str]:
     )
     header = _RATE.sub(" ratebyte ", _IP_VERSION.sub("ip ", re.sub(r"vCPUs?", " vcpu ", header)))
     header = _UNIT_WORD.sub(lambda match: f" {match.group().lower()} ", header)
-    header = _ACRONYM.sub(r"\1 ", _V_PREFIX.sub(r" virtual \1", header.replace("VMware", "vmware")))
+    header = _ACRONYM.sub(
+        r"\1 ",
+        _V_PREFIX.sub(r" virtual \1", header.replace("VMware", "vmware").replace("ESXi", "esxi")),
+    )
     return _WORD.findall(plain(_CAMEL.sub(" ", header)))
 
 
@@ -160,13 +173,22 @@ def _meaning(word: str) -> list[tuple[str, ...]]:
     meanings = _meanings()
     if word in meanings:
         return [meanings[word]]
-    single = stem(word)
-    if single in meanings:
-        return [meanings[single]]
+    for form in _base_forms(word):
+        if form in meanings:
+            return [meanings[form]]
     parts = _split(word)
     if parts is None:
         return [(word,)]
     return [meanings.get(part, (part,)) for part in parts]
+
+
+def _base_forms(word: str) -> Iterator[str]:
+    """A word in singular and masculine, as it may be listed."""
+    yield stem(word)
+    if len(word) >= 5:
+        for ending, base in (("as", "o"), ("os", "o"), ("a", "o"), ("es", ""), ("e", "")):
+            if word.endswith(ending):
+                yield word[: -len(ending)] + base
 
 
 @lru_cache(maxsize=20000)
