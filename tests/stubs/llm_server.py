@@ -61,6 +61,24 @@ class Model:
         self.delay = delay
         self.requests = 0
 
+    def completion(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The body of a chat completion."""
+        message = self.answer(request)
+        return {
+            "id": f"stub-{self.requests}",
+            "object": "chat.completion",
+            "created": 0,
+            "model": request.get("model", "stub"),
+            "choices": [
+                {
+                    "index": 0,
+                    "message": message,
+                    "finish_reason": "tool_calls" if message.get("tool_calls") else "stop",
+                }
+            ],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+        }
+
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The assistant's message for a chat completion."""
         tools = [tool["function"]["name"] for tool in request.get("tools") or []]
@@ -152,23 +170,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if behaviour == "slow":
             time.sleep(self.model.delay)
-        message = self.model.answer(request)
-        body = json.dumps(
-            {
-                "id": f"stub-{self.model.requests}",
-                "object": "chat.completion",
-                "created": 0,
-                "model": request.get("model", "stub"),
-                "choices": [
-                    {
-                        "index": 0,
-                        "message": message,
-                        "finish_reason": "tool_calls" if message.get("tool_calls") else "stop",
-                    }
-                ],
-                "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
-            }
-        )
+        body = json.dumps(self.model.completion(request))
         self._send(200, body[: len(body) // 2] if behaviour == "truncated" else body)
 
     def _send(self, status: int, body: str, media_type: str = "application/json") -> None:
