@@ -42,6 +42,16 @@ class FakeKubernetes:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     server: TestServer | None = None
 
+    def of(self, plural: str) -> dict[str, Any]:
+        """The one object of a kind."""
+        (found,) = [item for path, item in self.objects.items() if f"/{plural}/" in path]
+        return found
+
+    def owner_of(self, plural: str) -> dict[str, Any]:
+        """Its owner reference."""
+        owner: dict[str, Any] = self.of(plural)["metadata"]["ownerReferences"][0]
+        return owner
+
     async def start(self) -> str:
         """Serves on loopback; returns the address."""
         app = web.Application()

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import structlog
 from discovery_api.execution.app import create_app
 from discovery_api.execution.identity import Identifier
 from discovery_api.kubernetes import client_as
 from discovery_api.settings import ExecutionSettings
 from discovery_core.phases import Phase
-from discovery_core.wire import TOKEN_AUDIENCE, Claim, Complete
+from discovery_core.store import Database
+from discovery_core.wire import Claim, Complete
 
 from tests.api.kubernetes import FakeKubernetes
+from tests.api.pods import POD, crew_pod, launch
 from tests.postgres import Stores
 from tests.store.flows import RESULTS, Flow, inventory_rows
-
-POD = {"Authorization": "Bearer pod-token"}
-NAMESPACE = "migration"
 
 
 @pytest.fixture
@@ -50,59 +52,6 @@ async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[ht
     await kube.close()
 
 
-async def _launch(flow: Flow, kubernetes: FakeKubernetes, token: str = "pod-token") -> None:
-    """Starts the next attempt and makes the objects that a real Job would have."""
-    await flow.start()
-    run = (await flow.load()).run
-    assert run is not None
-    pod_uid = str(uuid4())
-    _pod(kubernetes, token, flow, run.job_name, f"uid-{run.job_name}", pod_uid)
-
-
-def _pod(
-    kubernetes: FakeKubernetes, token: str, flow: Flow, job: str, job_uid: str, pod_uid: str
-) -> None:
-    name = f"pod-{pod_uid[:8]}"
-    kubernetes.reviews[token] = {
-        "authenticated": True,
-        "audiences": [TOKEN_AUDIENCE],
-        "user": {
-            "username": f"system:serviceaccount:{NAMESPACE}:discoveryflow-crew",
-            "extra": {
-                "authentication.kubernetes.io/pod-name": [name],
-                "authentication.kubernetes.io/pod-uid": [pod_uid],
-            },
-        },
-    }
-
-    def owned(uid: str, owner: dict[str, Any]) -> dict[str, Any]:
-        return {"metadata": {"name": name, "uid": uid, "ownerReferences": [owner]}}
-
-    kubernetes.objects[f"/api/v1/namespaces/{NAMESPACE}/pods/{name}"] = owned(
-        pod_uid,
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "name": job,
-            "uid": job_uid,
-            "controller": True,
-        },
-    )
-    kubernetes.objects[f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{job}"] = owned(
-        job_uid,
-        {
-            "apiVersion": "discoveryflow.dev/v1alpha1",
-            "kind": "DiscoveryFlow",
-            "name": flow.name,
-            "uid": str(flow.flow_id),
-            "controller": True,
-        },
-    )
-    kubernetes.objects[f"/api/v1/namespaces/{NAMESPACE}"] = {
-        "metadata": {"name": NAMESPACE, "uid": str(flow.tenant_id)}
-    }
-
-
 async def _claim(client: httpx.AsyncClient) -> Claim:
     response = await client.post("/execution/v1/claim", json={}, headers=POD)
     assert response.status_code == 200, response.text
@@ -113,7 +62,7 @@ async def _claim(client: httpx.AsyncClient) -> Claim:
 async def flow(stores: Stores, kubernetes: FakeKubernetes) -> Flow:
     flow = Flow(stores)
     await flow.queue()
-    await _launch(flow, kubernetes)
+    await launch(flow, kubernetes)
     return flow
 
 
@@ -175,8 +124,26 @@ async def test_a_failure_over_the_protocol(client: httpx.AsyncClient, flow: Flow
         (lambda k, review: review["user"].update(extra={}), 403),
         (lambda k, review: review["user"].update(username="ann"), 403),
         (lambda k, review: k.objects.clear(), 403),
+        (lambda k, review: k.of("pods")["metadata"].update(uid="another"), 403),
+        (lambda k, review: k.of("pods")["metadata"].update(ownerReferences=[]), 403),
+        (lambda k, review: k.owner_of("pods").update(controller=False), 403),
+        (lambda k, review: k.of("jobs")["metadata"].update(uid="another"), 403),
+        (lambda k, review: k.owner_of("jobs").update(kind="CronJob"), 403),
+        (lambda k, review: k.owner_of("jobs").update(apiVersion="example.org/v1"), 403),
     ],
-    ids=["unknown", "other-audience", "not-bound-to-a-pod", "a-person", "pod-is-gone"],
+    ids=[
+        "unknown",
+        "other-audience",
+        "not-bound-to-a-pod",
+        "a-person",
+        "pod-is-gone",
+        "pod-was-replaced",
+        "pod-without-job",
+        "pod-of-a-mere-owner",
+        "job-was-replaced",
+        "job-of-another-kind",
+        "job-of-another-group",
+    ],
 )
 async def test_who_is_not_a_crew_pod_gets_nothing(
     client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes, spoil: Any, code: int
@@ -200,7 +167,7 @@ async def test_a_pod_of_another_job_cannot_take_the_attempt(
     client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
 ) -> None:
     """A Job that somebody else made, with our flow as its owner: it is nobody's attempt."""
-    _pod(kubernetes, "forged", flow, "forged-job", "forged-uid", str(uuid4()))
+    crew_pod(kubernetes, "forged", flow, "forged-job", "forged-uid", str(uuid4()))
     response = await client.post(
         "/execution/v1/claim", json={}, headers={"Authorization": "Bearer forged"}
     )
@@ -214,7 +181,7 @@ async def test_a_pod_of_another_namespace_cannot_name_this_flow(
     stranger = Flow(flow.stores, tenant_id=uuid4(), flow_id=flow.flow_id)
     run = (await flow.load()).run
     assert run is not None
-    _pod(kubernetes, "foreign", stranger, run.job_name, str(run.job_uid), str(uuid4()))
+    crew_pod(kubernetes, "foreign", stranger, run.job_name, str(run.job_uid), str(uuid4()))
     response = await client.post(
         "/execution/v1/claim", json={}, headers={"Authorization": "Bearer foreign"}
     )
@@ -234,7 +201,7 @@ async def test_before_the_job_is_recorded_the_pod_waits(
         job_name="early",
         launch_timeout=60,
     )
-    _pod(kubernetes, "pod-token", flow, "early", "uid-early", str(uuid4()))
+    crew_pod(kubernetes, "pod-token", flow, "early", "uid-early", str(uuid4()))
     response = await client.post("/execution/v1/claim", json={}, headers=POD)
     assert (response.status_code, response.headers["Retry-After"]) == (425, "1")
     assert response.json()["type"].endswith("/not-launched")
@@ -268,6 +235,114 @@ async def test_an_artefact_beyond_the_limit(client: httpx.AsyncClient, flow: Flo
     assert response.json()["code"] == "LimitExceeded"
 
 
+async def test_a_body_that_says_that_it_is_too_large_is_not_even_read(
+    client: httpx.AsyncClient, flow: Flow
+) -> None:
+    claim = await _claim(client)
+
+    read = []
+
+    async def watched() -> AsyncIterator[bytes]:
+        read.append(True)
+        yield b"x"
+
+    for path in ("artefacts", "records"):
+        response = await client.put(
+            f"/execution/v1/{path}",
+            params={"fence": claim.fence},
+            content=watched(),
+            headers=POD | {"Content-Length": "3000001"},
+        )
+        assert (response.status_code, response.json()["code"]) == (413, "LimitExceeded")
+    assert read == []
+    large = await client.post("/execution/v1/claim", content=b" " * 20_001, headers=POD)
+    assert (large.status_code, large.json()["type"].rsplit("/", 1)[1]) == (413, "too-large")
+
+
+async def test_records_are_bounded_in_all(client: httpx.AsyncClient, flow: Flow) -> None:
+    claim = await _claim(client)
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(4000):
+            yield b" " * 1000 + b"\n"
+
+    response = await client.put(
+        "/execution/v1/records", params={"fence": claim.fence}, content=endless(), headers=POD
+    )
+    assert (response.status_code, "in all" in response.json()["detail"]) == (413, True)
+
+
+async def test_a_body_that_stops_arriving_is_given_up(
+    client: httpx.AsyncClient, flow: Flow
+) -> None:
+    claim = await _claim(client)
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(5)
+        yield b"y"
+
+    response = await client.put(
+        "/execution/v1/artefacts", params={"fence": claim.fence}, content=stalling(), headers=POD
+    )
+    assert (response.status_code, response.json()["type"].rsplit("/", 1)[1]) == (408, "stalled")
+
+
+async def test_an_empty_artefact(client: httpx.AsyncClient, flow: Flow) -> None:
+    params = {"fence": (await _claim(client)).fence}
+    put = await client.put("/execution/v1/artefacts", params=params, content=b"", headers=POD)
+    assert (put.status_code, put.json()["size"]) == (200, 0)
+    digest = put.json()["digest"]
+    read = await client.get(f"/execution/v1/artefacts/{digest}", params=params, headers=POD)
+    assert (read.status_code, read.content) == (200, b"")
+
+
+async def test_kubernetes_away_is_told_with_a_time_to_retry(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    kubernetes.drops = True
+    response = await client.post("/execution/v1/claim", json={}, headers=POD)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+    assert "pod-token" not in response.text
+
+
+async def test_the_database_away_is_told_with_a_time_to_retry(
+    kubernetes: FakeKubernetes, flow: Flow
+) -> None:
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    settings = ExecutionSettings(
+        host="127.0.0.1", database_url=url, kubernetes_url=await kubernetes.start()
+    )
+    kube = client_as(settings, "own-token")
+    app = create_app(Database(url, application_name="x"), settings, Identifier(kube, 0))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://execution") as client:
+        response = await client.post("/execution/v1/claim", json={}, headers=POD)
+    await kube.close()
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+    assert response.json()["detail"] == "the database does not answer; try again"
+
+
+async def test_the_request_log_names_the_attempt_and_no_token(
+    client: httpx.AsyncClient, flow: Flow
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await _claim(client)
+    (line,) = [line for line in lines if line["event"] == "request"]
+    assert (line["flow"], line["tenant"]) == (str(flow.flow_id), str(flow.tenant_id))
+    assert (line["phase"], line["attempt"], line["status"]) == ("data_import", "1", 200)
+    assert "pod-token" not in str(lines)
+
+
+async def test_tokens_stay_out_of_the_log_at_level_debug(
+    client: httpx.AsyncClient, flow: Flow, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A TokenReview's answer repeats the token, and the client logs answers at level debug."""
+    with caplog.at_level(logging.DEBUG):
+        await _claim(client)
+    assert "pod-token" not in caplog.text
+
+
 async def test_an_artefact_of_another_flow_is_not_found(
     client: httpx.AsyncClient, flow: Flow, stores: Stores
 ) -> None:
@@ -288,7 +363,7 @@ async def test_records_are_read_line_by_line(
     flow = Flow(stores)
     await flow.to_gate()
     await flow.answer()
-    await _launch(flow, kubernetes)
+    await launch(flow, kubernetes)
     claim = await _claim(client)
     assert set(claim.inputs) == {"records", "mappings", "source"}
     params = {"fence": claim.fence}
@@ -308,9 +383,19 @@ async def test_records_are_read_line_by_line(
     response = await client.put("/execution/v1/records", params=params, content=broken, headers=POD)
     assert response.status_code == 422
     assert "line 2" in response.json()["detail"]
-    long = b'{"row": 1, "identity": "' + b"x" * 10_000
-    response = await client.put("/execution/v1/records", params=params, content=long, headers=POD)
-    assert response.status_code == 413
+    assert response.json()["line"] == 2
+    line = b'{"row": 1, "identity": "' + b"x" * 10_000
+    for long in (line, b"\n\n" + line + b"\n"):
+        response = await client.put(
+            "/execution/v1/records", params=params, content=long, headers=POD
+        )
+        assert response.status_code == 413
+        assert response.json()["code"] == "LimitExceeded"
+    assert "line 3" in response.json()["detail"]
+    # a number that Postgres cannot hold is the crew's fault; trying again would not help
+    huge = b'{"row": 99999999999999999999, "identity": "a", "assetType": "x", "values": {}}\n'
+    response = await client.put("/execution/v1/records", params=params, content=huge, headers=POD)
+    assert (response.status_code, response.json()["code"]) == (422, "InvalidResult")
 
 
 async def test_a_token_is_remembered_only_for_a_moment(
@@ -328,8 +413,6 @@ async def test_a_token_is_remembered_only_for_a_moment(
     assert isinstance(first.flow_id, UUID)
     kubernetes.reviews.clear()
     assert await identifier.identify("Bearer pod-token") == first
-    import asyncio
-
     await asyncio.sleep(0.25)
     with pytest.raises(Exception, match="not accepted"):
         await identifier.identify("Bearer pod-token")
