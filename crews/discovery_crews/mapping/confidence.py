@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 # bias, score, lead over the next field (up to 0.4), whether another column is the primary source
-WEIGHTS = (-3.1, 6.6, 2.6, -0.8)
+WEIGHTS = (-2.8, 6.6, 2.6, -0.8)
 LOWEST, HIGHEST = 0.02, 0.97
 APPROVED = 0.97
 _MOST_LEAD = 0.4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -17,6 +19,9 @@ from .text import TextIndex
 CANDIDATES = 5
 SAMPLES = 5
 SAMPLE_LENGTH = 200
+_HEAD = re.compile(r"\w+[.:/](?=\w)")
+_MANY = 4
+_SHARE = 0.4
 
 
 @lru_cache(maxsize=4)
@@ -48,7 +53,10 @@ def propose(
         if (lesson := (history or {}).get(lesson_key(column.name))) is not None
         and (lesson.target is None or lesson.target in names)
     }
-    evidence = [score_column(column, schema, index) for column in columns]
+    common = _common_prefix([column.name for column in columns])
+    evidence = [
+        score_column(column, schema, index, column.name.removeprefix(common)) for column in columns
+    ]
     fixed = {position: lesson.target for position, lesson in lessons.items()}
     bare = not any(field.synonyms for field in schema.fields)
     choices = assign(evidence, fixed, ACCEPT_BARE if bare else ACCEPT)
@@ -60,6 +68,13 @@ def propose(
             zip(columns, evidence, choices, strict=True)
         )
     ]
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    """What many names are under ("inventory."), as flattened objects have it; else nothing."""
+    heads = Counter(match.group() for name in names if (match := _HEAD.match(name)))
+    prefix, count = heads.most_common(1)[0] if heads else ("", 0)
+    return prefix if count >= _MANY and count >= _SHARE * len(names) else ""
 
 
 def _taught(

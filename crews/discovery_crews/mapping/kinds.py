@@ -23,10 +23,10 @@ TELLING = {
     "database": 0.85, "wave": 0.9, "cidr": 0.85, "frequency": 0.9, "uuid": 0.82, "email": 0.8,
     "vmware_serial": 0.9, "virtual": 0.85, "lifecycle": 0.78, "criticality": 0.78,
     "asset_class": 0.78, "tier": 0.76, "storage_kind": 0.8, "backup": 0.72, "key_value": 0.82,
-    "hostname": 0.78, "person": 0.62, "place": 0.78, "region": 0.82, "compliance": 0.78,
-    "serial": 0.62, "exposure": 0.6, "dr": 0.6, "text": 0.72, "size": 0.66, "percent": 0.6,
-    "date": 0.6, "future_date": 0.62, "cores": 0.62, "memory_mb": 0.64, "rate": 0.55,
-    "disk_number": 0.5, "boolean": 0.45, "version": 0.45, "code": 0.42, "name": 0.3,
+    "hostname": 0.72, "person": 0.62, "place": 0.78, "region": 0.82, "compliance": 0.78,
+    "serial": 0.62, "exposure": 0.6, "dr": 0.6, "text": 0.72, "size": 0.66, "disk_size": 0.72,
+    "percent": 0.6, "date": 0.6, "future_date": 0.62, "cores": 0.62, "memory_mb": 0.64,
+    "rate": 0.55, "disk_number": 0.5, "boolean": 0.45, "version": 0.45, "code": 0.42, "name": 0.3,
     "small_integer": 0.3, "large_integer": 0.25, "number": 0.2,
 }  # fmt: skip
 
@@ -101,8 +101,9 @@ _HOSTNAME = re.compile(
     r"^(?=.{4,63}$)[A-Za-z][A-Za-z]*([-_][A-Za-z0-9]+)*[-_]?\d+[A-Za-z0-9-_]*$"
     r"|^[a-z]{2,}-[a-z0-9]+(-[a-z0-9]+)*$"
 )
-_KEY_VALUE = re.compile(r"\w+\s*[=:]\s*[^=:;,|]+([;,|]\s*\w+\s*[=:]\s*[^=:;,|]+)*;?")
+_KEY_VALUE = re.compile(r"\w+\s*[=:](?!//)\s*[^=:;,|]+([;,|]\s*\w+\s*[=:]\s*[^=:;,|]+)*;?")
 _SIZE = re.compile(r"^\d+([.,]\d+)? ?([kmgtp]i?b|[kmgt]o|bytes?)( ?/ ?.*)?$")
+_TERABYTES = re.compile(r"^\d+([.,]\d+)? ?t(i?b|o)$")
 _FREQUENCY = re.compile(r"^\d+([.,]\d+)? ?[kmg]hz$")
 _RATE = re.compile(r"^\d+([.,]\d+)? ?([kmg]i?b(ps|/s)|[kmg]bit/s|iops)$", re.IGNORECASE)
 _DURATION = re.compile(
@@ -172,6 +173,8 @@ def _sampled(samples: list[str]) -> dict[str, float]:
     found["key_value"] = _share(samples, _KEY_VALUE.fullmatch)
     found["list"] = sum(1 for several in parts if len(several) > 1) / len(samples)
     found["name"] = _share(lowered, lambda text: any(ch.isalpha() for ch in text))
+    if found["size"] >= ENOUGH and any(map(_TERABYTES.match, lowered)):
+        found["disk_size"] = found["size"]
     return {kind: share for kind, share in found.items() if share >= ENOUGH - 0.1}
 
 

@@ -69,10 +69,14 @@ class Evidence:
 
 
 def score_column(
-    profile: ColumnProfile, schema: TargetSchema, index: TextIndex, limit: int = 12
+    profile: ColumnProfile,
+    schema: TargetSchema,
+    index: TextIndex,
+    header: str | None = None,
+    limit: int = 12,
 ) -> list[Evidence]:
-    """The fields that the column may be, best first."""
-    texts = index.scores(profile.name)
+    """The fields that the column may be, best first; `header` is its name as far as it matters."""
+    texts = index.scores(header or profile.name)
     kinds = kinds_of(profile)
     unit = unit_of(profile)
     fits = {
@@ -82,22 +86,22 @@ def score_column(
     }
     units = {number: _unit(schema.fields[number], unit) for number in fits}
     repeats = profile.filled >= 4 and profile.distinct < 0.8 * profile.filled
-    information = index.information(profile.name)
+    information = index.information(header or profile.name)
     trust = _trust(information, texts, fits, units)
     found = []
     for number, values in fits.items():
-        header = texts.get(number, _NOTHING_SAID)
+        said = texts.get(number, _NOTHING_SAID)
         vague = information > 0 and values.telling < _PLAIN
-        score = _combine(header.score, values, min(trust, _TRUST_CLEAR) if vague else trust)
+        score = _combine(said.score, values, min(trust, _TRUST_CLEAR) if vague else trust)
         if repeats and schema.fields[number].unique:
             score *= _REPEATED
         if units[number] is False:
             score *= _WRONG_UNIT
-        elif units[number] and (header.score > 0.2 or score > 0.2):
+        elif units[number] and (said.score > 0.2 or score > 0.2):
             score = min(1.0, score * 1.05 + 0.03)
         if score > 0.02:
             name = schema.fields[number].name
-            found.append(Evidence(name, round(score, 4), header, values, units[number] is True))
+            found.append(Evidence(name, round(score, 4), said, values, units[number] is True))
     found.sort(key=lambda evidence: -evidence.score)
     return found[:limit]
 

@@ -113,7 +113,7 @@ class TextIndex:
         """How well the header fits each field, by the field's number; only those that fit."""
         best: dict[int, Match] = {}
         words = words_of(header)
-        for rank, reading in enumerate(words.readings):
+        for rank, reading in enumerate(filter(None, words.readings)):
             own = self._with_likely(frozenset(map(stem, reading)))
             for number, match in self._read(own, words).items():
                 score = match.score * (_LATER_READING if rank else 1.0)

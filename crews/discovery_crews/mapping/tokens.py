@@ -17,6 +17,7 @@ from functools import lru_cache
 from . import vocabulary
 
 MAX_READINGS = 6
+_PART = 3
 _ACRONYM = re.compile(
     r"(?<![A-Za-z])(OS|IP|VM|DB|CPU|RAM|MAC|DNS|HDD|CI|ESX|UUID|FQDN)(?=[a-z]{3})"
 )
@@ -110,6 +111,13 @@ def words_of(header: str) -> Words:
     if ending != header and len(last := _without_units(_tokens(ending))[1]) > 1:
         # "VMware.VMName": what a name of several words is under matters less
         found = tuple(dict.fromkeys([*found, *_readings(last)]))
+    parts = [part for part in _NOTE.sub("", header).split("/") if len(part.strip()) >= _PART]
+    if len(parts) > 1:
+        # "Site / Room" names either
+        either = [
+            reading for part in parts for reading in _readings(_without_units(_tokens(part))[1])
+        ]
+        found = tuple(dict.fromkeys([*found, *either]))
     bare = _NOTE.sub(" ", header)
     if bare != header and (without := _without_units(_tokens(bare))[1]):
         notes = set(tokens) - set(without)
