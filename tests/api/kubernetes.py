@@ -24,13 +24,15 @@ class FakeKubernetes:
     """What it knows, and what it was asked: `tokens` are those that callers sent, in order.
 
     `request_id` is what the flow's status shows, once it has been looked at `shown_after` times.
-    With `drops`, connections end without an answer.
+    With `drops`, connections end without an answer; with `drops_confirmation`, they do after an
+    answer to the request has been taken.
     """
 
     flow_uid: str = ""
     request_id: str = ""
     shown_after: int = 0
     drops: bool = False
+    drops_confirmation: bool = False
     viewers: set[str] = field(default_factory=lambda: {"ann", "bob"})
     approvers: set[str] = field(default_factory=lambda: {"ann"})
     on_answer: Answer | None = None
@@ -100,6 +102,8 @@ class FakeKubernetes:
         self.answers.append(patch[0]["value"])
         if self.on_answer is not None:
             await self.on_answer(patch[0]["value"], str(user))
+        if self.drops_confirmation and request.transport is not None:
+            request.transport.abort()
         return web.json_response({"metadata": {"uid": self.flow_uid}})
 
     async def _whoami(self, request: web.Request) -> web.Response:

@@ -387,6 +387,16 @@ async def test_kubernetes_away_is_told_with_a_time_to_retry(
         assert "token-ann" not in response.text
 
 
+async def test_a_lost_confirmation_does_not_hide_the_decision(
+    client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    kubernetes.drops_confirmation = True
+    response = await client.post(
+        _url(flow, "/approve-mappings"), json=await _asked(flow), headers=ANN
+    )
+    assert (response.status_code, response.json()["decision"]) == (200, "Approved")
+
+
 @pytest.mark.parametrize(
     ("given", "code"),
     [("W/{}", 304), ('"0", {}', 304), ("*", 304), ('"0"', 200), ("", 200)],

@@ -137,10 +137,13 @@ async def _decide(
         await _shown(caller, location, resource, request_id)
         try:
             await caller.answer(location.namespace, location.name, approval)
-        except ProblemError:
+        except ProblemError as refused:
             # whoever was faster may be the reason
-            _check_ours(await store.request(location.tenant_id, request_id), decision, user)
-            raise
+            row = await store.request(location.tenant_id, request_id)
+            _check_ours(row, decision, user)
+            # written, and only the confirmation was lost
+            if refused.status != 503 or row.state == "Open":
+                raise
     row = await store.wait_for_decision(
         location.tenant_id, request_id, settings.decision_wait_seconds
     )
