@@ -37,7 +37,7 @@ class InventoryChoice(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    units: list[UnitChoice] = Field(default_factory=list, max_length=200)
+    units: list[UnitChoice] = Field(default_factory=list, max_length=5000)
     identity_keys: list[str] | None = Field(
         default=None,
         max_length=20,

@@ -37,7 +37,7 @@ class CleansingPlan(BaseModel):
 
     steps: list[PlannedStep] | None = Field(
         default=None,
-        max_length=5000,
+        max_length=20_000,
         description="the whole plan; [] for no rule at all; leave out to do what is recommended",
     )
     summary: str = Field(

@@ -30,7 +30,7 @@ class Judgement(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    grades: list[Grade] = Field(default_factory=list, max_length=500)
+    grades: list[Grade] = Field(default_factory=list, max_length=10_000)
     summary: str = Field(
         default="", max_length=600, description="one or two sentences for the analyst"
     )

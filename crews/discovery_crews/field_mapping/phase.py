@@ -27,6 +27,7 @@ from .judgement import (
 CONFIG = Path(__file__).parent / "config"
 SUBMIT_DOUBTS = "submit_doubts"
 SUBMIT_MAPPING = "submit_mapping"
+SHOWN = 300
 _SAMPLE = 60
 
 
@@ -55,8 +56,13 @@ def run(context: PhaseContext) -> PhaseOutcome:
 def judge(
     context: PhaseContext, proposed: list[FieldMapping], history: dict[str, ApprovedMapping]
 ) -> CrewOutcome:
-    """Lets the crew look at the proposals. Raises what the model's client raises."""
+    """Lets the crew look at the proposals, in a very wide file at the least certain ones.
+
+    Raises what the model's client raises.
+    """
     doubts: list[Doubts] = []
+    shown = _least_certain(proposed)
+    which = "Every column" if len(shown) == len(proposed) else f"The {SHOWN} least certain columns"
 
     def take_doubts(answer: dict[str, Any]) -> Doubts:
         accepted = check_doubts(proposed, answer)
@@ -71,8 +77,8 @@ def judge(
             (
                 ContextTool(
                     "show_columns",
-                    "Every column with its proposed target and samples.",
-                    lambda: [_column(mapping) for mapping in proposed],
+                    f"{which}, with proposed target and samples.",
+                    lambda: [_column(mapping) for mapping in shown],
                 ),
             ),
             Submission(
@@ -89,8 +95,8 @@ def judge(
             (
                 ContextTool(
                     "show_shortlists",
-                    "Every column with the proposed target and a shortlist of at most five.",
-                    lambda: [_shortlist(mapping) for mapping in proposed],
+                    f"{which}, with proposed target and a shortlist of at most five.",
+                    lambda: [_shortlist(mapping) for mapping in shown],
                 ),
                 ContextTool(
                     "show_doubts",
@@ -119,6 +125,12 @@ def judge(
     ]
     inputs = {"phase": "field_mapping" + (f"; hint: {context.hint}" if context.hint else "")}
     return run_crew(CONFIG, steps, context.llm, inputs=inputs)
+
+
+def _least_certain(proposed: Sequence[FieldMapping]) -> list[FieldMapping]:
+    """As many columns as fit a model's context, in the file's order."""
+    doubtful = sorted(range(len(proposed)), key=lambda place: proposed[place].confidence)[:SHOWN]
+    return [proposed[place] for place in sorted(doubtful)]
 
 
 def _column(mapping: FieldMapping) -> dict[str, Any]:
