@@ -17,6 +17,8 @@ class Phase(StrEnum):
     DATA_CLEANSING = "data_cleansing"
     FIELD_MAPPING = "field_mapping"
     ASSET_INVENTORY = "asset_inventory"
+    DEPENDENCY_ANALYSIS = "dependency_analysis"
+    MIGRATION_STRATEGY = "migration_strategy"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,23 @@ PHASES: tuple[PhaseSpec, ...] = (
             PhaseInput(Phase.FIELD_MAPPING, "mappings"),
         ),
     ),
+    PhaseSpec(
+        Phase.DEPENDENCY_ANALYSIS,
+        "Dependency analysis",
+        inputs=(
+            PhaseInput(Phase.ASSET_INVENTORY, "inventory"),
+            PhaseInput(Phase.DATA_CLEANSING, "records"),
+            PhaseInput(Phase.FIELD_MAPPING, "mappings"),
+        ),
+    ),
+    PhaseSpec(
+        Phase.MIGRATION_STRATEGY,
+        "Migration strategy",
+        inputs=(
+            PhaseInput(Phase.ASSET_INVENTORY, "inventory"),
+            PhaseInput(Phase.DEPENDENCY_ANALYSIS, "dependencies"),
+        ),
+    ),
 )
 
 FIRST_PHASE = PHASES[0].name
@@ -95,7 +114,7 @@ def next_phase(phase: Phase | str) -> Phase | None:
 
 
 def progress(phase: Phase | str | None, *, finished: bool) -> str:
-    """Completed phases of all, for people: "2/4"."""
+    """Completed phases of all, for people: "2/6"."""
     if finished:
         return f"{len(PHASES)}/{len(PHASES)}"
     done = 0 if phase is None else [spec.name for spec in PHASES].index(Phase(phase))

@@ -237,7 +237,11 @@ class MappingResult(WireModel):
 
 
 class InventoryResult(WireModel):
-    """Result of asset_inventory. The rows themselves went through `PUT /records`."""
+    """Result of asset_inventory. The rows themselves went through `PUT /records`.
+
+    Artefacts: inventory (Parquet, one row per asset of this flow, for the phases after it), plan
+    (JSON), problems (CSV).
+    """
 
     kind: Literal["asset_inventory"] = "asset_inventory"
     records: int
@@ -249,8 +253,48 @@ class InventoryResult(WireModel):
     summary: str = ""
 
 
+class DependencyResult(WireModel):
+    """Result of dependency_analysis. Artefacts: dependencies (Parquet), groups (JSON), plan.
+
+    `dependencies` counts edges, `by_kind` by their kind; `groups` are sets of assets to move
+    together; `unresolved` are edges whose other end is no single asset of the inventory.
+    """
+
+    kind: Literal["dependency_analysis"] = "dependency_analysis"
+    dependencies: int
+    by_kind: dict[str, int] = Field(default_factory=dict)
+    assets_connected: int = 0
+    cycles: int = 0
+    groups: int = 0
+    unresolved: int = 0
+    findings: list[str] = Field(default_factory=list)
+    summary: str = ""
+
+
+class StrategyResult(WireModel):
+    """Result of migration_strategy. Artefacts: strategies (Parquet), plan, and the exports.
+
+    `by_strategy` counts assets by 6R strategy; `mean_technical_debt` is between 0 and 100;
+    `gaps` counts assets by the field that they lack.
+    """
+
+    kind: Literal["migration_strategy"] = "migration_strategy"
+    assets: int
+    by_strategy: dict[str, int] = Field(default_factory=dict)
+    end_of_life: int = 0
+    mean_technical_debt: float | None = None
+    gaps: dict[str, int] = Field(default_factory=dict)
+    findings: list[str] = Field(default_factory=list)
+    summary: str = ""
+
+
 PhaseResult = Annotated[
-    ImportResult | CleansingResult | MappingResult | InventoryResult,
+    ImportResult
+    | CleansingResult
+    | MappingResult
+    | InventoryResult
+    | DependencyResult
+    | StrategyResult,
     Field(discriminator="kind"),
 ]
 

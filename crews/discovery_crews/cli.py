@@ -184,7 +184,7 @@ def _keep(outcome: PhaseOutcome, folder: Path) -> dict[str, str]:
             kept[name] = path.name
         if outcome.records is not None:
             shutil.copyfile(outcome.records, folder / outcome.records.name)
-            kept["inventory"] = outcome.records.name
+            kept["inventory_records"] = outcome.records.name
     except OSError as error:
         raise DiscoveryError(
             ErrorCode.UNREADABLE_FILE,

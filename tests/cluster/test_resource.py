@@ -178,7 +178,7 @@ def test_columns_and_selectors(sandbox: Sandbox, inside: Kubectl) -> None:
     status = {
         "state": "Running",
         "phase": "data_import",
-        "progress": "0/4",
+        "progress": "0/6",
         "attempt": 2,
         "assets": 7,
         "message": "reading",

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.wire import FieldMapping, InventoryRecord
@@ -45,11 +46,14 @@ class Built:
         sources = field_sources(mappings, schema or builtin_schema(), table.columns)
         self.evidence: Evidence = gather(folder, records, sources, table.rows)
         self.plan = check(self.evidence, answer or {})
-        inventory, self.problems, counts = build_inventory(
-            folder, records, sources, self.plan, lambda *_: None
-        )
+        made, counts = build_inventory(folder, records, sources, self.plan, lambda *_: None)
+        self.problems = made.problems
         self.counts: InventoryCounts = counts
-        lines = inventory.read_text(encoding="utf-8").splitlines()
+        with duckdb.connect() as connection:
+            found = connection.execute(f"SELECT * FROM read_parquet('{made.assets}')")
+            names = [column[0] for column in found.description or ()]
+            self.assets = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        lines = made.records.read_text(encoding="utf-8").splitlines()
         parsed = [InventoryRecord.model_validate_json(line) for line in lines]
         self.records = {record.row: record for record in parsed}
 
@@ -278,3 +282,16 @@ def test_the_ndjson_has_the_names_of_the_wire(tmp_path: Path) -> None:
     wire = {field.alias for field in InventoryRecord.model_fields.values()}
     assert set(json.loads(line)) == wire
     assert len(built.records) == 7
+
+
+def test_one_row_for_each_asset(tmp_path: Path) -> None:
+    """What the phases after it plan with: rows merged, lists joined, no source row lost."""
+    built = Built(tmp_path, INVENTORY, MAPPINGS)
+    assert len(built.assets) == built.counts.assets
+    assert sorted(row for asset in built.assets for row in asset["rows"]) == sorted(built.records)
+    web = next(asset for asset in built.assets if 2 in asset["rows"])
+    assert (web["rows"], web["name"], web["asset_type"]) == ([2, 3, 4], "web01", "server")
+    assert web["mapped.asset_type"] == "VM"
+    assert web["ip_address"] == ["10.0.0.1", "10.0.0.2"]
+    assert (web["memory_gb"], web["storage_gb"], web["cpu_cores"]) == (16.0, 1536.0, 4)
+    assert json.loads(web["unmapped"]) == {"Remark": "y"}

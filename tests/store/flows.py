@@ -10,10 +10,12 @@ from uuid import UUID, uuid4
 from discovery_core.phases import Phase
 from discovery_core.resource import DiscoveryFlowSpec
 from discovery_core.snapshots import FlowSnapshot
+from discovery_core.states import FlowState
 from discovery_core.wire import (
     Claim,
     CleansingResult,
     Complete,
+    DependencyResult,
     FieldMapping,
     ImportResult,
     InventoryRecord,
@@ -21,6 +23,7 @@ from discovery_core.wire import (
     MappingResult,
     PhaseResult,
     PinInputs,
+    StrategyResult,
 )
 
 from tests.postgres import Stores
@@ -67,6 +70,32 @@ class Pod:
             pod_uid=self.pod_uid,
             message=Complete(fence=self.claim.fence, result=result, artefacts=artefacts),
         )
+
+    async def stage(self, records: AsyncIterator[InventoryRecord]) -> None:
+        """Sends inventory rows."""
+        await self.stores.execution.stage_records(
+            tenant_id=self.tenant_id,
+            pod_uid=self.pod_uid,
+            fence=self.claim.fence,
+            records=records,
+        )
+
+    async def do_phase(self, records: AsyncIterator[InventoryRecord] | None = None) -> None:
+        """Completes the claimed phase as its crew would."""
+        phase = self.claim.phase
+        if phase is Phase.DATA_IMPORT:
+            source = await self.upload(b"name\nweb01\n")
+            await self.stores.execution.pin_inputs(
+                tenant_id=self.tenant_id,
+                pod_uid=self.pod_uid,
+                pin=PinInputs(fence=self.claim.fence, source=source),
+            )
+        if phase is Phase.ASSET_INVENTORY:
+            await self.stage(records or inventory_rows(3))
+        artefacts = {
+            name: await self.upload(f"{phase} {name}".encode()) for name in ARTEFACTS.get(phase, ())
+        }
+        await self.complete(RESULTS[phase], **artefacts)
 
 
 @dataclass
@@ -134,31 +163,18 @@ class Flow:
         )
         return Pod(self.stores, self.tenant_id, claim, uid)
 
-    async def run_phase(self) -> Pod:
-        """Starts, claims and completes the current phase."""
+    async def run_phase(self, records: AsyncIterator[InventoryRecord] | None = None) -> Pod:
+        """Starts, claims and completes the current phase; `records` are its inventory rows."""
         await self.start()
         pod = await self.claim()
-        phase = pod.claim.phase
-        artefacts = {}
-        if phase is Phase.DATA_IMPORT:
-            source = await pod.upload(b"name\nweb01\n")
-            await self.stores.execution.pin_inputs(
-                tenant_id=self.tenant_id,
-                pod_uid=pod.pod_uid,
-                pin=PinInputs(fence=pod.claim.fence, source=source),
-            )
-        if phase in (Phase.DATA_IMPORT, Phase.DATA_CLEANSING):
-            for name in ("records", "profile"):
-                artefacts[name] = await pod.upload(f"{phase} {name}".encode())
-        if phase is Phase.ASSET_INVENTORY:
-            await self.stores.execution.stage_records(
-                tenant_id=self.tenant_id,
-                pod_uid=pod.pod_uid,
-                fence=pod.claim.fence,
-                records=inventory_rows(3),
-            )
-        await pod.complete(RESULTS[phase], **artefacts)
+        await pod.do_phase(records)
         return pod
+
+    async def finish(self) -> FlowSnapshot:
+        """Runs the phases that are left after the gate."""
+        while (await self.load()).state == FlowState.QUEUED:
+            await self.run_phase()
+        return await self.load()
 
     async def to_gate(self) -> FlowSnapshot:
         """Runs everything up to the approval request."""
@@ -211,4 +227,14 @@ RESULTS: dict[Phase, PhaseResult] = {
         mappings=MAPPINGS, targets=["hostname", "memory_gb", "owner"]
     ),
     Phase.ASSET_INVENTORY: InventoryResult(records=3, assets=3, duplicates=0),
+    Phase.DEPENDENCY_ANALYSIS: DependencyResult(dependencies=0),
+    Phase.MIGRATION_STRATEGY: StrategyResult(assets=3),
+}
+
+# what later phases read
+ARTEFACTS: dict[Phase, tuple[str, ...]] = {
+    Phase.DATA_IMPORT: ("records", "profile"),
+    Phase.DATA_CLEANSING: ("records", "profile"),
+    Phase.ASSET_INVENTORY: ("inventory",),
+    Phase.DEPENDENCY_ANALYSIS: ("dependencies",),
 }

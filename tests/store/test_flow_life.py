@@ -16,9 +16,7 @@ async def test_history_of_a_whole_flow(stores: Stores) -> None:
     flow = Flow(stores)
     await flow.to_gate()
     await flow.answer(reason="looks right")
-    await flow.run_phase()
-
-    done = await flow.load()
+    done = await flow.finish()
     assert done.state == FlowState.SUCCEEDED
     assert done.assets == 3
     history = await stores.api.history(flow.tenant_id, flow.flow_id)
@@ -33,9 +31,13 @@ async def test_history_of_a_whole_flow(stores: Stores) -> None:
         ("ApprovalRequested", "AwaitingApproval", "field_mapping"),
         ("Approved", "Queued", "field_mapping"),
         ("AttemptStarted", "Running", "asset_inventory"),
-        ("FlowSucceeded", "Succeeded", "asset_inventory"),
+        ("PhaseSucceeded", "Queued", "asset_inventory"),
+        ("AttemptStarted", "Running", "dependency_analysis"),
+        ("PhaseSucceeded", "Queued", "dependency_analysis"),
+        ("AttemptStarted", "Running", "migration_strategy"),
+        ("FlowSucceeded", "Succeeded", "migration_strategy"),
     ]
-    assert [event.sequence for event in history] == list(range(1, 12))
+    assert [event.sequence for event in history] == list(range(1, 16))
     assert history[8].actor == "ann"
     assert history[8].message == "looks right"
 

@@ -15,7 +15,7 @@ from discovery_core.phases import Phase
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState, RunState
 from discovery_core.store.operator import OperatorStore
-from discovery_core.wire import Fail, PinInputs
+from discovery_core.wire import Fail
 from discovery_operator.cache import Kind, ObjectCache
 from discovery_operator.controller import Controller
 from discovery_operator.execute import Executor, LaunchRefusedError
@@ -27,7 +27,7 @@ from discovery_operator.queue import KeyedQueue
 
 from tests.postgres import Stores
 from tests.store.fake_cluster import FakeCluster
-from tests.store.flows import RESULTS, SPEC, Flow, Pod, inventory_rows
+from tests.store.flows import RESULTS, SPEC, Flow, Pod
 
 NAMESPACE = "team-a"
 
@@ -52,26 +52,7 @@ class World:
     async def work(self) -> Pod:
         """A crew pod claims the current attempt and completes its phase."""
         pod = await self.flow.claim()
-        phase, store = pod.claim.phase, self.stores.execution
-        artefacts: dict[str, str] = {}
-        if phase is Phase.DATA_IMPORT:
-            source = await pod.upload(b"name\nweb01\n")
-            await store.pin_inputs(
-                tenant_id=pod.tenant_id,
-                pod_uid=pod.pod_uid,
-                pin=PinInputs(fence=pod.claim.fence, source=source),
-            )
-        if phase in (Phase.DATA_IMPORT, Phase.DATA_CLEANSING):
-            for name in ("records", "profile"):
-                artefacts[name] = await pod.upload(f"{phase} {name}".encode())
-        if phase is Phase.ASSET_INVENTORY:
-            await store.stage_records(
-                tenant_id=pod.tenant_id,
-                pod_uid=pod.pod_uid,
-                fence=pod.claim.fence,
-                records=inventory_rows(3),
-            )
-        await pod.complete(RESULTS[phase], **artefacts)
+        await pod.do_phase()
         return pod
 
     async def to_gate(self) -> FlowSnapshot:
@@ -164,19 +145,20 @@ async def test_a_flow_runs_from_resource_to_inventory(world: World) -> None:
     world.answer(edits=[{"column": "Notes", "target": "owner"}])
     await world.see()
     assert (await world.settle()).state is FlowState.RUNNING
-    await world.work()
-    done = await world.settle()
+    for _ in range(3):
+        await world.work()
+        done = await world.settle()
     assert done.state is FlowState.SUCCEEDED
-    assert world.status()["progress"] == "4/4"
+    assert world.status()["progress"] == "6/6"
     assert world.status()["assets"] == 3
     assert world.condition("Succeeded")["status"] == "True"
-    assert len(world.cluster.created_jobs) == len(set(world.cluster.created_jobs)) == 4
+    assert len(world.cluster.created_jobs) == len(set(world.cluster.created_jobs)) == 6
     assert world.cluster.accounts == {NAMESPACE}
     history = await world.stores.api.history(done.tenant_id, world.uid)
     assert [event.trigger for event in history if event.from_state != event.to_state] == [
         "Created", "Admitted", "AttemptStarted", "PhaseSucceeded", "AttemptStarted",
         "PhaseSucceeded", "AttemptStarted", "ApprovalRequested", "Approved", "AttemptStarted",
-        "FlowSucceeded",
+        "PhaseSucceeded", "AttemptStarted", "PhaseSucceeded", "AttemptStarted", "FlowSucceeded",
     ]  # fmt: skip
 
 

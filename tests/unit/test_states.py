@@ -73,7 +73,7 @@ def test_phases_only_need_what_earlier_ones_make() -> None:
     for position, spec in enumerate(PHASES):
         assert all(names.index(wanted.phase) < position for wanted in spec.inputs)
     assert [next_phase(name) for name in names] == [*names[1:], None]
-    assert progress(names[2], finished=False) == "2/4"
-    assert progress(names[-1], finished=True) == "4/4"
+    assert progress(names[2], finished=False) == "2/6"
+    assert progress(names[-1], finished=True) == "6/6"
     with pytest.raises(KeyError):
         phase_spec("nothing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import DiscoveryError, ErrorCode
-from ..phases import next_phase, phase_spec
+from ..phases import Phase, next_phase, phase_spec
 from ..states import RunState, Trigger
 from ..wire import Complete, MappingResult
 from . import blobs
@@ -59,10 +59,11 @@ async def _advance(
             details={"requestId": str(request.id), "artefactDigest": request.artefact_digest},
         )
         return
-    following = next_phase(run.phase)
-    if following is None:
+    if run.phase == Phase.ASSET_INVENTORY:
         master = await session.get_one(MasterFlow, (flow.tenant_id, flow.flow_id))
         await rebuild_assets(session, flow.tenant_id, master.engagement)
+    following = next_phase(run.phase)
+    if following is None:
         await transition(
             session,
             flow,

@@ -88,16 +88,27 @@ _REBUILD = text(
         FROM source_rows, jsonb_each(source_rows.fields) AS f
         WHERE f.value <> 'null'::jsonb
         GROUP BY identity
+    ), joined_lists AS (
+        SELECT identity, finished_at, run_id, f.key, jsonb_agg(DISTINCT item) AS items
+        FROM source_rows, jsonb_each(source_rows.fields) AS f, jsonb_array_elements(
+            CASE jsonb_typeof(f.value) WHEN 'array' THEN f.value ELSE '[]' END) AS item
+        GROUP BY identity, finished_at, run_id, f.key
+    ), merged_lists AS (
+        SELECT identity, jsonb_object_agg(key, items ORDER BY finished_at, run_id) AS fields
+        FROM joined_lists GROUP BY identity
     )
     INSERT INTO assets (tenant_id, engagement, identity, name, asset_type, fields, sources)
-    SELECT :tenant, :engagement, identity, name, asset_type, coalesce(fields, '{}'), sources
-    FROM merged LEFT JOIN merged_fields USING (identity)
+    SELECT :tenant, :engagement, identity, name, asset_type,
+           coalesce(merged_fields.fields, '{}') || coalesce(merged_lists.fields, '{}'), sources
+    FROM merged LEFT JOIN merged_fields USING (identity) LEFT JOIN merged_lists USING (identity)
     """
 )
 
 
 async def rebuild_assets(session: AsyncSession, tenant_id: UUID, engagement: str | None) -> int:
     """Merges all accepted rows of an engagement anew; per field the latest value counts.
+
+    A list counts as the latest flow has it in all its rows of the asset together.
 
     The same accepted attempts give the same assets, whatever the order of the calls. One lock
     per tenant and engagement serialises rebuilds. Returns the number of assets.

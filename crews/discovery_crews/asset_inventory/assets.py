@@ -27,6 +27,7 @@ from discovery_crews.tables.engine import (
 
 from .classify import asset_type, available_keys, key_value, usable_fields
 from .evidence import decimal_comma
+from .merge import write_assets
 from .plan import FieldSource, InventoryPlan, with_units
 
 Progress = Callable[[int | None, int | None, str], None]
@@ -51,6 +52,15 @@ class InventoryCounts:
 
 
 @dataclass(frozen=True)
+class InventoryFiles:
+    """`records`: NDJSON of InventoryRecord; `assets`: see `write_assets`; `problems`: CSV."""
+
+    records: Path
+    assets: Path
+    problems: Path
+
+
+@dataclass(frozen=True)
 class _Columns:
     """The columns of the cleansed table: `source` ones, and those with kept originals."""
 
@@ -68,10 +78,14 @@ def build_inventory(
     sources: Sequence[FieldSource],
     plan: InventoryPlan,
     progress: Progress,
-) -> tuple[Path, Path, InventoryCounts]:
-    """Write `inventory.ndjson` (InventoryRecord a line) and `problems.csv` below `workdir`."""
-    typed, target = workdir / "typed.parquet", workdir / "inventory.ndjson"
-    problems = workdir / "problems.csv"
+) -> tuple[InventoryFiles, InventoryCounts]:
+    """Write the inventory below `workdir`: what is made is named by the result."""
+    typed = workdir / "typed.parquet"
+    made = InventoryFiles(
+        records=workdir / "inventory.ndjson",
+        assets=workdir / "inventory.parquet",
+        problems=workdir / "problems.csv",
+    )
     sources = with_units(sources, plan.units)
     with connect(workdir) as connection:
         progress(None, None, "converting values")
@@ -79,10 +93,11 @@ def build_inventory(
         progress(None, None, "identifying assets")
         _identify(connection, typed, sources, plan)
         progress(None, None, "writing records")
-        _write(connection, typed, target, problems)
+        _write(connection, typed, made.records, made.problems)
+        write_assets(connection, typed, sources, made.assets)
         counts = _count(connection, typed)
     typed.unlink()
-    return target, problems, counts
+    return made, counts
 
 
 def _converted(source: FieldSource, column: str, unit: str | None, *, comma: bool) -> str:

@@ -62,7 +62,7 @@ def run(context: PhaseContext) -> PhaseOutcome:
         inputs={"rows": str(rows), "hint": context.hint or "none"},
     )
     plan: InventoryPlan = outcome.answers[_SUBMIT]
-    inventory, problems, counts = build_inventory(workdir, records, sources, plan, context.progress)
+    made, counts = build_inventory(workdir, records, sources, plan, context.progress)
     plan_file = workdir / "plan.json"
     plan_file.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
     outcome.usage.seconds_crew = round(time.perf_counter() - started, 3)
@@ -75,8 +75,8 @@ def run(context: PhaseContext) -> PhaseOutcome:
         findings=_findings(sources, plan, counts),
         summary=f"{counts.assets} assets from {counts.records} rows. {plan.summary}",
     )
-    artefacts = {"plan": plan_file, "problems": problems}
-    return PhaseOutcome(result, artefacts, outcome.usage, records=inventory)
+    artefacts = {"inventory": made.assets, "plan": plan_file, "problems": made.problems}
+    return PhaseOutcome(result, artefacts, outcome.usage, records=made.records)
 
 
 def _tools(evidence: Evidence) -> tuple[ContextTool, ...]:

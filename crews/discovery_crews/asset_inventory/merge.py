@@ -1,0 +1,66 @@
+"""One row per asset, for the phases that plan with assets and not with source rows.
+
+Rows of one identity merge as the database merges them: the last row with a value counts, lists
+are joined. The database merges across flows as well; this is the inventory of one flow alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from discovery_crews.tables.engine import ROW, identifier, literal
+
+from .plan import FieldSource
+
+FIXED_COLUMNS = ("identity", "name", "asset_type", "rows", "unmapped")
+
+
+def column_of(field: str) -> str:
+    """The column of a mapped field: its name, unless the inventory's own columns are called so."""
+    return f"mapped.{field}" if field.lower() in FIXED_COLUMNS else field
+
+
+def write_assets(
+    connection: duckdb.DuckDBPyConnection,
+    typed: Path,
+    sources: Sequence[FieldSource],
+    target: Path,
+) -> None:
+    """Write the artefact `inventory` from the typed rows and the table `identified`.
+
+    Columns: `identity` (unique), `name`, `asset_type`, `rows` (numbers of the source rows), one
+    per mapped field (see `column_of`) of the field's type, and `unmapped` (JSON object of the
+    source columns without a field, from the last row).
+    """
+    fields = ",\n".join(
+        f"{_merged(source)} AS {identifier(column_of(source.field.name))}" for source in sources
+    )
+    connection.execute(
+        f"""
+        COPY (
+            SELECT identified.identity AS identity,
+                arg_max(identified.name, identified.row) FILTER (identified.name IS NOT NULL)
+                    AS name,
+                first(identified.asset_type ORDER BY identified.asset_type = 'unknown',
+                    identified.row DESC) AS asset_type,
+                list(identified.row ORDER BY identified.row) AS rows,
+                {fields},
+                arg_max(__unmapped::VARCHAR, identified.row) AS unmapped
+            FROM read_parquet({literal(typed)}) AS typed
+            JOIN identified ON typed.{ROW} = identified.row
+            GROUP BY identified.identity
+            ORDER BY min(identified.row)
+        ) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 50000)
+        """  # noqa: S608 - identifiers and literals are quoted
+    )
+
+
+def _merged(source: FieldSource) -> str:
+    value = f"typed.{identifier(source.role)}"
+    if not source.is_list:
+        return f"arg_max({value}, identified.row) FILTER ({value} IS NOT NULL)"
+    parts = f"flatten(list({value} ORDER BY identified.row) FILTER ({value} IS NOT NULL))"
+    return f"list_filter({parts}, lambda part, spot: list_position({parts}, part) = spot)"
