@@ -22,6 +22,9 @@ SAMPLE_LENGTH = 200
 _HEAD = re.compile(r"\w+[.:/](?=\w)")
 _MANY = 4
 _SHARE = 0.4
+# an underscore also stands between words, so it takes more columns to make a prefix of one
+_WORD_HEAD = re.compile(r"[^\W_]+_(?=\w)")
+_WORD_SHARE = 0.75
 
 
 @lru_cache(maxsize=4)
@@ -71,10 +74,13 @@ def propose(
 
 
 def _common_prefix(names: Sequence[str]) -> str:
-    """What many names are under ("inventory."), as flattened objects have it; else nothing."""
-    heads = Counter(match.group() for name in names if (match := _HEAD.match(name)))
-    prefix, count = heads.most_common(1)[0] if heads else ("", 0)
-    return prefix if count >= _MANY and count >= _SHARE * len(names) else ""
+    """What many names are under ("inventory.", "ansible_"); else nothing."""
+    for head, share in ((_HEAD, _SHARE), (_WORD_HEAD, _WORD_SHARE)):
+        heads = Counter(match.group() for name in names if (match := head.match(name)))
+        prefix, count = heads.most_common(1)[0] if heads else ("", 0)
+        if count >= _MANY and count >= share * len(names):
+            return prefix
+    return ""
 
 
 def _taught(

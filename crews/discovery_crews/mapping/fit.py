@@ -16,6 +16,8 @@ _GENERAL = 0.9
 _LISTED = 0.8
 _NOT_ALLOWED = 0.8
 _FREE_TEXT = 0.2
+_NOT_A_COUNT = 0.8
+_NOT_A_PERCENTAGE = 0.5
 ANYTHING = "anything"
 _NUMERIC = frozenset(
     ["number", "size", "percent", "frequency", "rate", "small_integer", "integer", "cores"]
@@ -89,6 +91,10 @@ def fit(target: TargetField, kinds: Mapping[str, float], samples: Iterable[str])
 
 
 def _type_against(target: TargetField, kinds: Mapping[str, float]) -> float:
+    if "huge" in kinds and target.kinds[:1] and set(target.kinds) & {"small_integer", "cores"}:
+        return _NOT_A_COUNT
+    if target.unit == "%" and "cores" in kinds and "percent" not in kinds:
+        return _NOT_A_PERCENTAGE
     if target.type in ("integer", "number") and not _NUMERIC & kinds.keys():
         return 0.97
     if target.type == "date" and "date" not in kinds:

@@ -110,6 +110,9 @@ _DURATION = re.compile(
     r"^\d+([.,]\d+)? ?(ms|sec|min|minutes|days?|tage)$|^(\d+\.)?\d{1,2}:\d\d:\d\d$"
 )
 _PATH = re.compile(r"^([A-Za-z]:\\|\\\\|/(vm|var|opt|home|mnt|data)|\[[\w -]+\] ).*")
+_IP_PORT = re.compile(r"^\d{1,3}(\.\d{1,3}){3}(:\d{1,5}|/\d{1,2})$")
+_DIRECTORY_NAME = re.compile(r"^(cn|uid)=[^,]+,.*\b(dc|o|ou)=", re.IGNORECASE)
+_HUGE = 100_000
 _PHONE = re.compile(r"^(\+\d|0\d)[\d ()/.-]{7,}$")
 _CPU_COUNTS = frozenset([1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 36, 40, 48, 64, 72, 96, 128])
 _DATE_YEAR = re.compile(r"\b(19|20)\d\d\b")
@@ -167,10 +170,12 @@ def _sampled(samples: list[str]) -> dict[str, float]:
     for kind, pattern in (
         ("cidr", _CIDR), ("person", _PERSON), ("serial", _SERIAL), ("code", _CODE),
         ("vmware_serial", _VMWARE_SERIAL), ("hostname", _HOSTNAME), ("rate", _RATE),
-        ("path", _PATH), ("phone", _PHONE),
+        ("path", _PATH), ("phone", _PHONE), ("ip", _IP_PORT),
     ):  # fmt: skip
         found[kind] = _share(samples, pattern.match)
     found["key_value"] = _share(samples, _KEY_VALUE.fullmatch)
+    if _share(samples, _DIRECTORY_NAME.match) >= ENOUGH:
+        found["key_value"], found["person"] = 0.0, 1.0
     found["list"] = sum(1 for several in parts if len(several) > 1) / len(samples)
     found["name"] = _share(lowered, lambda text: any(ch.isalpha() for ch in text))
     if found["size"] >= ENOUGH and any(map(_TERABYTES.match, lowered)):
@@ -223,6 +228,8 @@ def _numbers(kinds: dict[str, float], profile: ColumnProfile, samples: list[str]
         kinds["small_integer"] = 1.0
     elif largest >= 800:
         kinds["large_integer"] = 1.0
+    if largest >= _HUGE:
+        kinds["huge"] = 1.0
     if smallest >= 1 and largest > 1 and all(number in _CPU_COUNTS for number in numbers):
         kinds["cores"] = 1.0
     if smallest >= 256 and all(number % 256 == 0 for number in numbers):

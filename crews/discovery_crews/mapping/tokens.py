@@ -18,6 +18,7 @@ from . import vocabulary
 
 MAX_READINGS = 6
 _PART = 3
+_COMPOUND = 4
 _ACRONYM = re.compile(
     r"(?<![A-Za-z])(OS|IP|VM|DB|CPU|RAM|MAC|DNS|HDD|CI|ESX|UUID|FQDN)(?=[a-z]{3})"
 )
@@ -44,6 +45,9 @@ _FILLER = frozenset(vocabulary.load("words")["filler"])
 _TRAFFIC = frozenset({"network", "net", "data", "traffic", "bytes", "nic", "netz"})
 _LINKS = ("s", "es", "n", "en", "er", "e")
 _SHORT_PARTS = frozenset({"ip", "os", "vm", "id", "db", "dc", "ci", "nr", "no"})
+# how registers with short column names end them: SRVNM, CPUCT, ENVCD
+_SHORT_TAILS = frozenset({"nm", "id", "no", "nr", "cd", "ct", "sz", "dt", "ts", "ip", "os"})
+_FLOW = re.compile(r"\b(net|network|nic|data|traffic|bytes|pkts|packets)(in|out)\b")
 _TAILS = frozenset({"number", "name", "date", "type", "status", "address", "version", "id", "code"})
 
 
@@ -151,7 +155,7 @@ def _tokens(header: str) -> list[str]:
         r"\1 ",
         _V_PREFIX.sub(r" virtual \1", header.replace("VMware", "vmware").replace("ESXi", "esxi")),
     )
-    return _WORD.findall(plain(_CAMEL.sub(" ", header)))
+    return _WORD.findall(_FLOW.sub(r"\1 \2", plain(_CAMEL.sub(" ", header))))
 
 
 def _without_units(tokens: list[str]) -> tuple[str | None, list[str]]:
@@ -205,7 +209,7 @@ def _split(word: str) -> tuple[str, ...] | None:
 
     The first part may be unknown where the last one is a usual one ("Kundennummer").
     """
-    if len(word) < 6:
+    if len(word) < _COMPOUND:
         return None
     whole = _cover(word)
     if whole is not None:
@@ -225,10 +229,12 @@ def _cover(word: str, parts: int = 4) -> tuple[str, ...] | None:
     meanings = _meanings()
     for end in range(len(word), 1, -1):
         head = word[:end]
-        if head not in meanings or (len(head) < 3 and head not in _SHORT_PARTS):
+        if head not in meanings:
             continue
-        if end == len(word):
+        if end == len(word) and (len(head) > 2 or head in _SHORT_PARTS | _SHORT_TAILS):
             return (head,)
+        if len(head) < _PART and head not in _SHORT_PARTS:
+            continue
         for link in ("", *_LINKS):
             rest = word[end + len(link) :]
             if word[end:].startswith(link) and rest and (not link or len(head) >= 4):
