@@ -20,12 +20,12 @@ from typing import Any
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.logging import configure_logging, get_logger
-from discovery_core.phases import PHASES, Phase, phase_spec
-from discovery_core.wire import FieldMapping, LLMSettings, MappingResult
-from pydantic import TypeAdapter
+from discovery_core.phases import PHASES, Phase
+from discovery_core.wire import LLMSettings
 
-from discovery_crews.phase import PhaseContext, PhaseOutcome
-from discovery_crews.runner import classify, load_phase
+from discovery_crews.local_run import LocalRun
+from discovery_crews.phase import PhaseOutcome
+from discovery_crews.runner import classify
 from discovery_crews.settings import prepare_crewai_environment
 
 log = get_logger(__name__)
@@ -163,8 +163,22 @@ def _stdout_for_json() -> Iterator[Any]:
 
 def _run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     prepare_crewai_environment(scratch)
-    bench = _Bench(options, scratch)
-    outcome = bench.run(Phase(options.phase))
+    given = {"mappings": options.mappings, "targetSchema": options.target_schema}
+    local = LocalRun(
+        source=options.file,
+        scratch=scratch,
+        given={name: path for name, path in given.items() if path is not None},
+        source_format=options.format,
+        llm=LLMSettings(
+            provider=options.llm_provider,
+            base_url=options.llm_base_url,
+            model=options.llm_model,
+            timeout_seconds=options.llm_timeout,
+        ),
+        hint=options.hint,
+        progress=_shown_progress,
+    )
+    outcome = local.run(Phase(options.phase))
     artefacts: dict[str, str] = {}
     if options.output is not None:
         artefacts = _keep(outcome, options.output)
@@ -192,101 +206,6 @@ def _keep(outcome: PhaseOutcome, folder: Path) -> dict[str, str]:
             "--output.",
         ) from error
     return kept
-
-
-class _Bench:
-    """Runs phases on local files, those that a phase builds on first."""
-
-    def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
-        self._options = options
-        self._scratch = scratch
-        self._made: dict[tuple[Phase, str], Path] = {}
-        self._given: dict[str, Path] = {}
-        for name, path in (("mappings", options.mappings), ("targetSchema", options.target_schema)):
-            if path is not None:
-                self._given[name] = _existing(path)
-        if options.file.suffix.lower() == ".parquet":
-            self._take_parquet()
-        else:
-            self._given["source"] = options.file
-
-    def run(self, phase: Phase) -> PhaseOutcome:
-        """Run a phase, and before it every phase whose artefacts are missing."""
-        inputs = dict(self._given)
-        for needed in phase_spec(phase).inputs:
-            if needed.name in self._given:
-                continue
-            if (needed.phase, needed.artefact) not in self._made:
-                self._keep(needed.phase, self.run(needed.phase))
-            inputs[needed.name] = self._made[needed.phase, needed.artefact]
-        workdir = self._scratch / str(phase)
-        workdir.mkdir()
-        return load_phase(str(phase))(self._context(phase, workdir, inputs))
-
-    def _keep(self, phase: Phase, outcome: PhaseOutcome) -> None:
-        """Remember what a phase made; here its proposals count as approved, as they are."""
-        for name, path in outcome.artefacts.items():
-            self._made[phase, name] = path
-        if isinstance(outcome.result, MappingResult):
-            accepted = self._scratch / "mappings.json"
-            accepted.write_bytes(
-                TypeAdapter(list[FieldMapping]).dump_json(outcome.result.mappings, by_alias=True)
-            )
-            self._made[phase, "mappings"] = accepted
-
-    def _context(self, phase: Phase, workdir: Path, inputs: dict[str, Path]) -> PhaseContext:
-        options = self._options
-        return PhaseContext(
-            workdir=workdir,
-            inputs=inputs,
-            source_name=options.file.name,
-            source_format=options.format,
-            llm=LLMSettings(
-                provider=options.llm_provider,
-                base_url=options.llm_base_url,
-                model=options.llm_model,
-                timeout_seconds=options.llm_timeout,
-            ),
-            hint=options.hint,
-            progress=_shown_progress(str(phase)),
-        )
-
-    def _take_parquet(self) -> None:
-        """Use the records of an earlier run in place of the phases before the wanted one."""
-        from discovery_crews.profile import profile_records, write_profile  # noqa: PLC0415
-        from discovery_crews.tables.engine import (  # noqa: PLC0415
-            ROW,
-            all_columns,
-            connect,
-            count_rows,
-        )
-
-        records, wanted = _existing(self._options.file), Phase(self._options.phase)
-        if wanted == Phase.DATA_IMPORT:
-            raise DiscoveryError(
-                ErrorCode.UNSUPPORTED_FORMAT,
-                f"{records.name}: data_import reads exports, not Parquet. Name a later phase.",
-            )
-        with connect(self._scratch) as connection:
-            if ROW not in all_columns(connection, records):
-                raise DiscoveryError(
-                    ErrorCode.UNSUPPORTED_FORMAT,
-                    f"{records.name}: no column {ROW}; only records.parquet of an earlier phase "
-                    "can be used here.",
-                )
-            rows = count_rows(connection, records)
-        profile = self._scratch / "profile.json"
-        write_profile(profile, profile_records(self._scratch, records, rows))
-        owner = Phase.DATA_IMPORT if wanted == Phase.DATA_CLEANSING else Phase.DATA_CLEANSING
-        self._made[owner, "records"], self._made[owner, "profile"] = records, profile
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise DiscoveryError(
-            ErrorCode.UNREADABLE_FILE, f"{path}: there is no such file. Check the path."
-        )
-    return path
 
 
 def _shown_progress(phase: str) -> Callable[[int | None, int | None, str], None]:
