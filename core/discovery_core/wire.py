@@ -186,6 +186,15 @@ class RejectedRows(WireModel):
     by_problem: dict[str, int] = Field(default_factory=dict)
 
 
+class QualityPart(WireModel):
+    """One part of the quality score: its own score (0 to 1), its weight, and what was counted."""
+
+    name: str
+    score: float
+    weight: float
+    explanation: str
+
+
 class ImportResult(WireModel):
     """Result of data_import. Artefacts: records (Parquet), profile (JSON), rejected (CSV)."""
 
@@ -198,6 +207,7 @@ class ImportResult(WireModel):
     delimiter: str | None = None
     sheet: str | None = None
     quality_score: float | None = None
+    quality: list[QualityPart] = Field(default_factory=list)
     findings: list[str] = Field(default_factory=list)
     summary: str = ""
 

@@ -105,8 +105,10 @@ def test_import_cleansing_and_inventory(desk: Desk) -> None:
     assert isinstance(imported.result, ImportResult)
     assert (imported.result.rows_imported, imported.result.rows_rejected) == (3, 1)
     assert imported.result.columns == list(MAPPED)
-    assert imported.result.quality_score == pytest.approx(0.75 * 17 / 18, abs=1e-4)
-    assert imported.result.findings[0].startswith("[serious] 1 of 4 rows were rejected")
+    parts = {part.name: part.score for part in imported.result.quality}
+    assert parts["acceptance"] == 0.75
+    assert parts["completeness"] == pytest.approx(17 / 18, abs=1e-4)
+    assert imported.result.findings[0].startswith("[error] 1 of 4 rows were rejected")
     assert imported.usage.planner == "builtin"
     assert [call for call in imported.usage.tool_calls if call.startswith("submit")] == [
         "submit_schema_judgement", "submit_quality_judgement", "submit_anomaly_judgement",
@@ -153,7 +155,7 @@ def test_grades_of_the_agent_count(desk: Desk, answering: Callable[[Answers], No
     result = desk.run(import_phase).result
     assert isinstance(result, ImportResult)
     assert any(f.startswith("[info] 1 of 4 rows were rejected") for f in result.findings)
-    assert not any("[serious]" in finding for finding in result.findings)
+    assert not any("[error]" in finding for finding in result.findings)
     assert result.summary.startswith("submit_schema_judgement says so.")
 
 

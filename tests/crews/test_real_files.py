@@ -43,9 +43,9 @@ def test_real_file(name: str, tmp_path: Path) -> None:
         expected["rows"],
         expected["rejected"],
     )
-    if "serious" in expected:
-        serious = " ".join(text for text in imported.findings if text.startswith("[serious]"))
-        assert expected["serious"] in serious.lower()
+    if "error" in expected:
+        errors = " ".join(text for text in imported.findings if text.startswith("[error]"))
+        assert expected["error"] in errors.lower()
     if last is Phase.ASSET_INVENTORY:
         inventory = local.outcomes[last].result
         assert isinstance(inventory, InventoryResult)

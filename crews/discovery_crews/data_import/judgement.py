@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .observations import Aspect, Observation, Severity
+from .anomalies import Severity
+from .observations import Aspect, Observation
 
 
 class Grade(BaseModel):
@@ -21,7 +22,7 @@ class Grade(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str = Field(description="id of an observation, e.g. q3")
-    severity: Severity = Field(description="info, warning or serious")
+    severity: Severity = Field(description="info, warning or error")
     comment: str = Field(default="", max_length=300, description="what to do about it, if anything")
 
 
@@ -64,11 +65,11 @@ def _first_problem(error: ValidationError) -> str:
 def recommend(aspect: Aspect, observations: Sequence[Observation]) -> dict[str, Any]:
     """The answer that rules give."""
     chosen = about(aspect, observations)
-    serious = sum(1 for entry in chosen if entry.suggested == "serious")
+    errors = sum(1 for entry in chosen if entry.suggested == "error")
     warnings = sum(1 for entry in chosen if entry.suggested == "warning")
     title = {"schema": "Structure", "quality": "Quality", "anomaly": "Anomalies"}[aspect]
     summary = f"{title}: " + (
-        f"{serious} serious, {warnings} to look at." if serious or warnings else "nothing unusual."
+        f"{errors} errors, {warnings} to look at." if errors or warnings else "nothing unusual."
     )
     return {
         "grades": [{"id": entry.id, "severity": entry.suggested} for entry in chosen],
@@ -77,9 +78,9 @@ def recommend(aspect: Aspect, observations: Sequence[Observation]) -> dict[str, 
 
 
 def findings(observations: Sequence[Observation], judgements: Sequence[Judgement]) -> list[str]:
-    """Sentences for people, serious ones first: facts by code, grades and comments by agents."""
+    """Sentences for people, errors first: facts by code, grades and comments by agents."""
     grades = {grade.id: grade for judgement in judgements for grade in judgement.grades}
-    order = {"serious": 0, "warning": 1, "info": 2}
+    order = {"error": 0, "warning": 1, "info": 2}
     graded: list[tuple[int, int, str]] = []
     for position, entry in enumerate(observations):
         grade = grades.get(entry.id)

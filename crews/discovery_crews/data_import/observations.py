@@ -14,9 +14,9 @@ from discovery_core.wire import ColumnProfile
 
 from discovery_crews.readers import ReadTable
 
+from .anomalies import Anomaly, Severity
+
 Aspect = Literal["schema", "quality", "anomaly"]
-Severity = Literal["info", "warning", "serious"]
-SEVERITIES: tuple[Severity, ...] = ("info", "warning", "serious")
 
 _IDENTIFYING = ("name", "host", "fqdn", "server", "vm", "asset", "serial", "uuid", "id", "ip")
 _MOSTLY = 0.5
@@ -57,12 +57,16 @@ class _Collector:
         self.found.append(Observation(identifier, aspect, kind, column, fact, suggested))
 
 
-def observe(table: ReadTable, profile: Sequence[ColumnProfile]) -> list[Observation]:
+def observe(
+    table: ReadTable, profile: Sequence[ColumnProfile], anomalies: Sequence[Anomaly]
+) -> list[Observation]:
     """All observations about a table, in a fixed order."""
     collector = _Collector()
     _schema(collector, table, profile)
     _quality(collector, table, profile)
     _anomalies(collector, profile)
+    for anomaly in anomalies:
+        collector.add("anomaly", anomaly.kind, anomaly.column, anomaly.fact, anomaly.severity)
     return collector.found
 
 
@@ -75,7 +79,7 @@ def _schema(collector: _Collector, table: ReadTable, profile: Sequence[ColumnPro
             "no_identifier",
             None,
             "No column looks like a name, address or serial number that tells assets apart.",
-            "serious",
+            "error",
         )
     if len(profile) == 1:
         collector.add(
@@ -83,7 +87,7 @@ def _schema(collector: _Collector, table: ReadTable, profile: Sequence[ColumnPro
             "single_column",
             profile[0].name,
             "There is only one column; the delimiter may not have been recognised.",
-            "serious",
+            "error",
         )
     units: dict[str, list[str]] = {}
     for column in profile:
@@ -118,7 +122,7 @@ def _quality(collector: _Collector, table: ReadTable, profile: Sequence[ColumnPr
             "rejected_rows",
             None,
             f"{table.rows_rejected} of {total} rows were rejected ({problems}).",
-            "serious" if share > 0.1 else "warning",
+            "error" if share > 0.1 else "warning",
         )
     empty = [column.name for column in profile if column.filled == 0]
     if empty:
@@ -169,7 +173,7 @@ def _anomalies(collector: _Collector, profile: Sequence[ColumnProfile]) -> None:
                 "values_do_not_fit_name",
                 column.name,
                 "A column named like a host holds names of operating systems.",
-                "serious",
+                "error",
             )
         lists = column.patterns.get("list", 0)
         if lists > 0 and column.type in ("string", "ip", "fqdn", "mac"):
@@ -180,29 +184,6 @@ def _anomalies(collector: _Collector, profile: Sequence[ColumnProfile]) -> None:
                 f"{lists} cells hold several values.",
                 "info",
             )
-        repeated = column.filled - column.distinct
-        if repeated > 0 and (column.type in ("uuid", "mac") or "serial" in name):
-            collector.add(
-                "anomaly",
-                "repeated_identifier",
-                column.name,
-                f"{repeated} values repeat an earlier one.",
-                "warning",
-            )
-        if _is_amount(column) and float(column.minimum or 0) < 0:
-            collector.add(
-                "anomaly",
-                "negative_numbers",
-                column.name,
-                f"The smallest number is {column.minimum}.",
-                "warning",
-            )
-
-
-def _is_amount(column: ColumnProfile) -> bool:
-    words = ("mem", "ram", "disk", "storage", "cpu", "core")
-    numeric = column.type in ("integer", "number")
-    return numeric and any(word in column.name.lower() for word in words)
 
 
 def _mixed(collector: _Collector, column: ColumnProfile, real: int) -> None:
@@ -220,16 +201,3 @@ def _mixed(collector: _Collector, column: ColumnProfile, real: int) -> None:
                 "warning",
             )
             return
-
-
-def quality_score(table: ReadTable, profile: Sequence[ColumnProfile]) -> float:
-    """Between 0 and 1: the share of rows taken times the share of filled cells that say something.
-
-    Empty columns do not count: exports of tools have many. The score is for comparing imports,
-    nothing is ever refused for it.
-    """
-    taken = table.rows / (table.rows + table.rows_rejected)
-    used = [column for column in profile if column.filled]
-    cells = sum(column.filled + column.missing for column in used)
-    real = sum(column.filled - column.patterns.get("placeholder", 0) for column in used)
-    return round(taken * (real / cells if cells else 0.0), 4)

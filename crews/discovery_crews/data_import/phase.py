@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from discovery_crews.profile import brief, profile_records, write_profile
 from discovery_crews.readers import ReadRequest, ReadTable, read_source
 from discovery_crews.settings import reader_limits
 
+from .anomalies import find_anomalies
 from .judgement import Judgement, about, check, findings, recommend
-from .observations import Aspect, Observation, observe, quality_score
+from .observations import Aspect, Observation, observe
+from .quality import assess
 
 CONFIG = Path(__file__).parent / "config"
 ASPECTS: tuple[tuple[Aspect, str], ...] = (
@@ -39,7 +42,11 @@ def run(context: PhaseContext) -> PhaseOutcome:
     profile = profile_records(context.workdir, table.parquet, table.rows, context.progress)
     profile_file = context.workdir / "profile.json"
     write_profile(profile_file, profile)
-    found = observe(table, profile)
+    context.progress(table.rows, table.rows, "looking for values that cannot be right")
+    today = dt.datetime.now(dt.UTC).date()
+    anomalies = find_anomalies(context.workdir, table.parquet, profile, today)
+    found = observe(table, profile, anomalies.found)
+    score, quality = assess(table, profile, anomalies)
     context.progress(table.rows, table.rows, "the crew looks at the table")
     outcome = judge(context, table, profile, found)
     judgements = [outcome.answers[_submission(aspect)] for aspect, _ in ASPECTS]
@@ -51,7 +58,8 @@ def run(context: PhaseContext) -> PhaseOutcome:
         encoding=table.encoding,
         delimiter=table.delimiter,
         sheet=table.sheet,
-        quality_score=quality_score(table, profile),
+        quality_score=score,
+        quality=quality,
         findings=findings(found, judgements)[:_SHOWN],
         summary=" ".join(judgement.summary for judgement in judgements),
     )
