@@ -87,6 +87,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="approved mappings (JSON) for asset_inventory; default: as proposed",
     )
     run.add_argument(
+        "--cleansing-plan",
+        metavar="FILE",
+        type=Path,
+        help="replay plan.json of an earlier data_cleansing instead of asking the crew",
+    )
+    run.add_argument(
         "--target-schema",
         metavar="FILE",
         type=Path,
@@ -163,7 +169,11 @@ def _stdout_for_json() -> Iterator[Any]:
 
 def _run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     prepare_crewai_environment(scratch)
-    given = {"mappings": options.mappings, "targetSchema": options.target_schema}
+    given = {
+        "mappings": options.mappings,
+        "plan": options.cleansing_plan,
+        "targetSchema": options.target_schema,
+    }
     local = LocalRun(
         source=options.file,
         scratch=scratch,

@@ -98,6 +98,42 @@ def test_candidates_count_every_row_and_show_the_first(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("header", "values", "rule", "after"),
+    [
+        ("ips", ["10.0.0.1|10.0.0.2", "10.0.0.3"], "normalise_list", ["10.0.0.1; 10.0.0.2", None]),
+        ("apps", ['["a", "b"]', "c"], "normalise_list", ["a; b", None]),
+        ("apps", ["a\nb", "c;c;d"], "normalise_list", ["a; b", "c; d"]),
+        ("ram", ["16gb", "32 Gbytes", "8 GB"], "normalise_unit", ["16 GB", "32 GB", None]),
+        ("ram", ["1.024 mib", "2 TB", "?"], "normalise_unit", ["1.024 MiB", None, None]),
+        ("aktiv", ["Ja", "nein", "JA"], "normalise_boolean", ["true", "false", "true"]),
+        ("actif", ["oui", "non", "maybe"], "normalise_boolean", ["true", "false", None]),
+        ("ativo", ["sim", "n\u00e3o", "sim"], "normalise_boolean", ["true", "false", "true"]),
+    ],
+)  # fmt: skip
+def test_what_a_rule_writes(
+    tmp_path: Path, header: str, values: list[str], rule: str, after: list[str | None]
+) -> None:
+    """`None` in `after`: the rule leaves the value as it is."""
+    records = tmp_path / "records.parquet"
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t (v VARCHAR, __row BIGINT)")
+        connection.executemany("INSERT INTO t VALUES (?, ?)", list(zip(values, range(2, 9))))  # noqa: B905
+        connection.execute(f"COPY (SELECT v AS {header}, __row FROM t) TO '{records}'")
+    clean = tmp_path / "clean.parquet"
+    (done,) = apply_plan(tmp_path, records, [Step(header, rule)], clean)
+    with duckdb.connect() as connection:
+        found = connection.execute(f"SELECT {header} FROM '{clean}' ORDER BY __row").fetchall()
+    assert [row[0] for row in found] == [new or old for old, new in zip(values, after, strict=True)]
+    assert done.rows_changed == sum(new is not None for new in after)
+
+
+def test_a_comma_is_no_clear_separator(tmp_path: Path) -> None:
+    _, profile = table(tmp_path, 'name,owner\na,"Lee, Ann"\nb,"Fry, Bo"\n')
+    effects = candidate_effects(tmp_path, tmp_path / "dirty.csv.work/records.parquet", profile)
+    assert "owner" not in effects
+
+
 def test_recommended_plan_leaves_open_dates_alone(tmp_path: Path) -> None:
     source, profile = table(tmp_path)
     candidates = candidate_effects(tmp_path, source.parquet, profile)

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from discovery_core.wire import CleansingResult
+from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.wire import CleansingResult, Usage
+from pydantic import ValidationError
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome
@@ -26,6 +28,49 @@ _SHOWN = 400
 def run(context: PhaseContext) -> PhaseOutcome:
     """Cleanse the imported records; see `discovery_crews.phase.RunPhase`."""
     started = time.perf_counter()
+    workdir, raw = context.workdir, context.inputs["records"]
+    plan, usage = _replayed(context) if "plan" in context.inputs else _planned(context)
+    context.progress(None, None, "applying rules to all rows")
+    records = workdir / "records.parquet"
+    applications = apply_plan(workdir, raw, steps_of(plan), records)
+    with connect(workdir) as connection:
+        rows = count_rows(connection, records)
+    clean_profile, plan_file = workdir / "profile.json", workdir / "plan.json"
+    write_profile(clean_profile, profile_records(workdir, records, rows, context.progress))
+    plan_file.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
+    usage.seconds_crew = round(time.perf_counter() - started, 3)
+    return PhaseOutcome(
+        CleansingResult(rows=rows, rules=applications, summary=plan.summary),
+        {"records": records, "profile": clean_profile, "plan": plan_file},
+        usage,
+    )
+
+
+def _replayed(context: PhaseContext) -> tuple[CleansingPlan, Usage]:
+    """The stored plan of an earlier run, applied as it is: nobody judges."""
+    try:
+        plan = CleansingPlan.model_validate_json(context.inputs["plan"].read_bytes())
+    except ValidationError as error:
+        raise _unusable(f"it cannot be read: {error.errors()[0]['msg']}") from error
+    columns = {column.name for column in read_profile(context.inputs["profile"])}
+    for step in plan.steps or ():
+        if step.column not in columns:
+            raise _unusable(f"column {step.column!r} is not in this source")
+        if step.rule not in RULES:
+            raise _unusable(f"rule {step.rule!r} is not known")
+    return plan, Usage(planner="replay")
+
+
+def _unusable(why: str) -> DiscoveryError:
+    return DiscoveryError(
+        ErrorCode.INVALID_RESULT,
+        f"The cleansing plan does not fit: {why}. Use plan.json of a run on a source with the "
+        "same columns, or leave the plan out.",
+    )
+
+
+def _planned(context: PhaseContext) -> tuple[CleansingPlan, Usage]:
+    """The plan that the crew makes of the rules that would change something."""
     workdir, raw = context.workdir, context.inputs["records"]
     profile = read_profile(context.inputs["profile"])
     candidates = candidate_effects(workdir, raw, profile, context.progress)
@@ -56,20 +101,7 @@ def run(context: PhaseContext) -> PhaseOutcome:
         inputs={"columns": str(len(profile)), "hint": context.hint or "none"},
     )
     plan: CleansingPlan = outcome.answers[_SUBMIT]
-    context.progress(None, None, "applying rules to all rows")
-    records = workdir / "records.parquet"
-    applications = apply_plan(workdir, raw, steps_of(plan), records)
-    with connect(workdir) as connection:
-        rows = count_rows(connection, records)
-    clean_profile, plan_file = workdir / "profile.json", workdir / "plan.json"
-    write_profile(clean_profile, profile_records(workdir, records, rows, context.progress))
-    plan_file.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
-    outcome.usage.seconds_crew = round(time.perf_counter() - started, 3)
-    return PhaseOutcome(
-        CleansingResult(rows=rows, rules=applications, summary=plan.summary),
-        {"records": records, "profile": clean_profile, "plan": plan_file},
-        outcome.usage,
-    )
+    return plan, outcome.usage
 
 
 def _rules() -> list[dict[str, str]]:

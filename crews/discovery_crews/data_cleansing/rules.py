@@ -16,7 +16,9 @@ import duckdb
 from discovery_core.wire import ColumnProfile
 
 from discovery_crews.tables.engine import ROW, identifier, literal
-from discovery_crews.tables.patterns import matches
+from discovery_crews.tables.patterns import FALSE_WORDS, TRUE_WORDS, matches
+from discovery_crews.tables.units import UNIT_SPELLINGS
+from discovery_crews.tables.values import CLEAR_SEPARATORS, text_list, words
 
 _SPACE = r"[\s\x{00A0}\x{2007}\x{202F}\x{FEFF}]"
 _SAMPLE = 200
@@ -75,9 +77,28 @@ def _missing(value: str) -> str:
 def _boolean(value: str) -> str:
     word = f"lower(trim({value}))"
     return (
-        f"CASE WHEN {word} IN ('true', 'yes', 'y', 'on', 'enabled') THEN 'true' "
-        f"WHEN {word} IN ('false', 'no', 'n', 'off', 'disabled') THEN 'false' ELSE {value} END"
+        f"CASE WHEN {word} IN {words(TRUE_WORDS)} THEN 'true' "
+        f"WHEN {word} IN {words(FALSE_WORDS)} THEN 'false' ELSE {value} END"
     )
+
+
+def _list(value: str) -> str:
+    """Only clear separators: a comma is also part of names and numbers."""
+    parts = text_list(value, CLEAR_SEPARATORS)
+    several = f"regexp_matches(trim({value}), '[;|\\n]|^\\[.*\\]$')"
+    joined = f"coalesce(array_to_string({parts}, '; '), {value})"
+    return f"CASE WHEN {several} THEN {joined} ELSE {value} END"
+
+
+def _unit(value: str) -> str:
+    """A number, a space, and the unit as this product writes it; the number stays as it was."""
+    number = rf"regexp_extract(trim({value}), '^([-+]?[0-9][0-9.,]*) *([a-zA-Z/%]+)$', 1)"
+    unit = rf"lower(regexp_extract(trim({value}), '^([-+]?[0-9][0-9.,]*) *([a-zA-Z/%]+)$', 2))"
+    cases = " ".join(
+        f"WHEN {literal(spelling)} THEN {literal(name)}"
+        for spelling, name in UNIT_SPELLINGS.items()
+    )
+    return f"coalesce({number} || ' ' || CASE {unit} {cases} END, {value})"
 
 
 def _mac(value: str) -> str:
@@ -105,6 +126,11 @@ def _rules() -> dict[str, Rule]:
     rules = [
         Rule("trim", "Remove spaces around a value; an empty value becomes missing.", _trim),
         Rule(
+            "normalise_list",
+            "Write several values of one cell (a|b, a;b, one a line, JSON list) as a; b.",
+            _list,
+        ),
+        Rule(
             "collapse_whitespace", "Make every run of spaces and line breaks one space.", _collapse
         ),
         Rule(
@@ -119,9 +145,10 @@ def _rules() -> dict[str, Rule]:
         ),
         Rule(
             "normalise_boolean",
-            "Write yes/no, on/off, y/n, enabled/disabled as true/false.",
+            "Write yes/no (in seven languages), on/off, enabled/disabled as true/false.",
             _boolean,
         ),
+        Rule("normalise_unit", "Write 16gb, 16 Gbytes as 16 GB; the number stays.", _unit),
         Rule("normalise_mac", "Write MAC addresses as aa:bb:cc:dd:ee:ff.", _mac),
         Rule(
             "normalise_date",
@@ -157,8 +184,12 @@ def applicable_rules(column: ColumnProfile) -> list[str]:
     repeated = column.distinct <= max(_FEW_VALUES, column.filled // 4)
     if column.type == "string" and 1 < column.distinct <= _UNIFY_LIMIT and repeated:
         names.append("unify_spelling")
+    if patterns.get("list") and not patterns.get("key_value"):
+        names.insert(1, "normalise_list")
     if column.type == "boolean":
         names.append("normalise_boolean")
+    if patterns.get("size"):
+        names.append("normalise_unit")
     if patterns.get("mac"):
         names.append("normalise_mac")
     if column.type in ("date", "datetime"):

@@ -11,6 +11,16 @@ _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _NUMBER = r"[-+]?[0-9][0-9 .,']*"
 SIZE_UNITS = r"(bytes?|[kmgtp]i?b|[kmgtp]|[kmg]?hz|[kmgt]bps|[kmgt]b/s|iops|cores?|vcpus?|cpus?)"
 
+# yes and no in English, German, French, Spanish, Portuguese, Italian and Dutch
+TRUE_WORDS = (
+    "true", "yes", "y", "on", "enabled", "ja", "j", "wahr", "oui", "o", "vrai", "si", "s\u00ed",
+    "verdadero", "sim", "verdadeiro", "vero", "waar",
+)  # fmt: skip
+FALSE_WORDS = (
+    "false", "no", "n", "off", "disabled", "nein", "falsch", "non", "faux", "falso", "nao",
+    "n\u00e3o", "nee", "onwaar",
+)  # fmt: skip
+
 PATTERNS: dict[str, str] = {
     "ipv4": rf"{_OCTET}(\.{_OCTET}){{3}}(/[0-9]{{1,2}})?",
     "ipv6": (
@@ -33,7 +43,7 @@ PATTERNS: dict[str, str] = {
         r"([0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{4})"
         r"[t ]+[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?( ?[ap]m)?(z|[+-][0-9]{2}:?[0-9]{2})?"
     ),
-    "boolean": r"true|false|yes|no|y|n|on|off|enabled|disabled",
+    "boolean": "|".join((*TRUE_WORDS, *FALSE_WORDS)),
     "percent": r"[-+]?[0-9]+([.,][0-9]+)? ?%",
     "size": rf"{_NUMBER} ?{SIZE_UNITS}",
     "key_value": r"[a-z_][a-z0-9_. -]*=[^=;]*([;,] ?[a-z_][a-z0-9_. -]*=[^=;]*)*;?",
@@ -46,7 +56,9 @@ PATTERNS: dict[str, str] = {
     "placeholder": (
         r"n/?a|n\.a\.|-+|\?+|\.+|unknown|none|null|nil|nan|undefined|tbd|tbc|not available|"
         r"not applicable|not specified|to be determined|to be filled by o\.e\.m\.|default string|"
-        r"#n/a|#ref!|#value!|#name\?"
+        r"#n/a|#ref!|#value!|#name\?|unbekannt|keine angabe|k\. ?a\.|inconnue?|"
+        r"non renseign[\x{e9}e]e?|"
+        r"desconocid[oa]|sin datos?|s/d|n/d|desconhecid[oa]|sconosciut[oa]|onbekend|nvt|n\.v\.t\."
     ),
 }
 

@@ -35,6 +35,9 @@ _ALIASES = {
 }  # fmt: skip
 _KNOWN = {unit.lower(): unit for units in _FAMILIES.values() for unit in units} | _ALIASES
 
+# how exports write units, in lower case, and how this product writes them
+UNIT_SPELLINGS = {spelling: unit for spelling, unit in _KNOWN.items() if len(spelling) > 1}
+
 UNITS = tuple(unit for units in _FAMILIES.values() for unit in units)
 
 

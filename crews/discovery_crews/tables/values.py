@@ -6,7 +6,10 @@ not convertible, which `… IS NULL AND text IS NOT NULL` tells apart.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .engine import literal
+from .patterns import FALSE_WORDS, TRUE_WORDS
 from .units import UNITS, canonical_unit, factor, units_like
 
 _NUMBER = r"^\s*[~≈]?\s*([-+]?[0-9][0-9.,'\s\x{00A0}\x{202F}]*)\s*([a-zA-Z%][a-zA-Z/%]*)?\s*$"
@@ -14,9 +17,10 @@ _NUMBER = r"^\s*[~≈]?\s*([-+]?[0-9][0-9.,'\s\x{00A0}\x{202F}]*)\s*([a-zA-Z%][a
 _COUNT_WORDS = (
     "('', 'core', 'cores', 'cpu', 'cpus', 'vcpu', 'vcpus', 'socket', 'sockets', 'disk', 'disks')"
 )
-_SEPARATORS = r"\s*[;|\n]\s*|\s*,\s*"
-_TRUE = "('true', 'yes', 'y', '1', 'on', 'enabled', 'x', 'virtual', 'vm', 'virtual machine')"
-_FALSE = "('false', 'no', 'n', '0', 'off', 'disabled', 'physical', 'bare metal', 'baremetal')"
+CLEAR_SEPARATORS = r"\s*[;|\n]\s*"
+SEPARATORS = CLEAR_SEPARATORS + r"|\s*,\s*"
+_TRUE_TOO = ("1", "x", "virtual", "vm", "virtual machine")
+_FALSE_TOO = ("0", "physical", "bare metal", "baremetal")
 _DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y")
 _MOMENTS = tuple(
     day + time
@@ -96,10 +100,16 @@ def whole_number(text: str, *, decimal_comma: bool) -> str:
     return f"CASE WHEN ({value}) = floor({value}) THEN try_cast({value} AS BIGINT) END"
 
 
+def words(listed: Iterable[str]) -> str:
+    """A SQL list of texts, for `IN`."""
+    return f"({', '.join(map(literal, listed))})"
+
+
 def boolean(text: str) -> str:
-    """A BOOLEAN from yes/no, true/false, on/off, 1/0, virtual/physical."""
+    """A BOOLEAN from yes/no in several languages, true/false, on/off, 1/0, virtual/physical."""
     word = f"lower(trim({text}))"
-    return f"CASE WHEN {word} IN {_TRUE} THEN true WHEN {word} IN {_FALSE} THEN false END"
+    true, false = words((*TRUE_WORDS, *_TRUE_TOO)), words((*FALSE_WORDS, *_FALSE_TOO))
+    return f"CASE WHEN {word} IN {true} THEN true WHEN {word} IN {false} THEN false END"
 
 
 def date(text: str) -> str:
@@ -113,9 +123,9 @@ def date(text: str) -> str:
     )
 
 
-def text_list(text: str) -> str:
+def text_list(text: str, separators: str = SEPARATORS) -> str:
     """A VARCHAR[] of the distinct parts of `a; b | c, d` or of a JSON array, in order."""
-    split = f"string_split_regex(trim({text}), '{_SEPARATORS}')"
+    split = f"string_split_regex(trim({text}), '{separators}')"
     parsed = f"try_cast(try_cast({text} AS JSON) AS VARCHAR[])"
     parts = f"CASE WHEN trim({text}) LIKE '[%' THEN coalesce({parsed}, {split}) ELSE {split} END"
     filled = f"list_filter({parts}, lambda part: trim(part) <> '')"
