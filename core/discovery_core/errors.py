@@ -30,6 +30,7 @@ class ErrorCode(StrEnum):
     INVALID_RESULT = "InvalidResult"
     QUOTA_EXCEEDED = "QuotaExceeded"
     # transient: trying again may help
+    LLM_BUDGET = "LLMBudgetExceeded"
     LLM_UNAVAILABLE = "LLMUnavailable"
     LLM_RATE_LIMITED = "LLMRateLimited"
     LLM_BAD_OUTPUT = "LLMBadOutput"

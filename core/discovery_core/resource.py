@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, StringConstraints
 
 from .durations import DURATION_PATTERN
+from .resource_base import ConfigMapKey, ResourceModel
+from .resource_llm import LLM
 from .resource_text import (
-    DataKey,
     DigestText,
     Duration,
     ObjectName,
@@ -31,26 +31,6 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "DiscoveryFlow"
 PLURAL = "discoveryflows"
 SINGULAR = "discoveryflow"
-
-
-class ResourceModel(BaseModel):
-    """camelCase in YAML. Unknown fields are ignored: the API server has pruned them."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
-
-
-class ConfigMapKey(ResourceModel):
-    """A key of a ConfigMap in the flow's namespace."""
-
-    name: ObjectName = Field(description="Name of the ConfigMap.")
-    key: DataKey = Field(description="Key in the ConfigMap, for example servers.csv.")
-
-
-class SecretKey(ResourceModel):
-    """A key of a Secret in the flow's namespace."""
-
-    name: ObjectName = Field(description="Name of the Secret.")
-    key: DataKey = Field(description="Key in the Secret, for example api-key.")
 
 
 class VolumeFile(ResourceModel):
@@ -108,65 +88,6 @@ class TargetSchemaSource(ResourceModel):
 
     config_map: ConfigMapKey = Field(
         description="A ConfigMap key holding CSV (field,description) or YAML."
-    )
-
-
-class LLM(ResourceModel):
-    """Who judges: the built-in planner (no network), or a language model."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                rule(
-                    "self.provider != 'openaiCompatible' || has(self.baseUrl)",
-                    "provider openaiCompatible needs baseUrl, for example "
-                    "https://llm.example.org/v1",
-                ),
-                rule(
-                    "self.provider == 'builtin' || has(self.model)",
-                    "provider openai and openaiCompatible need model",
-                ),
-                rule(
-                    "self.provider != 'openai' || has(self.apiKeySecret)",
-                    "provider openai needs apiKeySecret",
-                ),
-                rule(
-                    "self.provider == 'openaiCompatible' || !has(self.baseUrl)",
-                    "baseUrl is for provider openaiCompatible only",
-                ),
-            ]
-        }
-    )
-
-    provider: Literal["builtin", "openai", "openaiCompatible"] = Field(
-        default="builtin",
-        description="builtin judges by rules without any network connection.",
-    )
-    base_url: (
-        Annotated[
-            str,
-            StringConstraints(min_length=8, max_length=512, pattern=r"^https?://[^\s@?#]+$"),
-            explained(
-                "write an address such as https://llm.example.org/v1, without user name, query "
-                "and fragment"
-            ),
-        ]
-        | None
-    ) = Field(
-        default=None,
-        description="Address of an OpenAI-compatible API, ending in /v1. Must be allowed by the "
-        "installation (llm.allowedEndpoints).",
-    )
-    model: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
-        default=None, description="Name of the model, as its provider writes it."
-    )
-    api_key_secret: SecretKey | None = Field(
-        default=None, description="The Secret key that holds the API key."
-    )
-    timeout: Duration = Field(
-        default="60s",
-        description="Time limit of one request to the model.",
-        json_schema_extra=between("1s", "10m"),
     )
 
 

@@ -45,6 +45,11 @@ Duration = Annotated[
     StringConstraints(min_length=2, max_length=24, pattern=DURATION_PATTERN),
     explained("write a duration such as 30s, 15m, 72h or 1h30m"),
 ]
+DecimalText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=16, pattern=r"^[0-9]{1,9}(\.[0-9]{1,6})?$"),
+    explained("write an amount such as 5, 0.15 or 12.50, in quotes"),
+]
 DigestText = Annotated[
     str,
     StringConstraints(min_length=71, max_length=71, pattern=r"^sha256:[0-9a-f]{64}$"),

@@ -56,6 +56,14 @@ class RequestSnapshot:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a flow's attempts have used of a language model so far, failed ones included."""
+
+    tokens: int = 0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True)
 class FlowSnapshot:
     """One flow as the database knows it.
 
@@ -64,7 +72,8 @@ class FlowSnapshot:
     ends a retry delay. `source_pinned` tells that the bytes of the source are stored.
     `missing` names the objects that a Waiting flow waits for. `resume_state` is what a
     Suspended flow goes back to. `answered_requests` are requests of this flow that have been
-    closed, so that their answers are recognised as late.
+    closed, so that their answers are recognised as late. `spent` is known where the spec has a
+    budget.
     """
 
     flow_id: UUID
@@ -96,6 +105,7 @@ class FlowSnapshot:
     records_rejected: int | None = None
     assets: int | None = None
     planner: str | None = None
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True)

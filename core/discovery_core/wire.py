@@ -60,6 +60,19 @@ class ClaimRequest(WireModel):
     runner_version: str = ""
 
 
+class LLMBudget(WireModel):
+    """What is left for a language model in this flow; prices are per million tokens.
+
+    With `on_budget` Builtin a crew goes on with the built-in planner, with Stall it fails.
+    """
+
+    tokens: int | None = None
+    cost: float | None = None
+    input_token_price: float = 0.0
+    output_token_price: float = 0.0
+    on_budget: Literal["Builtin", "Stall"] = "Builtin"
+
+
 class LLMSettings(WireModel):
     """Which model judges. The API key comes into the pod as DISCOVERY_LLM_API_KEY."""
 
@@ -67,6 +80,7 @@ class LLMSettings(WireModel):
     base_url: str | None = None
     model: str | None = None
     timeout_seconds: float = 60.0
+    budget: LLMBudget | None = None
 
 
 class ApprovedMapping(WireModel):
@@ -333,15 +347,46 @@ class RecordsAnswer(WireModel):
     records: int
 
 
+class ToolResult(WireModel):
+    """What an agent was shown: which tool, and the digest and length of its answer."""
+
+    tool: str
+    digest: Digest
+    characters: int
+
+
+class Judgement(WireModel):
+    """What one agent judged, and on what.
+
+    `planner` is who did: `builtin` or the model's name. `answer` is the accepted one, as JSON
+    text; one of more than 20,000 characters is cut. `prompt_version` changes with the prompts.
+    """
+
+    agent: str
+    task: str
+    planner: str
+    prompt_version: str
+    tool_results: list[ToolResult] = Field(default_factory=list)
+    answer: str = ""
+    refused: int = 0
+
+
 class Usage(WireModel):
-    """What an attempt cost. `planner` is what judged: `builtin` or the model's name."""
+    """What an attempt cost, and what was judged in it.
+
+    `planner` is what judged: `builtin` or the model's name. `cost` is in the currency of the
+    budget's prices, None without prices. `note` says why somebody else judged than was asked.
+    """
 
     planner: str = "builtin"
     llm_requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost: float | None = None
+    note: str = ""
     seconds_import: float = 0.0
     seconds_crew: float = 0.0
+    judgements: list[Judgement] = Field(default_factory=list)
     tool_calls: list[str] = Field(default_factory=list)
 
 

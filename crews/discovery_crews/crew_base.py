@@ -8,16 +8,18 @@ network, shell or SQL, so a cell that tries to give orders gives them to nobody.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import yaml
-from discovery_core.wire import LLMSettings, Usage
+from discovery_core.wire import Judgement, LLMSettings, ToolResult, Usage
 from pydantic import BaseModel
 
 from .settings import CREWAI_ENVIRONMENT
@@ -28,12 +30,21 @@ if TYPE_CHECKING:
 API_KEY_VARIABLE = "DISCOVERY_LLM_API_KEY"
 MAX_ITERATIONS = 12
 MAX_CORRECTIONS = 2
+_MOST_ANSWER = 20_000
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class NoAnswerError(Exception):
     """An agent ended without an accepted answer."""
+
+
+class CrewFailedError(Exception):
+    """A crew broke off: `usage` is what it had cost until then, its cause is why."""
+
+    def __init__(self, usage: Usage, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.usage = usage
 
 
 @dataclass(frozen=True)
@@ -81,10 +92,15 @@ class CrewOutcome:
 
 @dataclass
 class _Desk:
-    """Where closing tools put accepted answers, and the record of executed tools."""
+    """Where closing tools put accepted answers, and the record of executed tools.
+
+    `shown` and `refused` are by name of the step's submission.
+    """
 
     answers: dict[str, Any] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    shown: dict[str, list[ToolResult]] = field(default_factory=lambda: defaultdict(list))
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 def prepare_environment() -> None:
@@ -104,21 +120,41 @@ def run_crew(
     """Runs the steps in order and returns their accepted answers.
 
     `config` is the folder with agents.yaml and tasks.yaml; `inputs` fills their placeholders.
-    Raises what the model's client raises (see `llm.classify_exception`) and NoAnswerError.
+    Raises CrewFailedError, whose cause is what the model's client raised (see
+    `llm.classify_exception`) or a NoAnswerError. A crew whose budget is used up starts again with
+    the built-in planner, where `settings.budget` says so.
     """
     prepare_environment()
-    from crewai import Agent, Crew, Process, Task  # noqa: PLC0415
+    from .llm.provider import BudgetSpentError, make_llm  # noqa: PLC0415
 
-    from .llm.provider import make_llm  # noqa: PLC0415
-
+    desk = _Desk()
     llm = make_llm(
         settings,
         os.environ.get(API_KEY_VARIABLE),
         {step.submission.name: step.submission.recommend for step in steps},
     )
+    values = dict(inputs or {"phase": config.parent.name})
+    try:
+        _kickoff(config, steps, llm, desk, values)
+    except Exception as error:
+        usage = _usage(settings, llm, desk, _judgements(config, steps, settings, desk))
+        budget = settings.budget
+        spent = any(isinstance(cause, BudgetSpentError) for cause in _causes(error))
+        if not spent or budget is None or budget.on_budget != "Builtin":
+            raise CrewFailedError(usage, error) from error
+        outcome = run_crew(config, steps, LLMSettings(), inputs=inputs)
+        return CrewOutcome(outcome.answers, _after_budget(usage, outcome.usage))
+    judged = _judgements(config, steps, settings, desk)
+    return CrewOutcome(desk.answers, _usage(settings, llm, desk, judged))
+
+
+def _kickoff(
+    config: Path, steps: list[Step], llm: Any, desk: _Desk, inputs: dict[str, Any]
+) -> None:
+    from crewai import Agent, Crew, Process, Task  # noqa: PLC0415
+
     agents_text = yaml.safe_load((config / "agents.yaml").read_text(encoding="utf-8"))
     tasks_text = yaml.safe_load((config / "tasks.yaml").read_text(encoding="utf-8"))
-    desk = _Desk()
     agents, tasks = [], []
     for step in steps:
         tools = _tools(step, desk)
@@ -155,11 +191,70 @@ def run_crew(
         planning=False,
         tracing=False,
     )
-    crew.kickoff(inputs=dict(inputs or {"phase": config.parent.name}))
+    crew.kickoff(inputs=inputs)
     missing = [step.submission.name for step in steps if step.submission.name not in desk.answers]
     if missing:
         raise NoAnswerError(f"no accepted answer from {', '.join(missing)}")
-    return CrewOutcome(answers=desk.answers, usage=_usage(settings, llm, desk))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from; CrewAI wraps what a model's client raises."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _after_budget(spent: Usage, builtin: Usage) -> Usage:
+    """What both cost, where the built-in planner went on after a model."""
+    return builtin.model_copy(
+        update={
+            "llm_requests": spent.llm_requests,
+            "prompt_tokens": spent.prompt_tokens,
+            "completion_tokens": spent.completion_tokens,
+            "cost": spent.cost,
+            "note": f"The budget for {spent.planner} is used up; the built-in planner judged.",
+        }
+    )
+
+
+def prompt_version(config: Path) -> str:
+    """Changes whenever the prompts in `config` do."""
+    digest = hashlib.sha256()
+    for name in ("agents.yaml", "tasks.yaml"):
+        digest.update((config / name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _judgements(
+    config: Path, steps: list[Step], settings: LLMSettings, desk: _Desk
+) -> list[Judgement]:
+    """What each agent that was heard judged, on what it was shown."""
+    version = prompt_version(config)
+    found: list[Judgement] = []
+    for step in steps:
+        name = step.submission.name
+        answer = desk.answers.get(name)
+        if answer is None and not desk.shown.get(name):
+            continue
+        found.append(
+            Judgement(
+                agent=step.agent,
+                task=step.task,
+                planner=_planner(settings),
+                prompt_version=version,
+                tool_results=desk.shown.get(name, []),
+                answer="" if answer is None else answer.model_dump_json()[:_MOST_ANSWER],
+                refused=desk.refused[name],
+            )
+        )
+    return found
+
+
+def _planner(settings: LLMSettings) -> str:
+    return "builtin" if settings.provider == "builtin" else str(settings.model)
 
 
 def _tools(step: Step, desk: _Desk) -> list[BaseTool]:
@@ -177,7 +272,12 @@ def _tools(step: Step, desk: _Desk) -> list[BaseTool]:
         def _run(self, **_: Any) -> str:
             desk.calls.append(self.name)
             shown = self.context.show()
-            return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+            text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+            digest = "sha256:" + hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+            desk.shown[step.submission.name].append(
+                ToolResult(tool=self.name, digest=digest, characters=len(text))
+            )
+            return text
 
     class Submit(BaseTool):
         args_schema: type[BaseModel] = step.submission.schema
@@ -188,6 +288,7 @@ def _tools(step: Step, desk: _Desk) -> list[BaseTool]:
             try:
                 accepted = step.submission.check(_plain(arguments))
             except ValueError as error:
+                desk.refused[self.name] += 1
                 return ToolFailure(message=f"not accepted: {error}", retryable=True)
             desk.answers[self.name] = accepted
             return accepted.model_dump_json(by_alias=True)
@@ -219,13 +320,20 @@ def _guardrail(step: Step, desk: _Desk) -> Callable[[Any], tuple[bool, Any]]:
     return accepted
 
 
-def _usage(settings: LLMSettings, llm: Any, desk: _Desk) -> Usage:
+def _usage(settings: LLMSettings, llm: Any, desk: _Desk, judgements: list[Judgement]) -> Usage:
+    from .llm.provider import cost_of  # noqa: PLC0415
+
     counted = llm.get_token_usage_summary()
-    builtin = settings.provider == "builtin"
+    budget = settings.budget
+    cost = None
+    if budget is not None and (budget.input_token_price or budget.output_token_price):
+        cost = cost_of(budget, counted.prompt_tokens, counted.completion_tokens)
     return Usage(
-        planner="builtin" if builtin else str(settings.model),
-        llm_requests=0 if builtin else counted.successful_requests,
+        planner=_planner(settings),
+        llm_requests=0 if settings.provider == "builtin" else counted.successful_requests,
         prompt_tokens=counted.prompt_tokens,
         completion_tokens=counted.completion_tokens,
+        cost=cost,
         tool_calls=list(desk.calls),
+        judgements=judgements,
     )

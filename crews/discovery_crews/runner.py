@@ -188,6 +188,9 @@ def _attempt(settings: RunnerSettings, client: ExecutionClient) -> int:
 
 def _failure(claim: Claim, usage: Usage, error: Exception) -> Fail:
     failure = classify(error)
+    spent = getattr(error, "usage", None)
+    if isinstance(spent, Usage):
+        usage = spent.model_copy(update={"seconds_import": usage.seconds_import})
     trace = None if error is failure else error
     log.error("failed", code=str(failure.code), reason=failure.message, exc_info=trace)
     return Fail(

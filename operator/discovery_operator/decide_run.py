@@ -128,11 +128,16 @@ def _overdue(observed: Observed, run: RunSnapshot) -> Failure | None:
 def _reported_failure(flow: FlowSnapshot, run: RunSnapshot) -> FailAttempt:
     """The crew has said itself what went wrong; it is counted in `failed_attempts` already."""
     code = run.error_code or ErrorCode.CRASHED
+    counted = code != ErrorCode.LLM_BUDGET
     delay = retry_delay(
-        flow.spec.retries, code, failures=max(flow.failed_attempts, 1), run_id=run.run_id
+        flow.spec.retries,
+        code,
+        failures=max(flow.failed_attempts, 1),
+        run_id=run.run_id,
+        counted=counted,
     )
     known = ErrorCode(code) if code in set(ErrorCode) else ErrorCode.CRASHED
-    return FailAttempt(run.run_id, known, run.error_message or str(code), delay)
+    return FailAttempt(run.run_id, known, run.error_message or str(code), delay, counted)
 
 
 def _end_attempt(

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from discovery_core.resource import ConfigMapKey
+from discovery_core.resource_base import ConfigMapKey
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState, RunState, is_ended
 from discovery_core.store import OperatorStore
@@ -154,10 +154,10 @@ class Observer:
             return None
         if flow.state is FlowState.QUEUED and not _is_due(flow, now):
             return None
+        missing = _missing_budget(flow)
         if flow.source_pinned:
-            return ()
+            return tuple(missing)
         spec = flow.spec
-        missing: list[str] = []
         if spec.source.config_map is not None:
             missing += await self._missing_key(flow.namespace, spec.source.config_map)
         if spec.source.persistent_volume_claim is not None:
@@ -175,6 +175,26 @@ class Observer:
         if reference.key in {**(found.get("data") or {}), **(found.get("binaryData") or {})}:
             return []
         return [f"key {reference.key!r} of ConfigMap {reference.name!r}"]
+
+
+def _missing_budget(flow: FlowSnapshot) -> list[str]:
+    """What a flow that is to stall lacks when its budget is used up."""
+    llm, spent = flow.spec.llm, flow.spent
+    if llm.budget is None or spent is None or llm.on_budget != "Stall" or llm.provider == "builtin":
+        return []
+    budget, missing = llm.budget, []
+    if budget.max_tokens is not None and spent.tokens >= budget.max_tokens:
+        missing.append(
+            f"tokens for the language model ({spent.tokens} used; raise spec.llm.budget.maxTokens, "
+            f"which is {budget.max_tokens}, or set spec.llm.onBudget to Builtin)"
+        )
+    if budget.max_cost is not None and spent.cost >= float(budget.max_cost):
+        missing.append(
+            f"budget for the language model ({spent.cost:.2f} spent; raise "
+            f"spec.llm.budget.maxCost, which is {budget.max_cost}, or set spec.llm.onBudget to "
+            "Builtin)"
+        )
+    return missing
 
 
 def _is_due(flow: FlowSnapshot, now: datetime) -> bool:

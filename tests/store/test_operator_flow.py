@@ -15,7 +15,7 @@ from discovery_core.phases import Phase
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState, RunState
 from discovery_core.store.operator import OperatorStore
-from discovery_core.wire import Fail
+from discovery_core.wire import Fail, Usage
 from discovery_operator.cache import Kind, ObjectCache
 from discovery_operator.controller import Controller
 from discovery_operator.execute import Executor, LaunchRefusedError
@@ -183,6 +183,46 @@ async def test_a_missing_configmap_is_named_and_found_again(world: World) -> Non
     assert "key 'servers.csv' of ConfigMap 'servers'" in world.status()["message"]
     world.cluster.config_maps[NAMESPACE, "servers"] = found
     assert (await world.settle()).state is FlowState.RUNNING
+    assert world.condition("Stalled")["status"] == "False"
+
+
+async def test_a_spent_budget_stalls_the_flow_until_it_is_raised(world: World) -> None:
+    llm = {"provider": "openai", "model": "m", "apiKeySecret": {"name": "llm", "key": "k"}}
+    world.cluster.edit(
+        NAMESPACE,
+        "servers",
+        llm={**llm, "budget": {"maxTokens": 1000}, "onBudget": "Stall"},
+        retries={"maxAttempts": 1, "initialDelay": "1s", "maxDelay": "1s"},
+    )
+    await world.see()
+    await world.settle()
+    pod = await world.flow.claim()
+    assert pod.claim.llm.budget is not None
+    assert pod.claim.llm.budget.tokens == 1000
+    await world.stores.execution.fail(
+        tenant_id=pod.tenant_id,
+        pod_uid=pod.pod_uid,
+        message=Fail(
+            fence=pod.claim.fence,
+            code=ErrorCode.LLM_BUDGET,
+            message="used up",
+            usage=Usage(planner="m", prompt_tokens=900, completion_tokens=150),
+        ),
+    )
+    assert (await world.settle()).state is FlowState.QUEUED
+    await world.sql("UPDATE discovery_flows SET not_before = now()")
+    stalled = await world.settle()
+    assert (stalled.state, stalled.failed_attempts) == (FlowState.WAITING, 0)
+    assert world.condition("Stalled")["status"] == "True"
+    assert "1050 used; raise spec.llm.budget.maxTokens" in world.status()["message"]
+    world.cluster.edit(
+        NAMESPACE, "servers", llm={**llm, "budget": {"maxTokens": 3000}, "onBudget": "Stall"}
+    )
+    await world.see()
+    assert (await world.settle()).state is FlowState.RUNNING
+    again = await world.flow.claim()
+    assert again.claim.llm.budget is not None
+    assert again.claim.llm.budget.tokens == 1950
     assert world.condition("Stalled")["status"] == "False"
 
 

@@ -46,7 +46,7 @@ async def accept_result(
 async def _advance(
     session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun, message: Complete
 ) -> None:
-    summary = message.result.summary
+    summary = f"{message.result.summary} {message.usage.note}".strip()
     if phase_spec(run.phase).gated and isinstance(message.result, MappingResult):
         request = await open_approval_request(session, flow, run, message.result)
         await transition(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -9,12 +11,13 @@ from ..durations import parse_duration
 from ..errors import NotFoundError
 from ..mounts import SCHEMA_FOLDER, SOURCE_FOLDER, VOLUME_FOLDER
 from ..phases import Phase, phase_spec
+from ..resource_llm import LLM
 from ..states import RunState
-from ..wire import ArtefactReference, Claim, LLMSettings
+from ..wire import ArtefactReference, Claim, LLMBudget, LLMSettings
 from . import blobs
 from .approvals import mapping_history
 from .schema import DiscoveryFlowRow, MasterFlow, PhaseRun, Tenant
-from .snapshot import HEARTBEAT_SECONDS, spec_of
+from .snapshot import HEARTBEAT_SECONDS, spec_of, spent_by
 
 
 async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun) -> Claim:
@@ -56,10 +59,26 @@ async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun)
             base_url=spec.llm.base_url,
             model=spec.llm.model,
             timeout_seconds=parse_duration(spec.llm.timeout),
+            budget=await _budget(session, flow.flow_id, spec.llm),
         ),
         mapping_history=(
             await mapping_history(session) if phase.name is Phase.FIELD_MAPPING else []
         ),
+    )
+
+
+async def _budget(session: AsyncSession, flow_id: UUID, llm: LLM) -> LLMBudget | None:
+    """What is left of the flow's budget."""
+    budget = llm.budget
+    if budget is None or llm.provider == "builtin":
+        return None
+    used = await spent_by(session, flow_id)
+    return LLMBudget(
+        tokens=None if budget.max_tokens is None else max(0, budget.max_tokens - used.tokens),
+        cost=None if budget.max_cost is None else max(0.0, float(budget.max_cost) - used.cost),
+        input_token_price=float(budget.input_token_price or 0),
+        output_token_price=float(budget.output_token_price or 0),
+        on_budget=llm.on_budget,
     )
 
 

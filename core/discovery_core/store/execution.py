@@ -346,6 +346,8 @@ class ExecutionStore:
             run.error_code, run.error_message = message.code, message.message
             run.finished_at = await database_now(session)
             run.usage = message.usage.model_dump(mode="json", by_alias=True)
+            # a budget is a limit, not a failure: the flow waits for it to be raised
+            run.counted = message.code != ErrorCode.LLM_BUDGET
             await append_event(
                 session,
                 flow,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..durations import parse_duration
 from ..phases import Phase
 from ..resource import ApprovalPolicy, DiscoveryFlowSpec
-from ..snapshots import FlowEvent, FlowSnapshot, RequestSnapshot, RunSnapshot
+from ..snapshots import FlowEvent, FlowSnapshot, RequestSnapshot, RunSnapshot, Spent
 from ..states import FlowState, RunState
 from .schema import (
     ApprovalRequestRow,
@@ -116,6 +116,21 @@ async def _results(session: AsyncSession, flow: DiscoveryFlowRow) -> dict[str, P
     return {run.phase: run for run in runs}
 
 
+async def spent_by(session: AsyncSession, flow_id: UUID) -> Spent:
+    """What the flow's attempts have used of language models."""
+    tokens = func.sum(
+        PhaseRun.usage["promptTokens"].as_integer()
+        + PhaseRun.usage["completionTokens"].as_integer()
+    )
+    cost = func.sum(PhaseRun.usage["cost"].as_float())
+    row = (
+        await session.execute(
+            select(tokens, cost).where(PhaseRun.flow_id == flow_id, PhaseRun.usage.is_not(None))
+        )
+    ).one()
+    return Spent(int(row[0] or 0), float(row[1] or 0.0))
+
+
 async def flow_snapshot(session: AsyncSession, flow_id: UUID) -> FlowSnapshot | None:
     """Everything `decide` needs to know of one flow, or None where the scope shows none."""
     found = (
@@ -177,6 +192,7 @@ async def flow_snapshot(session: AsyncSession, flow_id: UUID) -> FlowSnapshot | 
         records_imported=imported.get("rowsImported"),
         records_rejected=imported.get("rowsRejected"),
         assets=inventory.get("assets"),
+        spent=await spent_by(session, flow_id) if spec_of(flow).llm.budget else None,
         planner=((latest.usage or {}).get("planner") if latest is not None else None),
     )
 
@@ -211,4 +227,5 @@ __all__ = [
     "phase_seconds",
     "run_snapshot",
     "spec_of",
+    "spent_by",
 ]

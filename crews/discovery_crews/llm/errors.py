@@ -65,6 +65,13 @@ def classify_exception(error: BaseException) -> DiscoveryError | None:
         if isinstance(status, int):
             return _by_status(status, cause)
     names = {base.__name__ for cause in chain for base in type(cause).__mro__}
+    if "BudgetSpentError" in names:
+        spent = next(str(cause) for cause in chain if type(cause).__name__ == "BudgetSpentError")
+        return DiscoveryError(
+            ErrorCode.LLM_BUDGET,
+            f"the flow's budget for the language model is used up ({spent} left at the start of "
+            "this attempt); raise spec.llm.budget, or set spec.llm.onBudget to Builtin",
+        )
     text = str(error)[:300]
     if names & _UNAVAILABLE:
         return DiscoveryError(

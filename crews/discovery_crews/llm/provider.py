@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import LLMSettings
+from discovery_core.wire import LLMBudget, LLMSettings
 
 from .builtin import BuiltinPlanner, Recommend
 
@@ -20,6 +20,37 @@ NO_KEY = "not-needed"
 # OpenAI's reasoning models refuse a request that sets the temperature, as OpenAI's guide to
 # reasoning models says
 _OWN_TEMPERATURE = re.compile(r"(^|[/.])(o\d|gpt-5)", re.IGNORECASE)
+
+
+class BudgetSpentError(Exception):
+    """The flow's budget for a language model is used up."""
+
+
+def cost_of(budget: LLMBudget, prompt_tokens: int, completion_tokens: int) -> float:
+    """What tokens cost at the budget's prices, in their currency."""
+    return (
+        prompt_tokens * budget.input_token_price + completion_tokens * budget.output_token_price
+    ) / 1_000_000
+
+
+def keep_to_budget(llm: Any, budget: LLMBudget) -> None:
+    """Make a judge raise BudgetSpentError instead of asking again beyond the budget.
+
+    One request may exceed it: how long an answer is, is known afterwards.
+    """
+    ask = llm.call
+
+    def ask_within_budget(*arguments: Any, **options: Any) -> Any:
+        used = llm.get_token_usage_summary()
+        cost = cost_of(budget, used.prompt_tokens, used.completion_tokens)
+        if budget.tokens is not None and used.total_tokens >= budget.tokens:
+            raise BudgetSpentError(f"{used.total_tokens} tokens of {budget.tokens}")
+        if budget.cost is not None and cost >= budget.cost:
+            raise BudgetSpentError(f"{cost:.4f} of {budget.cost:.4f}")
+        return ask(*arguments, **options)
+
+    # a field of the model it is not, so that the model's own checks do not know it
+    object.__setattr__(llm, "call", ask_within_budget)
 
 
 def make_llm(
@@ -48,4 +79,7 @@ def make_llm(
         options["temperature"] = 0
     if settings.provider == "openaiCompatible":
         options |= {"base_url": settings.base_url, "custom_openai": True}
-    return LLM(**options)
+    llm = LLM(**options)
+    if settings.budget is not None:
+        keep_to_budget(llm, settings.budget)
+    return llm

@@ -19,7 +19,8 @@ from discovery_core.mounts import (
     VOLUME_FOLDER,
 )
 from discovery_core.phases import FIRST_PHASE, Phase
-from discovery_core.resource import API_VERSION, KIND, ConfigMapKey, DiscoveryFlowSpec
+from discovery_core.resource import API_VERSION, KIND, DiscoveryFlowSpec
+from discovery_core.resource_base import ConfigMapKey
 from discovery_core.wire import TOKEN_AUDIENCE
 
 from .names import CONTAINER, SERVICE_ACCOUNT, attempt_labels, job_name
