@@ -14,9 +14,14 @@ from discovery_core.resource import GROUP, PLURAL, VERSION
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from kubernetes_asyncio.client import (
+    ApiClient,
     ApiException,
     AuthenticationV1Api,
+    AuthorizationV1Api,
     CustomObjectsApi,
+    V1ResourceAttributes,
+    V1SelfSubjectAccessReview,
+    V1SelfSubjectAccessReviewSpec,
     V1SelfSubjectReview,
 )
 
@@ -48,9 +53,10 @@ Token = Annotated[str, Depends(_bearer_token)]
 class Caller:
     """One request's view of Kubernetes, with the caller's token."""
 
-    def __init__(self, custom: CustomObjectsApi, reviews: AuthenticationV1Api) -> None:
-        self._custom = custom
-        self._reviews = reviews
+    def __init__(self, client: ApiClient) -> None:
+        self._custom = CustomObjectsApi(client)
+        self._reviews = AuthenticationV1Api(client)
+        self._access = AuthorizationV1Api(client)
 
     async def user_name(self) -> str:
         """Who the API server takes the caller for."""
@@ -68,6 +74,26 @@ class Caller:
                 GROUP, VERSION, namespace, PLURAL, name, _request_timeout=REQUEST_TIMEOUT
             )
         return found
+
+    async def require(self, namespace: str, name: str, verb: str) -> None:
+        """Raises ProblemError 403 unless the caller may do `verb` with this DiscoveryFlow."""
+        attributes = V1ResourceAttributes(
+            group=GROUP, version=VERSION, resource=PLURAL, namespace=namespace, name=name, verb=verb
+        )
+        review = V1SelfSubjectAccessReview(
+            spec=V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+        )
+        with _translated():
+            answer = await self._access.create_self_subject_access_review(
+                review, _request_timeout=REQUEST_TIMEOUT
+            )
+        if not answer.status.allowed:
+            raise ProblemError(
+                403,
+                "forbidden",
+                "Not allowed",
+                f"this needs the verb {verb!r} on the DiscoveryFlow {namespace}/{name}",
+            )
 
     async def answer(self, namespace: str, name: str, approval: dict[str, Any]) -> None:
         """Writes `spec.approval`. Raises ProblemError 403, 404, 409 or 422.
@@ -92,7 +118,7 @@ async def acting_as(settings: ServerSettings, token: str) -> AsyncIterator[Calle
     """A client for one request; two requests never share one."""
     client = client_as(settings, token)
     try:
-        yield Caller(CustomObjectsApi(client), AuthenticationV1Api(client))
+        yield Caller(client)
     finally:
         await client.close()
 

@@ -56,6 +56,21 @@ class RequestSnapshot:
 
 
 @dataclass(frozen=True)
+class AttemptRecord:
+    """One try of a phase for people; `usage` is `discovery_core.wire.Usage` as stored."""
+
+    round: int
+    phase: str
+    attempt: int
+    state: str
+    claimed_at: datetime | None
+    finished_at: datetime | None
+    error_code: str | None
+    error_message: str | None
+    usage: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
 class Spent:
     """What a flow's attempts have used of a language model so far, failed ones included."""
 

@@ -61,6 +61,9 @@ class FakeKubernetes:
         app.router.add_patch(FLOW, self._patch_flow)
         app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._whoami)
         app.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", self._review)
+        app.router.add_post(
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may_approve
+        )
         app.router.add_get("/{path:.*}", self._get_object)
         self.server = TestServer(app)
         await self.server.start_server()
@@ -111,6 +114,12 @@ class FakeKubernetes:
         if user is None:
             return status(401, "Unauthorized")
         return web.json_response({"status": {"userInfo": {"username": user}}})
+
+    async def _may_approve(self, request: web.Request) -> web.Response:
+        user = self._user(request)
+        asked = (await request.json())["spec"]["resourceAttributes"]
+        allowed = asked["verb"] == "approve" and user in self.approvers
+        return web.json_response({"spec": {}, "status": {"allowed": allowed}})
 
     async def _review(self, request: web.Request) -> web.Response:
         spec = (await request.json())["spec"]

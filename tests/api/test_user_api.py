@@ -311,6 +311,8 @@ async def test_health_and_openapi(client: httpx.AsyncClient) -> None:
     assert set(document["paths"]) == {
         "/api/v1/discovery/flows/{flow_id}",
         "/api/v1/discovery/flows/{flow_id}/approve-mappings",
+        "/api/v1/discovery/flows/{flow_id}/attempts",
+        "/api/v1/discovery/flows/{flow_id}/lessons",
         "/api/v1/discovery/flows/{flow_id}/reject-mappings",
     }
     missing = await client.get("/api/v1/nothing")

@@ -21,35 +21,14 @@ from discovery_core.wire import FieldMapping
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
-from ..auth import Caller, Token, acting_as, not_found
+from ..auth import Caller, Token, acting_as
 from ..problems import ProblemError, unavailable
-from ..settings import ApiSettings
 from ..views import ANSWERS, Answer, ApproveMappings, DecisionView, FinalMapping, FlowView
+from .visible import state_of, visible
 
 router = APIRouter(prefix="/api/v1/discovery/flows", tags=["flows"])
 SHOWN_SECONDS = 3.0
 SHOWN_POLL_SECONDS = 0.1
-
-
-def _state(request: Request) -> tuple[ApiStore, ApiSettings]:
-    return request.app.state.store, request.app.state.settings
-
-
-async def _visible(
-    request: Request, store: ApiStore, caller: Caller, flow_id: UUID
-) -> tuple[Location, dict[str, Any]]:
-    """Where the flow is, and its resource, once Kubernetes has shown that to the caller."""
-    request.state.log["flow"] = str(flow_id)
-    location = await store.locate(flow_id)
-    if location is None:
-        # an unknown token must not learn that this flow does not exist
-        await caller.user_name()
-        raise not_found()
-    resource = await caller.flow(location.namespace, location.name)
-    if resource["metadata"]["uid"] != str(flow_id):
-        raise not_found()
-    request.state.log |= {"tenant": str(location.tenant_id), "namespace": location.namespace}
-    return location, resource
 
 
 @router.get("/{flow_id}", response_model=FlowView, responses={304: {"description": "unchanged"}})
@@ -60,9 +39,9 @@ async def get_flow(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """How the flow stands; while it waits for approval, with the mappings in question."""
-    store, settings = _state(request)
+    store, settings = state_of(request)
     async with acting_as(settings, token) as caller:
-        location, _ = await _visible(request, store, caller, flow_id)
+        location, _ = await visible(request, store, caller, flow_id)
     flow = await store.flow(location.tenant_id, flow_id)
     headers = {"ETag": f'"{flow.version}"', "Cache-Control": "private, no-cache"}
     if _matches(if_none_match, headers["ETag"]):
@@ -117,9 +96,9 @@ async def _decide(
     edits_of: EditsOf,
 ) -> Response:
     """Writes the answer as the caller, and waits a little for the decision."""
-    store, settings = _state(request)
+    store, settings = state_of(request)
     async with acting_as(settings, token) as caller:
-        location, resource = await _visible(request, store, caller, flow_id)
+        location, resource = await visible(request, store, caller, flow_id)
         request_id, digest = _asked(body)
         flow = await store.flow(location.tenant_id, flow_id)
         await _check_open(store, location.tenant_id, flow, request_id, digest)

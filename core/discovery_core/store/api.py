@@ -1,4 +1,4 @@
-"""The store as the user API uses it: read-only, one tenant at a time, after authorisation."""
+"""The store as the user API uses it: one tenant at a time, after authorisation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import NotFoundError
-from ..snapshots import FlowEvent, FlowSnapshot
-from ..wire import FieldMapping
-from .approvals import proposals
+from ..snapshots import AttemptRecord, FlowEvent, FlowSnapshot
+from ..wire import ApprovedMapping, FieldMapping
+from .approvals import mapping_history, proposals, remove_lesson
 from .database import Database, TenantScope
-from .schema import ApprovalRequestRow, Asset
+from .schema import ApprovalRequestRow, Asset, PhaseRun
 from .snapshot import flow_snapshot, history
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class RequestRow:
 
 
 class ApiStore:
-    """Reads for people. Nothing here changes state: decisions go through the resource."""
+    """Reads for people. Nothing here changes a flow: decisions go through the resource."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
@@ -116,6 +116,40 @@ class ApiStore:
             if row.state != "Open" or asyncio.get_running_loop().time() >= deadline:
                 return row
             await asyncio.sleep(POLL_SECONDS)
+
+    async def attempts(self, tenant_id: UUID, flow_id: UUID) -> list[AttemptRecord]:
+        """All attempts of a flow, the oldest first."""
+
+        async def work(session: AsyncSession) -> list[AttemptRecord]:
+            runs = await session.scalars(
+                select(PhaseRun)
+                .where(PhaseRun.flow_id == flow_id)
+                .order_by(PhaseRun.created_at, PhaseRun.id)
+            )
+            return [
+                AttemptRecord(
+                    round=run.round,
+                    phase=run.phase,
+                    attempt=run.attempt,
+                    state=run.state,
+                    claimed_at=run.claimed_at,
+                    finished_at=run.finished_at,
+                    error_code=run.error_code,
+                    error_message=run.error_message,
+                    usage=run.usage,
+                )
+                for run in runs
+            ]
+
+        return await self._in(tenant_id, work)
+
+    async def lessons(self, tenant_id: UUID) -> list[ApprovedMapping]:
+        """What this tenant's people decided for headers, the latest first."""
+        return await self._in(tenant_id, mapping_history)
+
+    async def remove_lesson(self, tenant_id: UUID, header: str, removed_by: str) -> None:
+        """Takes a lesson back. Raises NotFoundError."""
+        await self._in(tenant_id, lambda session: remove_lesson(session, header, removed_by))
 
     async def history(self, tenant_id: UUID, flow_id: UUID) -> list[FlowEvent]:
         """The flow's history, oldest first."""

@@ -12,12 +12,18 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..durations import parse_duration
-from ..errors import DiscoveryError, ErrorCode, InvalidAnswerError, SupersededError
+from ..errors import (
+    DiscoveryError,
+    ErrorCode,
+    InvalidAnswerError,
+    NotFoundError,
+    SupersededError,
+)
 from ..resource import MappingEdit
 from ..wire import ApprovedMapping, FieldMapping, MappingResult
 from . import blobs
@@ -253,15 +259,19 @@ async def _remember(
             set_={
                 name: getattr(statement.excluded, name)
                 for name in ("target", "approved_by", "approved_at", "flow_id")
-            },
+            }
+            | {"removed_at": None, "removed_by": None},
         )
     )
 
 
 async def mapping_history(session: AsyncSession) -> list[ApprovedMapping]:
-    """The latest lessons of the tenant in scope."""
+    """The latest lessons of the tenant in scope, without those that were taken back."""
     rows = await session.scalars(
-        select(MappingMemory).order_by(MappingMemory.approved_at.desc()).limit(HISTORY_LIMIT)
+        select(MappingMemory)
+        .where(MappingMemory.removed_at.is_(None))
+        .order_by(MappingMemory.approved_at.desc(), MappingMemory.header)
+        .limit(HISTORY_LIMIT)
     )
     return [
         ApprovedMapping(
@@ -272,6 +282,17 @@ async def mapping_history(session: AsyncSession) -> list[ApprovedMapping]:
         )
         for row in rows
     ]
+
+
+async def remove_lesson(session: AsyncSession, header: str, removed_by: str) -> None:
+    """Takes a lesson of the tenant in scope back. Raises NotFoundError where there is none."""
+    removed = await session.execute(
+        update(MappingMemory)
+        .where(MappingMemory.header == header, MappingMemory.removed_at.is_(None))
+        .values(removed_at=func.clock_timestamp(), removed_by=removed_by)
+    )
+    if not getattr(removed, "rowcount", 0):
+        raise NotFoundError(f"no lesson for the header {header!r}")
 
 
 async def reopen_refused(

@@ -30,7 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ..states import FlowState, RunState
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 CHUNK_BYTES = 1024 * 1024
 LIVE_RUN_STATES = (RunState.CREATED, RunState.LAUNCHED, RunState.RUNNING)
 
@@ -322,7 +322,10 @@ class FieldMappingRow(Base):
 
 
 class MappingMemory(Base):
-    """What people of this tenant approved for a header: the lesson for next time."""
+    """What people of this tenant approved for a header: the lesson for next time.
+
+    One that was taken back is not followed, until somebody approves the header anew.
+    """
 
     __tablename__ = "mapping_memory"
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
@@ -331,6 +334,8 @@ class MappingMemory(Base):
     approved_by: Mapped[str]
     approved_at: Mapped[datetime]
     flow_id: Mapped[UUID]
+    removed_at: Mapped[datetime | None]
+    removed_by: Mapped[str | None]
 
 
 class Record(Base):
