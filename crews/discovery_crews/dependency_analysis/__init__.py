@@ -1,0 +1,1 @@
+"""Phase dependency_analysis: who needs whom, on what evidence, and what should move together."""

@@ -1,0 +1,89 @@
+"""Dependencies as data: what was read, what it became, and how sure it is.
+
+Nothing is invented: an edge exists only with the rows, the column and the text that it was read
+from, and an end that nobody can identify stays as the text that it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["depends_on", "connects_to", "runs_on", "member_of", "in_cluster"]
+KINDS: dict[Kind, str] = {
+    "depends_on": "named as a dependency by the source",
+    "connects_to": "observed to connect",
+    "runs_on": "runs on that host or server",
+    "member_of": "is part of that application",
+    "in_cluster": "belongs to that cluster",
+}
+# What a kind of evidence is worth; a connection that was seen often is worth more.
+CONFIDENCE: dict[str, float] = {
+    "application_dependency_row": 0.95,
+    "dependency_column": 0.9,
+    "hosting_column": 0.95,
+    "database_host": 0.8,
+    "application_column": 0.85,
+    "connection_table": 0.6,
+}
+_OFTEN, _SEEN_OFTEN = 10, 0.9
+JUDGED = 0.8
+MOST_EVIDENCE = 10
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One statement of the source: `from_text` (or an asset's identity) names `to_text`.
+
+    `rows` are the first source rows that say so, `times` how many do.
+    """
+
+    kind: Kind
+    evidence: str
+    to_text: str
+    column: str
+    rows: tuple[int, ...]
+    times: int = 1
+    from_identity: str | None = None
+    from_text: str = ""
+    protocol: str | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """An end of an edge: an asset, or something named that the inventory does not hold."""
+
+    key: str
+    name: str
+    kind: str
+    in_inventory: bool
+
+
+@dataclass
+class Edge:
+    """A dependency. `target` is None where nobody can tell what `to_text` is."""
+
+    source: Node
+    target: Node | None
+    to_text: str
+    kind: Kind
+    protocol: str | None
+    port: int | None
+    confidence: float
+    evidence: list[dict[str, object]] = field(default_factory=list)
+    observations: int = 0
+    candidates: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, str, str, str, int]:
+        """Mentions of the same edge have the same; it also orders edges."""
+        target = self.target.key if self.target else f"?{self.to_text.lower()}"
+        return (self.source.key, target, self.kind, self.protocol or "", self.port or 0)
+
+
+def confidence(evidence: str, times: int) -> float:
+    """How sure a mention makes an edge."""
+    if evidence == "connection_table" and times >= _OFTEN:
+        return _SEEN_OFTEN
+    return CONFIDENCE[evidence]
