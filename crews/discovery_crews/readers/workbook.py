@@ -25,6 +25,15 @@ from python_calamine import (
     SheetVisibleEnum,
 )
 
+from .layout import (
+    HEADER_WITHIN,
+    TOTAL_PROBLEM,
+    TOTAL_REMEDY,
+    BodyRules,
+    body_findings,
+    find_start,
+    start_findings,
+)
 from .table import (
     CellSpool,
     ReadRequest,
@@ -38,7 +47,6 @@ from .table import (
 )
 
 _BATCH = 2000
-_HEADER_WITHIN = 50
 _CHUNK = 1 << 20
 _REFERENCE = re.compile(rb'<c r="([A-Z]{1,3})([0-9]{1,7})"')
 _RATIO_FROM = 10 * 1024 * 1024
@@ -223,14 +231,6 @@ def _numbered(sheet: CalamineSheet) -> Iterator[tuple[int, list[str]]]:
         yield number, [cell_text(cell) for cell in row]
 
 
-def _find_header(rows: list[tuple[int, list[str]]]) -> int:
-    """Index of the header: the first row with two cells or more, else the first with any."""
-    filled = [sum(1 for cell in cells if cell.strip()) for _, cells in rows]
-    if max(filled, default=0) < 2:
-        return next((i for i, count in enumerate(filled) if count), 0)
-    return next(i for i, count in enumerate(filled) if count >= 2)
-
-
 def _used_columns(sheet: CalamineSheet, header_row: int, header: list[str]) -> list[int]:
     """Indexes of columns with a header or any value; exports have empty ones at the end."""
     open_columns = {index for index, text in enumerate(header) if not text.strip()}
@@ -247,10 +247,12 @@ def _read_sheet(
 ) -> ReadTable:
     limits, workdir = request.limits, request.workdir
     place = f"{request.name}, sheet {chosen.name!r}"
-    first = list(itertools.islice(_numbered(chosen.sheet), _HEADER_WITHIN))
-    number, header = first[_find_header(first)]
-    if any(any(cell.strip() for cell in cells) for above, cells in first if above < number):
-        findings.append(f"Rows above row {number} were taken as a title.")
+    first = list(itertools.islice(_numbered(chosen.sheet), HEADER_WITHIN))
+    start = find_start([cells for _, cells in first])
+    if start is None:
+        raise DiscoveryError(ErrorCode.NO_COLUMNS, f"{place}: no header found.")
+    number, header = first[start.header]
+    findings += start_findings(number, [first[at] for at in start.titles])
     used = _used_columns(chosen.sheet, number, header)
     if not used:
         raise DiscoveryError(ErrorCode.NO_COLUMNS, f"{place}: no header found.")
@@ -260,11 +262,11 @@ def _read_sheet(
     rejected = RejectedFile(workdir / "rejected.csv")
     spool = CellSpool(workdir, columns)
     body = (row for row in _numbered(chosen.sheet) if row[0] > number)
-    blank = _spool_rows(body, used, spool, rejected, limits.max_cell_characters)
+    rules = BodyRules([header[index] for index in used])
+    blank = _spool_rows(body, used, rules, spool, rejected, limits.max_cell_characters)
     rejected.close()
     require_rows(place, spool.rows, rejected)
-    if blank:
-        findings.append(f"{blank} blank rows were left out.")
+    findings += body_findings(blank=blank, repeated=rules.repeated)
     target = workdir / "records.parquet"
     spool.to_parquet(target)
     return ReadTable(
@@ -283,6 +285,7 @@ def _read_sheet(
 def _spool_rows(
     body: Iterator[tuple[int, list[str]]],
     used: list[int],
+    rules: BodyRules,
     spool: CellSpool,
     rejected: RejectedFile,
     limit: int,
@@ -295,18 +298,11 @@ def _spool_rows(
         if not any(map(str.strip, cells)):
             blank += 1
             continue
-        long = next((i for i, cell in enumerate(cells) if len(cell) > limit), None)
-        if long is not None:
-            rejected.add(
-                Rejection(
-                    number,
-                    spool.columns[long],
-                    cells[long],
-                    f"cell is longer than {limit} characters",
-                    "Shorten it, or raise DISCOVERY_MAX_CELL_CHARACTERS.",
-                    "\t".join(cells),
-                )
-            )
+        if rules.is_repeated_header(cells):
+            continue
+        refusal = _refusal(cells, spool.columns, rules, limit)
+        if refusal is not None:
+            rejected.add(Rejection(number, *refusal, "\t".join(cells)))
             continue
         batch.append([*cells, str(number)])
         if len(batch) >= _BATCH:
@@ -314,3 +310,16 @@ def _spool_rows(
             batch = []
     spool.add(batch, len(batch))
     return blank
+
+
+def _refusal(
+    cells: list[str], columns: list[str], rules: BodyRules, limit: int
+) -> tuple[str, str, str, str] | None:
+    """Column, value, problem and remedy of a row that is not taken."""
+    if rules.is_total(cells):
+        return columns[0], cells[0], TOTAL_PROBLEM, TOTAL_REMEDY
+    for column, cell in zip(columns, cells, strict=True):
+        if len(cell) > limit:
+            problem = f"cell is longer than {limit} characters"
+            return column, cell, problem, "Shorten it, or raise DISCOVERY_MAX_CELL_CHARACTERS."
+    return None
