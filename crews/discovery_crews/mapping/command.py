@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         default="auto",
         metavar="FORMAT",
-        help="auto, csv, xlsx, json, ndjson or rvtools (default: auto)",
+        help="auto, csv, xlsx, json, ndjson, rvtools or zip (default: auto)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser

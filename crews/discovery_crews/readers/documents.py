@@ -146,6 +146,11 @@ class _Rows:
 
     def _row(self, item: _Item) -> dict[str, str] | None:
         value = item.value
+        if not item.problem and _deeper_than(self.limits.max_nesting, value):
+            problem = f"nested deeper than {self.limits.max_nesting} levels"
+            remedy = "Export it flat, or raise DISCOVERY_MAX_NESTING."
+            self.rejected.add(Rejection(item.number, "", "", problem, remedy, item.raw[:1000]))
+            return None
         if item.problem or not isinstance(value, dict):
             problem = item.problem or f"not an object but {_kind(value)}"
             self._reject(item, "", problem, "Write each row as an object {…}.")
@@ -213,6 +218,21 @@ class _Rows:
         )
 
 
+def _deeper_than(limit: int, value: Any) -> bool:
+    """Whether lists and objects stand in each other in more than `limit` levels."""
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            item
+            for entry in level
+            if isinstance(entry, (dict, list))
+            for item in (entry.values() if isinstance(entry, dict) else entry)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def _kind(value: object) -> str:
     if isinstance(value, list):
         return "a list"
@@ -259,10 +279,20 @@ def read_json(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
     text = request.path.read_text(encoding=encoding.codec, errors=encoding.errors)
     document = _parse(text, name)
     findings: list[str] = []
+    if not isinstance(document, list) and _deeper_than(2 * request.limits.max_nesting, document):
+        raise _too_deep(name)
     items = _find_rows(document, name, findings)
     rows = _Rows(request)
-    rows.drain(_Item(number, value, _dump(value)) for number, value in enumerate(items, start=1))
+    rows.drain(_Item(number, value, _raw(value)) for number, value in enumerate(items, start=1))
     return rows.finish("json", encoding, findings)
+
+
+def _raw(value: Any) -> str:
+    """An item as it is shown when it is refused."""
+    try:
+        return _dump(value)
+    except RecursionError:
+        return ""
 
 
 def _parse(text: str, name: str) -> Any:
@@ -278,9 +308,14 @@ def _parse(text: str, name: str) -> Any:
     except ValueError as error:
         raise DiscoveryError(ErrorCode.UNREADABLE_FILE, f"{name}: {error}.") from error
     except RecursionError as error:
-        raise DiscoveryError(
-            ErrorCode.UNREADABLE_FILE, f"{name}: the document is nested too deeply."
-        ) from error
+        raise _too_deep(name) from error
+
+
+def _too_deep(name: str) -> DiscoveryError:
+    return DiscoveryError(
+        ErrorCode.LIMIT_EXCEEDED,
+        f"{name}: objects and lists are nested too deeply. Export the assets as a flat list.",
+    )
 
 
 def _find_rows(document: Any, name: str, findings: list[str]) -> list[Any]:

@@ -57,14 +57,23 @@ _VM_KEYS = (
     ("VM",),
 )
 _VM_TABLES = ("vCPU", "vMemory", "vNetwork", "vCD", "vFloppy", "vUSB", "vSnapshot", "vTools")
-_ADS_TABLES = ("networkInterface", "process", "systemPerformance")
+_ADS_TABLES: tuple[tuple[str, Role], ...] = (
+    ("networkInterface", "child"),
+    ("process", "child"),
+    ("VMwareInfo", "child"),
+    ("systemPerformance", "series"),
+    ("Tags", "tags"),
+    ("sourceProcessConnection", "other"),
+    ("destinationProcessConnection", "other"),
+)
 _GOOGLE = "Google Migration Center"
 _ADS = "AWS Application Discovery Service"
 
 PRESETS: tuple[Preset, ...] = (
     Preset(RVTOOLS, "vInfo", ("VM", "Powerstate"),
-           ("CPUs", "Memory", "NICs", "Disks", "VM UUID", "Template", "Guest state"), 4,
-           ("vInfo", "")),
+           ("CPUs", "Memory", "NICs", "Disks", "VM UUID", "DNS Name", "Guest state",
+            "Primary IP Address"), 3),
+    Preset(RVTOOLS, "vInfo", ("VM",), tables=("vInfo",)),
     Preset(RVTOOLS, "vDisk", ("VM", "Disk"), tables=("vDisk",), role="child", keys=_VM_KEYS,
            sums=("Capacity MiB", "Capacity MB")),
     Preset(RVTOOLS, "vPartition", ("VM", "Disk"), tables=("vPartition",), role="child",
@@ -82,12 +91,11 @@ PRESETS: tuple[Preset, ...] = (
     Preset(_GOOGLE, "tagInfo", ("MachineId", "Key", "Value"), role="tags",
            keys=(("MachineId",),)),
     Preset(_ADS, "osInfo", ("agentId", "hostName", "osName")),
-    Preset(_ADS, "systemPerformance", ("agentId", "timestamp"), tables=("systemPerformance",),
-           role="series", keys=(("agentId",),)),
-    *(Preset(_ADS, name, ("agentId",), tables=(name,), role="child", keys=(("agentId",),))
-      for name in _ADS_TABLES),
-    *(Preset(_ADS, name, ("agentId",), tables=(name,), role="other")
-      for name in ("sourceProcessConnection", "destinationProcessConnection")),
+    Preset(_ADS, "Server", (), ("serverId", "configurationId", "hostName", "osName"), 2,
+           ("Server",)),
+    *(Preset(_ADS, name, (), ("agentId", "serverId", "configurationId"), 1, (name,), role,
+             (("agentId",), ("serverId",), ("configurationId",)))
+      for name, role in _ADS_TABLES),
     Preset(_ADS, "import", (),
            ("ExternalId", "SMBiosId", "HostName", "IPAddress", "MACAddress", "VMware.MoRefId",
             "VMware.VCenterId", "CPU.NumberOfProcessors", "CPU.NumberOfCores",
@@ -110,13 +118,16 @@ PRESETS: tuple[Preset, ...] = (
 )  # fmt: skip
 
 # Main tables known well enough to find their header below a title.
-_CERTAIN = tuple(preset for preset in PRESETS if preset.role == "main" and "" not in preset.tables)
+_CERTAIN = tuple(preset for preset in PRESETS if preset.role == "main" and not preset.tables)
 _OPTIONAL = re.compile(r"\s*\(optional\)$", re.IGNORECASE)
 
 
 def column_key(name: str) -> str:
-    """A header for comparison: without case, outer spaces and Google's `(optional)`."""
-    return _OPTIONAL.sub("", " ".join(name.replace("\ufeff", "").split())).lower()
+    """A header for comparison: without case, spaces around it and marks of what is required.
+
+    Google's template writes `(optional)` behind a header, Azure's a `*` before it.
+    """
+    return _OPTIONAL.sub("", " ".join(name.replace("\ufeff", "").split())).strip("* ").lower()
 
 
 def table_name(source: str) -> str:
@@ -136,15 +147,15 @@ def recognise(columns: Sequence[str], table: str = "") -> Preset | None:
 
 
 def _fits(preset: Preset, names: set[str], table: str) -> bool:
-    named = not preset.tables or table in preset.tables
-    if not named and not ("" in preset.tables and table not in _NAMED):
+    # a sheet vCPU has much of what vInfo has, so a name that is taken rules other tables out
+    if table not in preset.tables and (preset.tables or table in _NAMED - {preset.table}):
         return False
     if not all(column_key(name) in names for name in preset.all_of):
         return False
     return sum(1 for name in preset.any_of if column_key(name) in names) >= preset.enough
 
 
-_NAMED = frozenset(name for preset in PRESETS for name in preset.tables if name)
+_NAMED = frozenset(name for preset in PRESETS for name in preset.tables)
 
 
 def is_header_of_preset(cells: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 
@@ -26,10 +26,18 @@ from discovery_crews.tables.engine import (
     literal,
 )
 
+if TYPE_CHECKING:
+    from .archive import Expansion
+
 Progress = Callable[[int | None, int | None, str], None]
 
 REJECTED_HEADER = ("row", "column", "value", "problem", "remedy", "raw_line")
+# Folder in the work folder for the tables of an input, until they are one.
+PARTS = "parts"
+# Refusals that say only that a part of an input is no table; the other parts may be.
+NO_TABLE = frozenset({ErrorCode.EMPTY_FILE, ErrorCode.NO_ROWS, ErrorCode.NO_COLUMNS})
 _NUMBER = re.compile(r"[-+]?[\d.,]+\s*%?$")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _MAX_RECORD_BYTES = 32 * 1024 * 1024
 
 
@@ -39,13 +47,17 @@ def _quiet(done: int | None, total: int | None, message: str) -> None:
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """A file to read: `name` is what messages call it, `workdir` takes what is written."""
+    """A file to read: `name` is what messages call it, `workdir` takes what is written.
+
+    `expansion` is the budget of the archive that the file came out of, if any.
+    """
 
     path: Path
     workdir: Path
     name: str
     limits: ReaderLimits
     progress: Progress = _quiet
+    expansion: Expansion | None = None
 
     @property
     def size(self) -> int:
@@ -75,6 +87,29 @@ class ReadTable:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of several tables of an input; `source` is its file or sheet, as people know it."""
+
+    source: str
+    table: ReadTable
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A part of an input that was not taken: what it is called, how long it is and why."""
+
+    source: str
+    why: str
+    rows: int | None = None
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        rows = f"{self.rows} rows, " if self.rows is not None else ""
+        return f"{self.source!r} ({rows}{self.why})"
+
+
+@dataclass(frozen=True)
 class Rejection:
     """One refused row: `row` as a spreadsheet numbers it, and what to do about it."""
 
@@ -89,18 +124,25 @@ class Rejection:
 def spreadsheet_safe(text: str) -> str:
     """`text` so that a spreadsheet shows it instead of running it as a formula.
 
-    Guidance: OWASP, "CSV Injection".
+    `spreadsheet_text` undoes it. Guidance: OWASP, "CSV Injection".
     """
-    if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not _NUMBER.match(text):
-        return "'" + text
-    return text
+    return "'" + text if _FORMULA.match(text) and not _NUMBER.match(text) else text
+
+
+def spreadsheet_text(text: str) -> str:
+    """What `spreadsheet_safe` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 class RejectedFile:
-    """Writes refused rows as they are met; the count stays exact however many there are."""
+    """Writes refused rows as they are met.
 
-    def __init__(self, path: Path) -> None:
+    Where an input has several tables, a last column `source_file` says which one a row is from.
+    """
+
+    def __init__(self, path: Path, *, with_source: bool = False) -> None:
         self.path = path
+        self._with_source = with_source
         self.count = 0
         self.by_problem: Counter[str] = Counter()
         self.first: Rejection | None = None
@@ -108,10 +150,10 @@ class RejectedFile:
             "w", encoding="utf-8", errors="backslashreplace", newline=""
         )
         self._writer = csv.writer(self._stream, lineterminator="\r\n")
-        self._writer.writerow(REJECTED_HEADER)
+        self._writer.writerow([*REJECTED_HEADER, *(["source_file"] if with_source else [])])
 
-    def add(self, rejection: Rejection) -> None:
-        """Record one refused row."""
+    def add(self, rejection: Rejection, source: str = "") -> None:
+        """Record one refused row; `source` is its table where there are several."""
         self.first = self.first or rejection
         self.count += 1
         self.by_problem[rejection.problem] += 1
@@ -122,7 +164,17 @@ class RejectedFile:
             rejection.remedy,
             rejection.raw[:100_000].rstrip("\r\n"),
         )
-        self._writer.writerow([rejection.row, *map(spreadsheet_safe, cells)])
+        where = [spreadsheet_safe(source)] if self._with_source else []
+        self._writer.writerow([rejection.row, *map(spreadsheet_safe, cells), *where])
+
+    def copy(self, path: Path, source: str) -> None:
+        """Take over all rows of another such file."""
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = csv.reader(stream)
+            next(rows)
+            for number, *cells in rows:
+                column, value, problem, remedy, raw = map(spreadsheet_text, cells)
+                self.add(Rejection(int(number), column, value, problem, remedy, raw), source)
 
     def close(self) -> None:
         """Finish the file."""
