@@ -89,13 +89,16 @@ def combine(
         check_columns(request.name, width, request.limits)
         columns = _write(connection, main, joined, workdir / "records.parquet")
         rejected = _rejections(connection, workdir, main, tables, joined)
-    return _result(request, main, joined, left, columns, rejected, source_format)
+    taken = {result.child_view for result in joined}
+    details = [part for table in tables if table.view in taken for part in table.parts]
+    return _result(request, main, joined, details, left, columns, rejected, source_format)
 
 
 def _result(
     request: ReadRequest,
     main: Table,
     joined: Sequence[Joined],
+    details: Sequence[Part],
     left: Sequence[Unread],
     columns: list[str],
     rejected: RejectedFile,
@@ -112,6 +115,8 @@ def _result(
         findings.append("Not read: " + ", ".join(entry.text for entry in left[:50]) + ".")
     for part in main.parts:
         findings += part.table.findings
+    for part in details:
+        findings += [f"{part.source}: {finding}" for finding in part.table.findings]
     return replace(
         first,
         parquet=request.workdir / "records.parquet",
@@ -282,7 +287,7 @@ def _rejections(
     joined: Sequence[Joined],
 ) -> RejectedFile:
     """All refused rows of the tables that were taken, and the joined rows without a main row."""
-    rejected = RejectedFile(workdir / "rejected.csv", with_source=True)
+    rejected = RejectedFile(workdir / "rejected.csv", with_source=True, keep_credentials=True)
     taken = {main.view, *(result.child_view for result in joined)}
     for table in tables:
         if table.view in taken:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.settings import ReaderLimits
 
+from .credentials import RowShield
 from .dialect import MAX_LINE, Dialect, LineSource, detect_dialect
 from .encoding import TextEncoding
 from .layout import (
@@ -70,12 +71,14 @@ class _DelimitedReader:
         self.columns: list[str] = []
         self.findings: list[str] = []
         self.rules = BodyRules([])
+        self.shield = RowShield([], keep=True)
         self.may_be_short = False
 
     def name_columns(self, header: list[str]) -> None:
         """Take the header's cells as names of columns."""
         self.columns = name_columns(header, self.findings)
         self.rules = BodyRules(header)
+        self.shield = RowShield(self.columns, keep=self.limits.keep_credential_columns)
         preset = recognise(header)
         self.may_be_short = preset is not None and preset.ragged
 
@@ -146,7 +149,7 @@ class _DelimitedReader:
             if self.rules.is_repeated_header(cells):
                 continue
             if self.rules.is_total(cells):
-                self._reject(self.columns[0], cells[0], TOTAL_PROBLEM, TOTAL_REMEDY, record)
+                self._reject(self.columns[0], cells[0], TOTAL_PROBLEM, TOTAL_REMEDY, record, cells)
                 continue
             cells.append(str(self.number))
             yield cells
@@ -229,6 +232,7 @@ class _DelimitedReader:
                     f"cell is longer than {limit} characters",
                     "Shorten it, or raise DISCOVERY_MAX_CELL_CHARACTERS.",
                     record,
+                    cells,
                 )
                 return
             if _SURROGATE.search(cell):
@@ -238,6 +242,7 @@ class _DelimitedReader:
                     "bytes that are not UTF-8",
                     "Save the file as 'CSV UTF-8'.",
                     record,
+                    cells,
                 )
                 return
         self._reject(
@@ -257,9 +262,16 @@ class _DelimitedReader:
         return cells is not None and len(cells) == width and not any('"' in cell for cell in cells)
 
     def _reject(
-        self, column: str, value: str, problem: str, remedy: str, record: list[str]
+        self,
+        column: str,
+        value: str,
+        problem: str,
+        remedy: str,
+        record: list[str],
+        cells: Sequence[str] = (),
     ) -> None:
-        self.rejected.add(Rejection(self.number, column, value, problem, remedy, "".join(record)))
+        rejection = Rejection(self.number, column, value, problem, remedy, "".join(record))
+        self.rejected.add(self.shield.hide(rejection, cells, self.dialect.delimiter))
 
 
 def _drain(reader: _DelimitedReader, spool: CellSpool, request: ReadRequest) -> None:
@@ -275,7 +287,9 @@ def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
     name, limits, workdir = request.name, request.limits, request.workdir
     findings = [encoding.finding] if encoding.finding else []
     csv.field_size_limit(MAX_LINE)
-    rejected = RejectedFile(workdir / "rejected.csv")
+    rejected = RejectedFile(
+        workdir / "rejected.csv", keep_credentials=limits.keep_credential_columns
+    )
     with request.path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as stream:
         start = stream.read(_SAMPLE_CHARACTERS)
         dialect = detect_dialect(start)

@@ -16,6 +16,7 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.tables.engine import ROW
 
+from .credentials import hide_json
 from .encoding import TextEncoding
 from .table import (
     ReadRequest,
@@ -117,7 +118,8 @@ class _Rows:
         self.request = request
         self.name = request.name
         self.limits = request.limits
-        self.rejected = RejectedFile(request.workdir / "rejected.csv")
+        self.keep = request.limits.keep_credential_columns
+        self.rejected = RejectedFile(request.workdir / "rejected.csv", keep_credentials=self.keep)
         self.keys: dict[str, str] = {}
         self.rows = 0
         self.typed = 0
@@ -149,7 +151,7 @@ class _Rows:
         if not item.problem and _deeper_than(self.limits.max_nesting, value):
             problem = f"nested deeper than {self.limits.max_nesting} levels"
             remedy = "Export it flat, or raise DISCOVERY_MAX_NESTING."
-            self.rejected.add(Rejection(item.number, "", "", problem, remedy, item.raw[:1000]))
+            self._reject(item, "", problem, remedy)
             return None
         if item.problem or not isinstance(value, dict):
             problem = item.problem or f"not an object but {_kind(value)}"
@@ -182,7 +184,8 @@ class _Rows:
         return row
 
     def _reject(self, item: _Item, column: str, problem: str, remedy: str, value: str = "") -> None:
-        self.rejected.add(Rejection(item.number, column, value, problem, remedy, item.raw))
+        rejection = Rejection(item.number, column, value, problem, remedy, item.raw)
+        self.rejected.add(hide_json(rejection, keep=self.keep))
 
     def finish(self, source_format: str, encoding: TextEncoding, findings: list[str]) -> ReadTable:
         """Name the columns and write Parquet."""

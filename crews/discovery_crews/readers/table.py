@@ -10,7 +10,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -25,6 +25,8 @@ from discovery_crews.tables.engine import (
     identifier,
     literal,
 )
+
+from .credentials import WITHHELD, KeyFilter, mask_keys
 
 if TYPE_CHECKING:
     from .archive import Expansion
@@ -140,8 +142,11 @@ class RejectedFile:
     Where an input has several tables, a last column `source_file` says which one a row is from.
     """
 
-    def __init__(self, path: Path, *, with_source: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, with_source: bool = False, keep_credentials: bool = False
+    ) -> None:
         self.path = path
+        self._keys = None if keep_credentials else KeyFilter()
         self._with_source = with_source
         self.count = 0
         self.by_problem: Counter[str] = Counter()
@@ -154,6 +159,9 @@ class RejectedFile:
 
     def add(self, rejection: Rejection, source: str = "") -> None:
         """Record one refused row; `source` is its table where there are several."""
+        if self._keys is not None:
+            value, raw = mask_keys(rejection.value), self._keys.clean(rejection.raw)
+            rejection = replace(rejection, value="" if raw == WITHHELD else value, raw=raw)
         self.first = self.first or rejection
         self.count += 1
         self.by_problem[rejection.problem] += 1

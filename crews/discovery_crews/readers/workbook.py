@@ -25,6 +25,7 @@ from python_calamine import (
 )
 
 from .archive import Expansion, expansion_of, open_archive, unpack
+from .credentials import RowShield, remove_credentials
 from .layout import (
     HEADER_WITHIN,
     TOTAL_PROBLEM,
@@ -166,7 +167,8 @@ def _read_sheets(
         workdir = request.workdir / PARTS / f"sheet-{number}"
         workdir.mkdir(parents=True, exist_ok=True)
         try:
-            table = _read_sheet(replace(request, workdir=workdir), sheet)
+            inner = replace(request, workdir=workdir)
+            table = remove_credentials(inner, _read_sheet(inner, sheet))
         except DiscoveryError as error:
             if error.code not in NO_TABLE:
                 raise
@@ -229,11 +231,15 @@ def _read_sheet(request: ReadRequest, chosen: _Sheet) -> ReadTable:
     check_columns(place, len(used), limits)
     check_rows(place, chosen.rows - number, limits)
     columns = name_columns([header[index] for index in used], findings)
-    rejected = RejectedFile(workdir / "rejected.csv")
+    rejected = RejectedFile(
+        workdir / "rejected.csv", keep_credentials=limits.keep_credential_columns
+    )
     spool = CellSpool(workdir, columns)
     body = (row for row in _numbered(chosen.sheet) if row[0] > number)
     rules = BodyRules([header[index] for index in used])
-    blank = _spool_rows(body, used, rules, spool, rejected, limits.max_cell_characters)
+    shield = RowShield(columns, keep=limits.keep_credential_columns)
+    limit = limits.max_cell_characters
+    blank = _spool_rows(body, used, rules, shield, spool, rejected, limit)
     rejected.close()
     require_rows(place, spool.rows, rejected)
     findings += body_findings(blank=blank, repeated=rules.repeated)
@@ -261,6 +267,7 @@ def _spool_rows(
     body: Iterator[tuple[int, list[str]]],
     used: list[int],
     rules: BodyRules,
+    shield: RowShield,
     spool: CellSpool,
     rejected: RejectedFile,
     limit: int,
@@ -277,7 +284,8 @@ def _spool_rows(
             continue
         refusal = _refusal(cells, spool.columns, rules, limit)
         if refusal is not None:
-            rejected.add(Rejection(number, *refusal, "\t".join(cells)))
+            rejection = Rejection(number, *refusal, "\t".join(cells))
+            rejected.add(shield.hide(rejection, cells, "\t"))
             continue
         batch.append([*cells, str(number)])
         if len(batch) >= _BATCH:
