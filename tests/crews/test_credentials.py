@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_crews.readers import ReadTable
-from discovery_crews.readers.credentials import MASK, is_credential_header, may_hold_keys
+from discovery_crews.readers.credentials import MASK, is_credential_header
 
 from tests.crews.files import read, rows_of, workbook, zip_of
 
@@ -133,11 +133,3 @@ def test_only_credentials_are_no_inventory(tmp_path: Path) -> None:
     with pytest.raises(DiscoveryError) as caught:
         read(path)
     assert caught.value.code == ErrorCode.NO_COLUMNS
-
-
-def test_traces_of_keys_are_found_across_chunks(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_bytes(b"x" * ((1 << 20) - 2) + ACCESS_KEY.encode())
-    assert may_hold_keys(path)
-    path.write_bytes(b"x" * (1 << 20))
-    assert not may_hold_keys(path)

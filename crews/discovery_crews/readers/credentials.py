@@ -12,7 +12,6 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from discovery_core.errors import DiscoveryError, ErrorCode
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 MASK = "[credential removed]"
 WITHHELD = "[withheld: the row may hold a credential; correct it in the source]"
 _MOSTLY = 0.5
-_CHUNK = 1 << 20
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+")
 _ENDINGS = (
@@ -58,7 +56,7 @@ _KEY = (
     r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
 )
 _KEY_HERE = re.compile(_KEY.replace(r"\z", r"\Z"))
-_TRACES = ("PRIVATE KEY-----", "AKIA", "ASIA")
+TRACES = ("PRIVATE KEY-----", "AKIA", "ASIA")
 _JSON_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 _LONGEST_KEY_ROWS = 200
 
@@ -73,7 +71,7 @@ def is_credential_header(name: str) -> bool:
 
 def mask_keys(text: str) -> str:
     """`text` without private keys and access keys."""
-    if not any(trace in text for trace in _TRACES):
+    if not any(trace in text for trace in TRACES):
         return text
     return _KEY_HERE.sub(MASK, text)
 
@@ -127,24 +125,10 @@ def hide_json(rejection: Rejection, *, keep: bool) -> Rejection:
     return replace(rejection, value=MASK if secret else rejection.value, raw=WITHHELD)
 
 
-def may_hold_keys(path: Path) -> bool:
-    """Whether a file's bytes have any trace of a key (for texts in UTF-8 without escapes)."""
-    traces = [trace.encode() for trace in _TRACES]
-    longest = max(map(len, traces))
-    rest = b""
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            window = rest + chunk
-            if any(trace in window for trace in traces):
-                return True
-            rest = window[-longest:]
-    return False
-
-
-def remove_credentials(
-    request: ReadRequest, table: ReadTable, *, look_for_keys: bool = True
-) -> ReadTable:
+def remove_credentials(request: ReadRequest, table: ReadTable) -> ReadTable:
     """The table without credential columns and without keys in other columns; findings say so.
+
+    A table that is known to hold no trace of a key is not searched for them.
 
     Raises DiscoveryError `NoColumns` when nothing else is left.
     """
@@ -153,7 +137,7 @@ def remove_credentials(
     with connect(request.workdir) as connection:
         named = [name for name in table.columns if is_credential_header(name)]
         dropped = _with_values(connection, table, named)
-        keys = _key_counts(connection, table, dropped) if look_for_keys else {}
+        keys = _key_counts(connection, table, dropped) if table.may_hold_keys else {}
         by_value = [name for name, (filled, found) in keys.items() if found > _MOSTLY * filled]
         dropped += by_value
         cleaned = {name: found for name, (_, found) in keys.items() if found}
@@ -199,7 +183,7 @@ def _with_values(
 
 
 def _has_key(column: str) -> str:
-    traces = " OR ".join(f"contains({column}, {literal(trace)})" for trace in _TRACES)
+    traces = " OR ".join(f"contains({column}, {literal(trace)})" for trace in TRACES)
     return f"(({traces}) AND regexp_matches({column}, {literal(_KEY)}))"
 
 

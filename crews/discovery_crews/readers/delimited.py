@@ -18,6 +18,7 @@ from discovery_crews.settings import ReaderLimits
 from .credentials import RowShield
 from .dialect import MAX_LINE, Dialect, LineSource, detect_dialect
 from .encoding import TextEncoding
+from .fast import Head, load_regular
 from .layout import (
     HEADER_WITHIN,
     TOTAL_PROBLEM,
@@ -69,6 +70,7 @@ class _DelimitedReader:
         self.padded = 0
         self.short = 0
         self.columns: list[str] = []
+        self.head: list[str] = []
         self.findings: list[str] = []
         self.rules = BodyRules([])
         self.shield = RowShield([], keep=True)
@@ -96,6 +98,7 @@ class _DelimitedReader:
             )
         titles = [(self.number + at + 1, rows[at]) for at in start.titles]
         self.number += start.header + 1
+        self.head = [line for record in lines[: start.header + 1] for line in record]
         self.findings += start_findings(self.number, titles)
         self.lines.give_back([line for record in lines[start.header + 1 :] for line in record])
         return rows[start.header]
@@ -122,6 +125,15 @@ class _DelimitedReader:
             rows.append(cells)
             lines.append(self.lines.take())
         return rows, lines
+
+    def all_findings(self) -> list[str]:
+        """What to tell people, once all rows are read."""
+        return self.findings + body_findings(
+            blank=self.blank,
+            padded=self.padded,
+            repeated=self.rules.repeated,
+            short=self.short,
+        )
 
     def records(self) -> Iterator[list[str]]:
         """Good rows, each with its number appended; bad ones go to the rejected file."""
@@ -285,57 +297,52 @@ def _drain(reader: _DelimitedReader, spool: CellSpool, request: ReadRequest) -> 
 def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
     """Read a delimited text file; see `read_source`."""
     name, limits, workdir = request.name, request.limits, request.workdir
-    findings = [encoding.finding] if encoding.finding else []
     csv.field_size_limit(MAX_LINE)
     rejected = RejectedFile(
         workdir / "rejected.csv", keep_credentials=limits.keep_credential_columns
     )
+    target = workdir / "records.parquet"
     with request.path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as stream:
-        start = stream.read(_SAMPLE_CHARACTERS)
-        dialect = detect_dialect(start)
+        dialect = detect_dialect(stream.read(_SAMPLE_CHARACTERS))
         stream.seek(0)
-        for _ in range(dialect.lines_before):
-            stream.readline()
-        reader = _DelimitedReader(
-            name,
-            dialect,
-            LineSource(stream),
-            limits,
-            rejected,
-            check_bytes=encoding.errors != "strict",
-        )
+        marked = [stream.readline() for _ in range(dialect.lines_before)]
+        source = LineSource(stream)
+        check_bytes = encoding.errors != "strict"
+        reader = _DelimitedReader(name, dialect, source, limits, rejected, check_bytes=check_bytes)
         header = reader.header()
         check_columns(name, len(header), limits)
         reader.name_columns(header)
         header_row = reader.number
-        spool = CellSpool(workdir, reader.columns)
-        _drain(reader, spool, request)
+        loaded = None
+        if not reader.may_be_short and len(reader.head) == header_row - len(marked):
+            head = Head(marked + reader.head, reader.columns, reader.rules)
+            loaded = load_regular(request.path, target, encoding, dialect, head, limits)
+        if loaded is None:
+            spool = CellSpool(workdir, reader.columns)
+            _drain(reader, spool, request)
     rejected.close()
-    require_rows(name, spool.rows, rejected)
-    findings += reader.findings
-    findings += body_findings(
-        blank=reader.blank,
-        padded=reader.padded,
-        repeated=reader.rules.repeated,
-        short=reader.short,
-    )
-    if rejected.count > spool.rows:
+    rows = loaded.rows if loaded else spool.rows
+    check_rows(name, rows, limits)
+    require_rows(name, rows, rejected)
+    if loaded is None:
+        spool.to_parquet(target)
+    findings = [encoding.finding] if encoding.finding else []
+    findings += reader.all_findings()
+    if rejected.count > rows:
         findings.append(
-            f"More rows were rejected ({rejected.count}) than imported ({spool.rows}); is row "
-            f"{header_row} really the header, and {dialect.delimiter!r} the "
-            "delimiter?"
+            f"More rows were rejected ({rejected.count}) than imported ({rows}); is row "
+            f"{header_row} really the header, and {dialect.delimiter!r} the delimiter?"
         )
-    target = workdir / "records.parquet"
-    spool.to_parquet(target)
     return ReadTable(
         parquet=target,
         rejected=rejected.path,
         columns=reader.columns,
-        rows=spool.rows,
+        rows=rows,
         rows_rejected=rejected.count,
         rejected_by_problem=dict(rejected.by_problem),
         format="csv",
         encoding=encoding.label,
         delimiter=dialect.delimiter,
         findings=findings,
+        may_hold_keys=loaded is None or loaded.keys,
     )

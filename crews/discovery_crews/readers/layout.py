@@ -21,7 +21,8 @@ TOTAL_WORDS = (
 )
 TOTAL_PROBLEM = "looks like a total"
 TOTAL_REMEDY = "Nothing, if it is a sum. If it is an asset, give it another name."
-_TOTAL = re.compile(rf"\s*(?:{TOTAL_WORDS})\s*:?\s*", re.IGNORECASE)
+TOTAL_PATTERN = rf"(?i:\s*(?:{TOTAL_WORDS})\s*:?\s*)"
+_TOTAL = re.compile(TOTAL_PATTERN)
 _AMOUNT = re.compile(
     r"\s*[-+]?[$€£]?\s*\d+(?:[.,' \u00a0]\d{3})*(?:[.,]\d+)?\s*(?:%|[A-Za-z]{1,5}|[€$£])?\s*"
 )
@@ -103,6 +104,11 @@ class BodyRules:
         self._at = self._header.index(self._first) if self._first else 0
         self._wide = sum(map(bool, self._header)) > 1
         self.repeated = 0
+
+    @property
+    def first(self) -> tuple[int, str]:
+        """Index and text of the header's first cell that is not blank."""
+        return self._at, self._first
 
     def is_repeated_header(self, cells: Sequence[str]) -> bool:
         """Whether this is the header again; counted."""

@@ -12,7 +12,7 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from .archive import TABLE_SUFFIXES, expansion_of, extract_tables, open_archive
 from .combine import combine
-from .credentials import may_hold_keys, remove_credentials
+from .credentials import remove_credentials
 from .delimited import read_delimited
 from .documents import read_json, read_ndjson
 from .encoding import detect_encoding
@@ -88,9 +88,7 @@ def _read_single(request: ReadRequest, source_format: str, head: bytes) -> ReadT
             "Set the format to auto, or export it again.",
         )
     table = _read_text(request, source_format)
-    sure = table.format == "csv" and table.encoding == "utf-8"
-    look = not sure or may_hold_keys(request.path)
-    table = remove_credentials(request, table, look_for_keys=look)
+    table = remove_credentials(request, table)
     preset = recognise(table.columns, table_name(request.name))
     if preset:
         table.findings.insert(0, recognised_finding(preset))

@@ -72,7 +72,8 @@ class ReadTable:
     """A source as read: `parquet` holds one text column per entry of `columns`, then `__row`.
 
     `rejected` is the CSV of refused rows (header only when there are none); `findings` are
-    sentences for people about what was renamed, left out or assumed.
+    sentences for people about what was renamed, left out or assumed. `may_hold_keys` is False
+    where the reader has seen that there is no trace of private keys.
     """
 
     parquet: Path
@@ -86,6 +87,7 @@ class ReadTable:
     delimiter: str | None = None
     sheet: str | None = None
     findings: list[str] = field(default_factory=list)
+    may_hold_keys: bool = True
 
 
 @dataclass(frozen=True)
