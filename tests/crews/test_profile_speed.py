@@ -19,8 +19,8 @@ VALUES = [
     "2024-01-02T03:04:05Z", "01.02.2024 3:04 pm", "true", "N", "DISABLED", "50%", "-1.5 %",
     "16 GB", "1,024MiB", "2.4GHz", "100 Mb/s", "8 vCPUs", "a=b;c=d", "a;b", "a|b|", "a, b", "[1]",
     "Windows Server 2019", "Red Hat\nEnterprise Linux", "v1.2.3", "1.2-rc1", "7.9.2009", "n/a",
-    "-" * 40, "?" * 30, "." * 30, "To be filled by O.E.M.", "#NAME?", "Default string", "", "\u017f",
-    "\u212a", "é", " 5 ", "\u0661",
+    "-" * 40, "?" * 30, "." * 30, "To be filled by O.E.M.", "#NAME?", "Default string", "",
+    "\u017f", "\u212a", "é", " 5 ", "\u0661",
 ]  # fmt: skip
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 
@@ -71,6 +74,7 @@ class _DelimitedReader:
         self.short = 0
         self.columns: list[str] = []
         self.head: list[str] = []
+        self.header_lines: list[str] = []
         self.findings: list[str] = []
         self.rules = BodyRules([])
         self.shield = RowShield([], keep=True)
@@ -99,6 +103,7 @@ class _DelimitedReader:
         titles = [(self.number + at + 1, rows[at]) for at in start.titles]
         self.number += start.header + 1
         self.head = [line for record in lines[: start.header + 1] for line in record]
+        self.header_lines = lines[start.header]
         self.findings += start_findings(self.number, titles)
         self.lines.give_back([line for record in lines[start.header + 1 :] for line in record])
         return rows[start.header]
@@ -294,6 +299,33 @@ def _drain(reader: _DelimitedReader, spool: CellSpool, request: ReadRequest) -> 
         request.progress(spool.rows, None, "reading rows")
 
 
+def _start(
+    request: ReadRequest, stream: TextIO, encoding: TextEncoding, rejected: RejectedFile
+) -> tuple[list[str], _DelimitedReader, list[str]]:
+    """The lines before the table, a reader that stands behind the header, and its cells."""
+    dialect = detect_dialect(stream.read(_SAMPLE_CHARACTERS))
+    stream.seek(0)
+    marked = [stream.readline() for _ in range(dialect.lines_before)]
+    reader = _DelimitedReader(
+        request.name,
+        dialect,
+        LineSource(stream),
+        request.limits,
+        rejected,
+        check_bytes=encoding.errors != "strict",
+    )
+    return marked, reader, reader.header()
+
+
+def delimited_header(request: ReadRequest, encoding: TextEncoding) -> str:
+    """The physical lines of a delimited file's header, with Excel's `sep=` line."""
+    with request.path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as stream:
+        rejected = RejectedFile(Path(os.devnull))
+        marked, reader, _ = _start(request, stream, encoding, rejected)
+        rejected.close()
+        return "".join([*marked, *reader.header_lines]).rstrip("\r\n") + "\n"
+
+
 def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
     """Read a delimited text file; see `read_source`."""
     name, limits, workdir = request.name, request.limits, request.workdir
@@ -303,13 +335,8 @@ def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
     )
     target = workdir / "records.parquet"
     with request.path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as stream:
-        dialect = detect_dialect(stream.read(_SAMPLE_CHARACTERS))
-        stream.seek(0)
-        marked = [stream.readline() for _ in range(dialect.lines_before)]
-        source = LineSource(stream)
-        check_bytes = encoding.errors != "strict"
-        reader = _DelimitedReader(name, dialect, source, limits, rejected, check_bytes=check_bytes)
-        header = reader.header()
+        marked, reader, header = _start(request, stream, encoding, rejected)
+        dialect = reader.dialect
         check_columns(name, len(header), limits)
         reader.name_columns(header)
         header_row = reader.number

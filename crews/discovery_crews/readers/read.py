@@ -13,9 +13,9 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 from .archive import TABLE_SUFFIXES, expansion_of, extract_tables, open_archive
 from .combine import combine
 from .credentials import remove_credentials
-from .delimited import read_delimited
+from .delimited import delimited_header, read_delimited
 from .documents import read_json, read_ndjson
-from .encoding import detect_encoding
+from .encoding import TextEncoding, detect_encoding
 from .presets import RVTOOLS, recognise, recognised_finding, table_name
 from .table import NO_TABLE, PARTS, Part, ReadRequest, ReadTable, Unread
 from .workbook import is_workbook, read_workbook
@@ -202,6 +202,14 @@ def _read_text(request: ReadRequest, source_format: str) -> ReadTable:
             return read_ndjson(request, encoding)
         return read_json(request, encoding)
     return read_delimited(request, encoding)
+
+
+def text_header(request: ReadRequest, encoding: TextEncoding) -> str:
+    """What has to stand above rows of this text file: its header's line, or nothing for JSON."""
+    with request.path.open(encoding=encoding.codec, errors=encoding.errors) as stream:
+        if _JSON_START.match(stream.read(64 * 1024)):
+            return ""
+    return delimited_header(request, encoding)
 
 
 def _is_lines(start: str) -> bool:

@@ -7,7 +7,9 @@ corner makes a dense table of billions. Every member is therefore unpacked once 
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import io
 import itertools
 import re
 import zipfile
@@ -284,7 +286,7 @@ def _spool_rows(
             continue
         refusal = _refusal(cells, spool.columns, rules, limit)
         if refusal is not None:
-            rejection = Rejection(number, *refusal, "\t".join(cells))
+            rejection = Rejection(number, *refusal, _raw_line(cells))
             rejected.add(shield.hide(rejection, cells, "\t"))
             continue
         batch.append([*cells, str(number)])
@@ -293,6 +295,13 @@ def _spool_rows(
             batch = []
     spool.add(batch, len(batch))
     return blank
+
+
+def _raw_line(cells: list[str]) -> str:
+    """A row as a spreadsheet copies it: cells separated by tabs."""
+    line = io.StringIO()
+    csv.writer(line, delimiter="\t", lineterminator="").writerow(cells)
+    return line.getvalue()
 
 
 def _refusal(
