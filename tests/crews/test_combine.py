@@ -137,6 +137,13 @@ def test_tables_with_one_header_are_appended(tmp_path: Path) -> None:
     assert any("3 tables with one header" in finding for finding in table.findings)
 
 
+def test_a_column_that_is_called_like_ours_keeps_its_name(tmp_path: Path) -> None:
+    members = {f"{n}.csv": f"Name,Source_File\nweb{n},x\n" for n in (1, 2)}
+    table = read(pack(tmp_path, members))
+    assert table.columns == ["Name", "Source_File", "source_file_2"]
+    assert rows_of(table)[1]["source_file_2"] == "2.csv"
+
+
 def test_tables_of_no_known_tool_are_joined_by_a_shared_unique_column(tmp_path: Path) -> None:
     path = workbook(
         tmp_path / "book.xlsx",

@@ -124,8 +124,7 @@ def test_command(tmp_path: Path) -> None:
     arguments = [str(source), str(table.rejected), str(tmp_path / "again.csv")]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
     assert "1 rows were left out (row 3)" in done.stdout
-    wrong = subprocess.run(
-        [*command, str(source), *arguments[:2]], check=False, capture_output=True, text=True
-    )
+    again = [*command, str(source), *arguments[:2]]
+    wrong = subprocess.run(again, check=False, capture_output=True, text=True)
     assert (wrong.returncode, "not a file of rejected rows" in wrong.stderr) == (1, True)
     assert subprocess.run(command, check=False, capture_output=True).returncode == 2

@@ -89,14 +89,16 @@ def combine(
         check_columns(request.name, width, request.limits)
         columns = _write(connection, main, joined, workdir / "records.parquet")
         rejected = _rejections(connection, workdir, main, tables, joined)
+        appended = _appended_findings(connection, main)
     taken = {result.child_view for result in joined}
     details = [part for table in tables if table.view in taken for part in table.parts]
-    return _result(request, main, joined, details, left, columns, rejected, source_format)
+    return _result(request, main, appended, joined, details, left, columns, rejected, source_format)
 
 
 def _result(
     request: ReadRequest,
     main: Table,
+    appended: Sequence[str],
     joined: Sequence[Joined],
     details: Sequence[Part],
     left: Sequence[Unread],
@@ -106,7 +108,7 @@ def _result(
 ) -> ReadTable:
     first = main.parts[0].table
     findings = [recognised_finding(main.preset)] if main.preset else []
-    findings += _appended_findings(main)
+    findings += appended
     if len(main.parts) == 1 and (joined or left):
         findings.append(f"{main.parts[0].source!r} is the main table, with {main.rows} rows.")
     for result in joined:
@@ -130,21 +132,21 @@ def _result(
     )
 
 
-def _appended_findings(main: Table) -> list[str]:
+def _appended_findings(connection: duckdb.DuckDBPyConnection, main: Table) -> list[str]:
     if len(main.parts) == 1:
         return []
     offset, places = 0, []
     for part in main.parts:
-        places.append(f"{part.source!r} ({part.table.rows} rows, numbers from {offset} on)")
-        offset += _last_row(part)
+        places.append(f"{part.source!r} ({part.table.rows} rows, row numbers + {offset})")
+        offset += _last_row(connection, part)
     several = f"{len(main.parts)} tables with one header were appended: {', '.join(places)}"
-    return [f"{several}; column {SOURCE_COLUMN!r} tells which."]
+    return [f"{several}; column {main.columns[-1]!r} tells which."]
 
 
-def _last_row(part: Part) -> int:
-    with duckdb.connect() as connection:
-        query = f"SELECT max({ROW}) FROM read_parquet({literal(part.table.parquet)})"  # noqa: S608 - quoted
-        row = connection.execute(query).fetchone()
+def _last_row(connection: duckdb.DuckDBPyConnection, part: Part) -> int:
+    row = connection.execute(
+        f"SELECT max({ROW}) FROM read_parquet({literal(part.table.parquet)})"  # noqa: S608 - quoted
+    ).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -173,6 +175,9 @@ def _view(
         for column in part.table.columns:
             columns.setdefault(column_key(column), column)
     several = len(parts) > 1
+    source = SOURCE_COLUMN
+    while source in columns:
+        source += "_2"
     selects, offset = [], 0
     for part in parts:
         own = {column_key(column): column for column in part.table.columns}
@@ -181,16 +186,16 @@ def _view(
             for key, name in columns.items()
         ]
         if several:
-            cells.append(f"{literal(part.source)} AS {identifier(SOURCE_COLUMN)}")
+            cells.append(f"{literal(part.source)} AS {identifier(source)}")
         selects.append(
             f"SELECT {', '.join(cells)}, {ROW} + {offset} AS {ROW} "  # noqa: S608 - quoted
             f"FROM read_parquet({literal(part.table.parquet)})"
         )
-        offset += _last_row(part) if several else 0
+        offset += _last_row(connection, part) if several else 0
     connection.execute(f"CREATE TEMP VIEW {view} AS {' UNION ALL '.join(selects)}")
     names = [*columns.values()]
-    if several and SOURCE_COLUMN not in columns:
-        names.append(SOURCE_COLUMN)
+    if several:
+        names.append(source)
     name = preset.table if preset else table_name(parts[0].source)
     return Table(name, view, tuple(parts), tuple(names), preset)
 

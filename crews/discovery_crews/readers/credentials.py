@@ -43,7 +43,8 @@ _ABOUT = frozenset(
     "expiry expires expired expire expiration expiring age policy last changed change set date "
     "length required ring count enabled disabled protected protection rotation rotated type "
     "complexity manager vault management never status reset days min max valid until attempts "
-    "compliant name id ref reference path location arn url store provider service server public "
+    "compliant profile name id ref reference path location arn url store provider service server "
+    "public rotada rotado caducada "
     "ablauf ablaufdatum gültig geändert alter richtlinie caducidad expiración validade".split()
 )
 _HARMLESS = ("boolean", "date", "datetime", "placeholder")
