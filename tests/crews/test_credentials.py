@@ -127,6 +127,15 @@ def test_keys_by_their_form(tmp_path: Path, key: str) -> None:
     assert any("'Note': 1 values held a private key" in finding for finding in table.findings)
 
 
+def test_titles_about_passwords_are_not_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "servers.csv"
+    path.write_text(f"Admin password: hunter2,,\nKey {ACCESS_KEY},,\nName,IP,OS\nweb,1,x\n")
+    table = read(path)
+    assert table.columns == ["Name", "IP", "OS"]
+    assert "hunter2" not in everything(table)
+    assert ACCESS_KEY not in everything(table)
+
+
 def test_only_credentials_are_no_inventory(tmp_path: Path) -> None:
     path = tmp_path / "servers.csv"
     path.write_text("password,token\na,b\n")

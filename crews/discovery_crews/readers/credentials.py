@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .table import ReadRequest, ReadTable, Rejection
 
 MASK = "[credential removed]"
-WITHHELD = "[withheld: the row may hold a credential; correct it in the source]"
+WITHHELD = "[withheld: may hold a credential; see the source]"
 _MOSTLY = 0.5
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+")

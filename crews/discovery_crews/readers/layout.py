@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
+from .credentials import WITHHELD, is_credential_header, mask_keys
 from .presets import is_header_of_preset
 
 HEADER_WITHIN = 50
@@ -135,11 +136,14 @@ def start_findings(header: int, titles: Sequence[tuple[int, Sequence[str]]]) -> 
     """What to tell people about rows above the header; numbers as a spreadsheet has them."""
     if not titles:
         return []
-    shown = "; ".join(
-        f"row {number}: " + " ".join(cell.strip() for cell in cells if cell.strip())[:80]
-        for number, cells in titles[:5]
-    )
+    shown = "; ".join(f"row {number}: {_title(cells)}" for number, cells in titles[:5])
     return [f"Rows above row {header} were taken as a title ({shown})."]
+
+
+def _title(cells: Sequence[str]) -> str:
+    """A title's beginning, unless it speaks of a password."""
+    text = " ".join(cell.strip() for cell in cells if cell.strip())
+    return WITHHELD if is_credential_header(text) else mask_keys(text)[:80]
 
 
 def body_findings(*, blank: int, padded: int = 0, repeated: int = 0, short: int = 0) -> list[str]:
