@@ -257,6 +257,9 @@ def _write(
     connection: duckdb.DuckDBPyConnection, main: Table, joined: Sequence[Joined], target: Path
 ) -> list[str]:
     """Write the main table with the joined columns; the names of all columns."""
+    if len(main.parts) == 1 and not joined:
+        main.parts[0].table.parquet.replace(target)
+        return list(main.columns)
     taken = {name.lower() for name in main.columns}
     columns = list(main.columns)
     cells = [f"m.{identifier(name)}" for name in main.columns]

@@ -62,7 +62,8 @@ def _header(rows: Sequence[Sequence[str]], filled: list[int]) -> int:
     known = next((index for index in filled if is_header_of_preset(rows[index])), None)
     if known is not None:
         return known
-    typical = median_low([_filled(rows[index]) for index in filled])
+    # of a short file titles may be half of all rows
+    typical = sorted(_filled(rows[index]) for index in filled)[len(filled) * 3 // 4]
     width = median_low([_extent(rows[index]) for index in filled])
     for index in filled:
         cells = rows[index]
