@@ -24,6 +24,7 @@ import yaml
 from discovery_core.wire import ColumnProfile, FieldMapping
 from discovery_crews.mapping.command import columns_of
 from discovery_crews.mapping.engine import propose
+from discovery_crews.settings import ReaderLimits
 from discovery_crews.target_schema import TargetField, TargetSchema, builtin_schema
 
 CASES = Path(__file__).parent / "mapping_cases"
@@ -121,7 +122,8 @@ def profiles(case: Case, workdir: Path) -> list[ColumnProfile]:
             writer.writerow(
                 [values[row] if row < len(values) else "" for *_, values in case.columns]
             )
-    return columns_of(path)
+    # an import leaves credentials out; here they are columns like others that have no target
+    return columns_of(path, limits=ReaderLimits(keep_credential_columns=True))
 
 
 def score(case: Case, columns: list[ColumnProfile]) -> Score:

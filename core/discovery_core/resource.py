@@ -76,10 +76,11 @@ class Source(ResourceModel):
     persistent_volume_claim: VolumeFile | None = Field(
         default=None, description="Read the file from a PersistentVolumeClaim."
     )
-    format: Literal["auto", "csv", "xlsx", "json", "ndjson", "rvtools"] = Field(
+    format: Literal["auto", "csv", "xlsx", "json", "ndjson", "rvtools", "zip"] = Field(
         default="auto",
         description="Format of the file; auto looks at its content. csv covers every delimiter, "
-        "rvtools is an XLSX workbook with that tool's sheets.",
+        "rvtools is that tool's workbook or a ZIP archive of its CSV files, zip any archive of "
+        "tables.",
     )
 
 

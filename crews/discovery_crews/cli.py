@@ -102,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         default="auto",
         metavar="FORMAT",
-        help="auto, csv, xlsx, json, ndjson or rvtools (default: auto)",
+        help="auto, csv, xlsx, json, ndjson, rvtools or zip (default: auto)",
     )
     run.add_argument(
         "--llm-provider",

@@ -44,34 +44,75 @@ _TYPES: tuple[tuple[str, tuple[str, ...]], ...] = (
 _NUMERIC = ("integer", "number", "size")
 
 
+# What a value must have for a pattern to be worth trying, as SQL over the trimmed value `t` and
+# its length `l`: each follows from the pattern, so it saves time and changes no count.
+_DIGIT_START = "regexp_matches(t, '^[-+]?[0-9]')"
+_DIGIT_END = "(unicode(right(t, 1)) BETWEEN 48 AND 57)"
+_GUARDS: dict[str, str] = {
+    "ipv4": "l <= 18 AND unicode(t) BETWEEN 48 AND 57 AND contains(t, '.')",
+    "ipv6": "contains(t, ':')",
+    "mac": "l IN (14, 17)",
+    "uuid": "l BETWEEN 36 AND 38",
+    "fqdn": f"contains(t, '.') AND NOT {_DIGIT_END}",
+    "hostname": "NOT contains(t, '.') AND NOT contains(t, ' ')",
+    "email": "contains(t, '@')",
+    "url": "contains(t, '://')",
+    "integer": f"unicode(t) <= 57 AND {_DIGIT_END}",
+    "decimal": f"unicode(t) <= 57 AND {_DIGIT_END}",
+    "date": "unicode(t) BETWEEN 48 AND 57",
+    "datetime": "unicode(t) BETWEEN 48 AND 57 AND contains(t, ':')",
+    "boolean": "l <= 8",
+    "percent": "suffix(t, '%')",
+    "size": f"unicode(t) <= 57 AND NOT {_DIGIT_END}",
+    "key_value": "contains(t, '=')",
+    "list": "contains(t, ';') OR contains(t, '|') OR contains(t, ',') OR starts_with(t, '[')",
+    "version": "contains(t, '.') AND (unicode(t) BETWEEN 48 AND 57 OR unicode(t) IN (86, 118))",
+    "placeholder": f"NOT {_DIGIT_END} AND (l <= 26 OR unicode(t) IN (45, 46, 63))",
+}
+
+
+def _count(pattern: str) -> str:
+    """SQL: how many rows have a value with this pattern."""
+    test = matches("t", pattern)
+    if pattern in _GUARDS:
+        # CASE, because a conjunction may be evaluated in either order
+        test = f"CASE WHEN {_GUARDS[pattern]} THEN {test} ELSE false END"
+    return f"coalesce(sum(n) FILTER (WHERE {test}), 0)"
+
+
 def _column_query(records: Path, column: str) -> str:
     name = identifier(column)
-    value = "value"
-    counts = ",\n".join(
-        f"coalesce(sum(n) FILTER (WHERE {matches(value, pattern)}), 0)" for pattern in PATTERNS
-    )
-    digits = "regexp_extract(trim(value), '^[-+]?[0-9][0-9.,]*')"
+    counts = ",\n".join(_count(pattern) for pattern in PATTERNS)
+    digits = "regexp_extract(t, '^[-+]?[0-9][0-9.,]*')"
     number = f"try_cast(replace({digits}, ',', '.') AS DOUBLE)"
-    unit = f"regexp_extract(trim(value), '(?i)[0-9] ?({SIZE_UNITS}|%)$', 1)"
+    unit = f"regexp_extract(t, '(?i)[0-9] ?({SIZE_UNITS}|%)$', 1)"
     return f"""
         WITH v AS (
-            SELECT {name} AS value, count(*) AS n, min({ROW}) AS first
-            FROM read_parquet({literal(records)})
-            WHERE {name} IS NOT NULL AND trim({name}) <> ''
-            GROUP BY ALL
+            SELECT *, trim(value) AS t, length(trim(value)) AS l FROM (
+                SELECT {name} AS value, count(*) AS n, min({ROW}) AS first
+                FROM read_parquet({literal(records)})
+                WHERE {name} IS NOT NULL AND trim({name}) <> ''
+                GROUP BY ALL
+            )
+        ), facts AS (
+            SELECT *,
+                CASE WHEN {_DIGIT_START} THEN {number} END AS number,
+                CASE WHEN regexp_matches(t, '[0-9] ?[^0-9 ]+$') THEN lower({unit}) ELSE '' END
+                    AS unit
+            FROM v
         ), units AS (
-            SELECT lower({unit}) AS unit, sum(n) AS n FROM v WHERE {unit} <> '' GROUP BY ALL
+            SELECT unit, sum(n) AS n FROM facts WHERE unit <> '' GROUP BY ALL
         )
         SELECT
             coalesce(sum(n), 0), count(*), min(value), max(value), max(length(value)),
-            coalesce(sum(n) FILTER (WHERE value <> trim(value)), 0),
-            min({number}), max({number}),
+            coalesce(sum(n) FILTER (WHERE value <> t), 0),
+            min(number), max(number),
             (SELECT list(left(value, {SAMPLE_CHARACTERS}) ORDER BY first)
              FROM (SELECT value, first FROM v ORDER BY first LIMIT {SAMPLES})),
             (SELECT first(unit ORDER BY n DESC, unit) FROM units),
             (SELECT coalesce(max(n), 0) FROM units),
             {counts}
-        FROM v
+        FROM facts
     """  # noqa: S608 - identifiers and literals are quoted
 
 

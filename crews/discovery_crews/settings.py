@@ -30,7 +30,10 @@ CREWAI_ENVIRONMENT = {
 class ReaderLimits(BaseSettings):
     """How much input a crew takes before it refuses with `LimitExceeded`.
 
-    Sizes are bytes. `DISCOVERY_MAX_ROWS=50000` and the like override a limit.
+    Sizes are bytes. `DISCOVERY_MAX_ROWS=50000` and the like override a limit. An archive counts
+    with all that it expands to, workbooks in it included; `max_nesting` is how deep the objects
+    and lists of a JSON document may stand in each other. `keep_credential_columns` imports
+    passwords and keys too.
     """
 
     model_config = SettingsConfigDict(env_prefix="DISCOVERY_", extra="ignore")
@@ -39,12 +42,15 @@ class ReaderLimits(BaseSettings):
     max_workbook_bytes: int = Field(default=128 * MIB, gt=0)
     max_expanded_bytes: int = Field(default=1024 * MIB, gt=0)
     max_expansion_ratio: int = Field(default=200, gt=1)
+    max_archive_members: int = Field(default=500, gt=0)
     max_workbook_cells: int = Field(default=5_000_000, gt=0)
     max_document_bytes: int = Field(default=64 * MIB, gt=0)
+    max_nesting: int = Field(default=50, gt=0)
     max_rows: int = Field(default=5_000_000, gt=0)
     max_columns: int = Field(default=1000, gt=0)
     max_cell_characters: int = Field(default=100_000, gt=0)
     max_rejected_rows: int = Field(default=100_000, gt=0)
+    keep_credential_columns: bool = False
 
 
 class EngineSettings(BaseSettings):

@@ -161,12 +161,18 @@ def test_long_cells_are_rejected(tmp_path: Path) -> None:
     assert table.rejected_by_problem == {"cell is longer than 50 characters": 2}
 
 
-def test_real_konveyor_dependency_rows_are_listed(tmp_path: Path) -> None:
+def test_real_konveyor_dependency_rows_are_taken(tmp_path: Path) -> None:
     source = real_file("konveyor/template_application_import.csv")
     path = write(tmp_path, source.read_bytes())
     table = read(path)
-    assert (table.rows, table.rows_rejected) == (3, 2)
-    assert "2,Gateway,,,,Inventory,southbound" in table.rejected.read_text(encoding="utf-8")
+    assert (table.rows, table.rows_rejected) == (5, 0)
+    last = rows_of(table)[-1]
+    assert (last["Application Name"], last["Dependency"], last["Tag 20"]) == (
+        "Gateway",
+        "Customers",
+        None,
+    )
+    assert any("2 rows are shorter" in finding for finding in table.findings)
 
 
 @pytest.mark.parametrize(

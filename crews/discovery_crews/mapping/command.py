@@ -21,7 +21,7 @@ from discovery_core.wire import ColumnProfile, FieldMapping
 
 from discovery_crews.profile import profile_records
 from discovery_crews.readers import ReadRequest, read_source
-from discovery_crews.settings import reader_limits
+from discovery_crews.settings import ReaderLimits, reader_limits
 from discovery_crews.target_schema import load_schema
 
 from .engine import propose
@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         default="auto",
         metavar="FORMAT",
-        help="auto, csv, xlsx, json, ndjson or rvtools (default: auto)",
+        help="auto, csv, xlsx, json, ndjson, rvtools or zip (default: auto)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
@@ -90,10 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_DONE
 
 
-def columns_of(path: Path, source_format: str = "auto") -> list[ColumnProfile]:
+def columns_of(
+    path: Path, source_format: str = "auto", limits: ReaderLimits | None = None
+) -> list[ColumnProfile]:
     """The profile of every column of a file; without facts where the file has only a header.
 
-    Raises DiscoveryError as the readers do.
+    `limits` replace those of the environment. Raises DiscoveryError as the readers do.
     """
     if not path.is_file():
         raise DiscoveryError(
@@ -103,7 +105,7 @@ def columns_of(path: Path, source_format: str = "auto") -> list[ColumnProfile]:
         workdir = Path(folder)
         try:
             table = read_source(
-                ReadRequest(path, workdir, path.name, reader_limits()), source_format
+                ReadRequest(path, workdir, path.name, limits or reader_limits()), source_format
             )
         except DiscoveryError as error:
             if error.code != ErrorCode.NO_ROWS:

@@ -12,7 +12,7 @@ from pathlib import Path
 from discovery_core.errors import DiscoveryError, ErrorCode
 from python_calamine import CalamineWorkbook
 
-from discovery_crews.readers.delimited import detect_dialect
+from discovery_crews.readers.dialect import detect_dialect
 from discovery_crews.readers.encoding import detect_encoding
 from discovery_crews.readers.table import name_columns
 

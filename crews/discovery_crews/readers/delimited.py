@@ -7,18 +7,31 @@ times as fast, but cannot say which row of a ragged file is at fault when quotes
 from __future__ import annotations
 
 import csv
-import io
 import itertools
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TextIO
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.settings import ReaderLimits
 
+from .credentials import RowShield
+from .dialect import MAX_LINE, Dialect, LineSource, detect_dialect
 from .encoding import TextEncoding
+from .fast import Head, load_regular
+from .layout import (
+    HEADER_WITHIN,
+    TOTAL_PROBLEM,
+    TOTAL_REMEDY,
+    BodyRules,
+    body_findings,
+    find_start,
+    start_findings,
+)
+from .presets import recognise
 from .table import (
     CellSpool,
     ReadRequest,
@@ -31,91 +44,9 @@ from .table import (
     require_rows,
 )
 
-_DELIMITERS = (",", ";", "\t", "|")
 _BATCH = 5000
-_MAX_LINE = 4_000_000
 _SAMPLE_CHARACTERS = 256 * 1024
-_SAMPLE_RECORDS = 200
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How cells are separated. `lines_before` counts Excel's `sep=;` line."""
-
-    delimiter: str
-    skip_space: bool = False
-    lines_before: int = 0
-
-    def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """A strict parser over physical lines."""
-        return csv.reader(
-            lines, delimiter=self.delimiter, skipinitialspace=self.skip_space, strict=True
-        )
-
-    def cells(self, line: str) -> list[str] | None:
-        """The cells of one physical line on its own, or None when its quotes do not close."""
-        try:
-            return next(self.reader(iter([line])), [])
-        except csv.Error:
-            return None
-
-
-def detect_dialect(start: str) -> Dialect:
-    """The dialect under which most of the first records are as wide as the header."""
-    marked = _SEPARATOR_LINE.match(start.partition("\n")[0])
-    if marked:
-        return Dialect(marked.group(1), lines_before=1)
-    best, best_score = Dialect(","), (0.0, 0)
-    for delimiter in _DELIMITERS:
-        for skip_space in (False, True):
-            if skip_space and f'{delimiter} "' not in start:
-                continue
-            dialect = Dialect(delimiter, skip_space)
-            score = _consistency(dialect, start)
-            if score > best_score:
-                best, best_score = dialect, score
-    return best
-
-
-def _consistency(dialect: Dialect, start: str) -> tuple[float, int]:
-    widths: list[int] = []
-    try:
-        for cells in dialect.reader(io.StringIO(start, newline="")):
-            if any(cells):
-                widths.append(len(cells))
-            if len(widths) >= _SAMPLE_RECORDS:
-                break
-    except csv.Error:
-        if not widths:
-            return (0.0, 0)
-    if not widths or widths[0] < 2:
-        return (0.0, 0)
-    return (sum(width == widths[0] for width in widths) / len(widths), widths[0])
-
-
-class LineSource:
-    """Feeds physical lines to the parser and remembers those of the current record."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._again: list[str] = []
-        self.record: list[str] = []
-
-    def __iter__(self) -> LineSource:
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.pop() if self._again else self._stream.readline(_MAX_LINE)
-        if not line:
-            raise StopIteration
-        self.record.append(line)
-        return line
-
-    def give_back(self, lines: list[str]) -> None:
-        """Read these lines again, in this order, before the rest of the file."""
-        self._again.extend(reversed(lines))
 
 
 class _DelimitedReader:
@@ -140,33 +71,78 @@ class _DelimitedReader:
         self.number = dialect.lines_before
         self.blank = 0
         self.padded = 0
+        self.short = 0
         self.columns: list[str] = []
+        self.head: list[str] = []
+        self.header_lines: list[str] = []
+        self.findings: list[str] = []
+        self.rules = BodyRules([])
+        self.shield = RowShield([], keep=True)
+        self.may_be_short = False
+
+    def name_columns(self, header: list[str]) -> None:
+        """Take the header's cells as names of columns."""
+        self.columns = name_columns(header, self.findings)
+        self.rules = BodyRules(header)
+        self.shield = RowShield(self.columns, keep=self.limits.keep_credential_columns)
+        preset = recognise(header)
+        self.may_be_short = preset is not None and preset.ragged
 
     def header(self) -> list[str]:
-        """Cells of the first record that is not blank."""
-        try:
-            for cells in self.dialect.reader(self.lines):
-                self.number += 1
-                if any(cell.strip() for cell in cells):
-                    self.lines.record.clear()
-                    return cells
-                self.lines.record.clear()
-        except csv.Error as error:
+        """Cells of the header; what stands above it becomes a finding.
+
+        The header keeps the row number that a spreadsheet shows, so titles count.
+        """
+        rows, lines = self._first_rows()
+        start = find_start(rows)
+        if start is None:
             raise DiscoveryError(
-                ErrorCode.UNREADABLE_FILE,
-                f"{self.name}: row {self.number + 1}, the header, cannot be read: {error}. "
-                "Check its quotes.",
-            ) from error
-        raise DiscoveryError(
-            ErrorCode.NO_COLUMNS, f"{self.name}: no header found. The first row must name columns."
+                ErrorCode.NO_COLUMNS,
+                f"{self.name}: no header found. The first row must name columns.",
+            )
+        titles = [(self.number + at + 1, rows[at]) for at in start.titles]
+        self.number += start.header + 1
+        self.head = [line for record in lines[: start.header + 1] for line in record]
+        self.header_lines = lines[start.header]
+        self.findings += start_findings(self.number, titles)
+        self.lines.give_back([line for record in lines[start.header + 1 :] for line in record])
+        return rows[start.header]
+
+    def _first_rows(self) -> tuple[list[list[str]], list[list[str]]]:
+        """Cells and physical lines of the first records, up to one that cannot be split."""
+        rows: list[list[str]] = []
+        lines: list[list[str]] = []
+        parser = self.dialect.reader(self.lines)
+        while len(rows) < HEADER_WITHIN:
+            try:
+                cells = next(parser)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                if not any(cell.strip() for row in rows for cell in row):
+                    raise DiscoveryError(
+                        ErrorCode.UNREADABLE_FILE,
+                        f"{self.name}: row {self.number + len(rows) + 1}, the header, cannot be "
+                        f"read: {error}. Check its quotes.",
+                    ) from error
+                lines.append(self.lines.take())
+                break
+            rows.append(cells)
+            lines.append(self.lines.take())
+        return rows, lines
+
+    def all_findings(self) -> list[str]:
+        """What to tell people, once all rows are read."""
+        return self.findings + body_findings(
+            blank=self.blank,
+            padded=self.padded,
+            repeated=self.rules.repeated,
+            short=self.short,
         )
 
     def records(self) -> Iterator[list[str]]:
         """Good rows, each with its number appended; bad ones go to the rejected file."""
-        width = len(self.columns)
-        longest = self.limits.max_cell_characters
-        source = self.lines
-        parser = self.dialect.reader(source)
+        parser = self.dialect.reader(self.lines)
         while True:
             problem = ""
             try:
@@ -175,36 +151,51 @@ class _DelimitedReader:
                 return
             except csv.Error as error:
                 problem, cells = str(error), []
-            record = source.record
-            source.record = []
+            record = self.lines.take()
             self.number += 1
-            if not problem and len(cells) == width:
-                if len(record) == 1 and len(record[0]) <= longest and not self.check_bytes:
-                    if not any(map(str.strip, cells)):
-                        self.blank += 1
-                        continue
-                    cells.append(str(self.number))
-                    yield cells
-                    continue
-            elif not problem and not any(cell.strip() for cell in cells):
+            if not problem and not any(map(str.strip, cells)):
                 self.blank += 1
                 continue
-            elif not problem and len(cells) > width and not any(map(str.strip, cells[width:])):
-                self.padded += 1
-                cells = cells[:width]
-            if problem or len(cells) != width or not self._sound(cells, record):
-                self._refuse(cells, record, problem)
-                if problem:
-                    parser = self.dialect.reader(source)
+            if problem or not self._plain(cells, record):
+                cells = [] if problem else self._fitted(cells)
+                if problem or len(cells) != len(self.columns) or not self._sound(cells, record):
+                    self._refuse(cells, record, problem)
+                    if problem:
+                        parser = self.dialect.reader(self.lines)
+                    continue
+            if self.rules.is_repeated_header(cells):
+                continue
+            if self.rules.is_total(cells):
+                self._reject(self.columns[0], cells[0], TOTAL_PROBLEM, TOTAL_REMEDY, record, cells)
                 continue
             cells.append(str(self.number))
             yield cells
+
+    def _plain(self, cells: list[str], record: list[str]) -> bool:
+        """Whether a row needs no closer look: right width, one line, not long, sure bytes."""
+        return (
+            len(cells) == len(self.columns)
+            and len(record) == 1
+            and len(record[0]) <= self.limits.max_cell_characters
+            and not self.check_bytes
+        )
+
+    def _fitted(self, cells: list[str]) -> list[str]:
+        """The row without empty cells beyond the header, or completed where that is allowed."""
+        width = len(self.columns)
+        if len(cells) > width and not any(map(str.strip, cells[width:])):
+            self.padded += 1
+            return cells[:width]
+        if len(cells) < width and self.may_be_short:
+            self.short += 1
+            return cells + [""] * (width - len(cells))
+        return cells
 
     def _sound(self, cells: list[str], record: list[str]) -> bool:
         """The slow checks, for rows that span lines, are long, or may hold undecodable bytes."""
         if any(len(cell) > self.limits.max_cell_characters for cell in cells):
             return False
-        if sum(map(len, record)) >= _MAX_LINE:
+        if sum(map(len, record)) >= MAX_LINE:
             return False
         return not (self.check_bytes and any(_SURROGATE.search(line) for line in record))
 
@@ -258,6 +249,7 @@ class _DelimitedReader:
                     f"cell is longer than {limit} characters",
                     "Shorten it, or raise DISCOVERY_MAX_CELL_CHARACTERS.",
                     record,
+                    cells,
                 )
                 return
             if _SURROGATE.search(cell):
@@ -267,12 +259,13 @@ class _DelimitedReader:
                     "bytes that are not UTF-8",
                     "Save the file as 'CSV UTF-8'.",
                     record,
+                    cells,
                 )
                 return
         self._reject(
             self.columns[0],
             cells[0],
-            f"row is longer than {_MAX_LINE} characters",
+            f"row is longer than {MAX_LINE} characters",
             "Split it, or close the quote that swallows the rows after it.",
             record,
         )
@@ -286,9 +279,16 @@ class _DelimitedReader:
         return cells is not None and len(cells) == width and not any('"' in cell for cell in cells)
 
     def _reject(
-        self, column: str, value: str, problem: str, remedy: str, record: list[str]
+        self,
+        column: str,
+        value: str,
+        problem: str,
+        remedy: str,
+        record: list[str],
+        cells: Sequence[str] = (),
     ) -> None:
-        self.rejected.add(Rejection(self.number, column, value, problem, remedy, "".join(record)))
+        rejection = Rejection(self.number, column, value, problem, remedy, "".join(record))
+        self.rejected.add(self.shield.hide(rejection, cells, self.dialect.delimiter))
 
 
 def _drain(reader: _DelimitedReader, spool: CellSpool, request: ReadRequest) -> None:
@@ -299,56 +299,77 @@ def _drain(reader: _DelimitedReader, spool: CellSpool, request: ReadRequest) -> 
         request.progress(spool.rows, None, "reading rows")
 
 
+def _start(
+    request: ReadRequest, stream: TextIO, encoding: TextEncoding, rejected: RejectedFile
+) -> tuple[list[str], _DelimitedReader, list[str]]:
+    """The lines before the table, a reader that stands behind the header, and its cells."""
+    dialect = detect_dialect(stream.read(_SAMPLE_CHARACTERS))
+    stream.seek(0)
+    marked = [stream.readline() for _ in range(dialect.lines_before)]
+    reader = _DelimitedReader(
+        request.name,
+        dialect,
+        LineSource(stream),
+        request.limits,
+        rejected,
+        check_bytes=encoding.errors != "strict",
+    )
+    return marked, reader, reader.header()
+
+
+def delimited_header(request: ReadRequest, encoding: TextEncoding) -> str:
+    """The physical lines of a delimited file's header, with Excel's `sep=` line."""
+    with request.path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as stream:
+        rejected = RejectedFile(Path(os.devnull))
+        marked, reader, _ = _start(request, stream, encoding, rejected)
+        rejected.close()
+        return "".join([*marked, *reader.header_lines]).rstrip("\r\n") + "\n"
+
+
 def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
     """Read a delimited text file; see `read_source`."""
     name, limits, workdir = request.name, request.limits, request.workdir
-    findings = [encoding.finding] if encoding.finding else []
-    csv.field_size_limit(_MAX_LINE)
-    rejected = RejectedFile(workdir / "rejected.csv")
-    with request.path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as stream:
-        start = stream.read(_SAMPLE_CHARACTERS)
-        dialect = detect_dialect(start)
-        stream.seek(0)
-        for _ in range(dialect.lines_before):
-            stream.readline()
-        reader = _DelimitedReader(
-            name,
-            dialect,
-            LineSource(stream),
-            limits,
-            rejected,
-            check_bytes=encoding.errors != "strict",
-        )
-        header = reader.header()
-        check_columns(name, len(header), limits)
-        reader.columns = name_columns(header, findings)
-        spool = CellSpool(workdir, reader.columns)
-        _drain(reader, spool, request)
-    rejected.close()
-    require_rows(name, spool.rows, rejected)
-    if reader.padded:
-        findings.append(
-            f"{reader.padded} rows end with empty cells beyond the header; those were left out."
-        )
-    if reader.blank:
-        findings.append(f"{reader.blank} blank rows were left out.")
-    if rejected.count > spool.rows:
-        findings.append(
-            f"More rows were rejected ({rejected.count}) than imported ({spool.rows}); is row "
-            f"{dialect.lines_before + 1} really the header, and {dialect.delimiter!r} the "
-            "delimiter?"
-        )
+    csv.field_size_limit(MAX_LINE)
+    rejected = RejectedFile(
+        workdir / "rejected.csv", keep_credentials=limits.keep_credential_columns
+    )
     target = workdir / "records.parquet"
-    spool.to_parquet(target)
+    with request.path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as stream:
+        marked, reader, header = _start(request, stream, encoding, rejected)
+        dialect = reader.dialect
+        check_columns(name, len(header), limits)
+        reader.name_columns(header)
+        header_row = reader.number
+        loaded = None
+        if not reader.may_be_short and len(reader.head) == header_row - len(marked):
+            head = Head(marked + reader.head, reader.columns, reader.rules)
+            loaded = load_regular(request.path, target, encoding, dialect, head, limits)
+        if loaded is None:
+            spool = CellSpool(workdir, reader.columns)
+            _drain(reader, spool, request)
+    rejected.close()
+    rows = loaded.rows if loaded else spool.rows
+    check_rows(name, rows, limits)
+    require_rows(name, rows, rejected)
+    if loaded is None:
+        spool.to_parquet(target)
+    findings = [encoding.finding] if encoding.finding else []
+    findings += reader.all_findings()
+    if rejected.count > rows:
+        findings.append(
+            f"More rows were rejected ({rejected.count}) than imported ({rows}); is row "
+            f"{header_row} really the header, and {dialect.delimiter!r} the delimiter?"
+        )
     return ReadTable(
         parquet=target,
         rejected=rejected.path,
         columns=reader.columns,
-        rows=spool.rows,
+        rows=rows,
         rows_rejected=rejected.count,
         rejected_by_problem=dict(rejected.by_problem),
         format="csv",
         encoding=encoding.label,
         delimiter=dialect.delimiter,
         findings=findings,
+        may_hold_keys=loaded is None or loaded.keys,
     )

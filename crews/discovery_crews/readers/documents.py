@@ -16,6 +16,7 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.tables.engine import ROW
 
+from .credentials import hide_json
 from .encoding import TextEncoding
 from .table import (
     ReadRequest,
@@ -117,7 +118,8 @@ class _Rows:
         self.request = request
         self.name = request.name
         self.limits = request.limits
-        self.rejected = RejectedFile(request.workdir / "rejected.csv")
+        self.keep = request.limits.keep_credential_columns
+        self.rejected = RejectedFile(request.workdir / "rejected.csv", keep_credentials=self.keep)
         self.keys: dict[str, str] = {}
         self.rows = 0
         self.typed = 0
@@ -146,6 +148,11 @@ class _Rows:
 
     def _row(self, item: _Item) -> dict[str, str] | None:
         value = item.value
+        if not item.problem and _deeper_than(self.limits.max_nesting, value):
+            problem = f"nested deeper than {self.limits.max_nesting} levels"
+            remedy = "Export it flat, or raise DISCOVERY_MAX_NESTING."
+            self._reject(item, "", problem, remedy)
+            return None
         if item.problem or not isinstance(value, dict):
             problem = item.problem or f"not an object but {_kind(value)}"
             self._reject(item, "", problem, "Write each row as an object {…}.")
@@ -177,7 +184,8 @@ class _Rows:
         return row
 
     def _reject(self, item: _Item, column: str, problem: str, remedy: str, value: str = "") -> None:
-        self.rejected.add(Rejection(item.number, column, value, problem, remedy, item.raw))
+        rejection = Rejection(item.number, column, value, problem, remedy, item.raw)
+        self.rejected.add(hide_json(rejection, keep=self.keep))
 
     def finish(self, source_format: str, encoding: TextEncoding, findings: list[str]) -> ReadTable:
         """Name the columns and write Parquet."""
@@ -211,6 +219,21 @@ class _Rows:
             encoding=encoding.label,
             findings=findings,
         )
+
+
+def _deeper_than(limit: int, value: Any) -> bool:
+    """Whether lists and objects stand in each other in more than `limit` levels."""
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            item
+            for entry in level
+            if isinstance(entry, (dict, list))
+            for item in (entry.values() if isinstance(entry, dict) else entry)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _kind(value: object) -> str:
@@ -259,10 +282,20 @@ def read_json(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
     text = request.path.read_text(encoding=encoding.codec, errors=encoding.errors)
     document = _parse(text, name)
     findings: list[str] = []
+    if not isinstance(document, list) and _deeper_than(2 * request.limits.max_nesting, document):
+        raise _too_deep(name)
     items = _find_rows(document, name, findings)
     rows = _Rows(request)
-    rows.drain(_Item(number, value, _dump(value)) for number, value in enumerate(items, start=1))
+    rows.drain(_Item(number, value, _raw(value)) for number, value in enumerate(items, start=1))
     return rows.finish("json", encoding, findings)
+
+
+def _raw(value: Any) -> str:
+    """An item as it is shown when it is refused."""
+    try:
+        return _dump(value)
+    except RecursionError:
+        return ""
 
 
 def _parse(text: str, name: str) -> Any:
@@ -278,9 +311,14 @@ def _parse(text: str, name: str) -> Any:
     except ValueError as error:
         raise DiscoveryError(ErrorCode.UNREADABLE_FILE, f"{name}: {error}.") from error
     except RecursionError as error:
-        raise DiscoveryError(
-            ErrorCode.UNREADABLE_FILE, f"{name}: the document is nested too deeply."
-        ) from error
+        raise _too_deep(name) from error
+
+
+def _too_deep(name: str) -> DiscoveryError:
+    return DiscoveryError(
+        ErrorCode.LIMIT_EXCEEDED,
+        f"{name}: objects and lists are nested too deeply. Export the assets as a flat list.",
+    )
 
 
 def _find_rows(document: Any, name: str, findings: list[str]) -> list[Any]:

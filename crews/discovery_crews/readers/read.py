@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 
-from .delimited import read_delimited
+from .archive import TABLE_SUFFIXES, expansion_of, extract_tables, open_archive
+from .combine import combine
+from .credentials import remove_credentials
+from .delimited import delimited_header, read_delimited
 from .documents import read_json, read_ndjson
-from .encoding import detect_encoding
-from .table import ReadRequest, ReadTable
-from .workbook import read_workbook
+from .encoding import TextEncoding, detect_encoding
+from .presets import RVTOOLS, recognise, recognised_finding, table_name
+from .table import NO_TABLE, PARTS, Part, ReadRequest, ReadTable, Unread
+from .workbook import is_workbook, read_workbook
 
-FORMATS = ("auto", "csv", "xlsx", "json", "ndjson", "rvtools")
+FORMATS = ("auto", "csv", "xlsx", "json", "ndjson", "rvtools", "zip")
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -54,22 +60,133 @@ def read_source(request: ReadRequest, source_format: str = "auto") -> ReadTable:
             f"{name}: format {source_format!r} is not known; use one of {', '.join(FORMATS)}.",
         )
     head = _head(request)
-    if head.startswith(b"PK"):
-        if source_format not in ("auto", "xlsx", "rvtools"):
-            raise DiscoveryError(
-                ErrorCode.UNSUPPORTED_FORMAT,
-                f"{name}: format {source_format!r} was asked for, but this is an XLSX workbook or "
-                "a ZIP archive. Set the format to auto.",
-            )
-        return read_workbook(request, rvtools=source_format == "rvtools")
-    _refuse_binary(request.path, head, name)
-    if source_format in ("xlsx", "rvtools"):
+    if not head.startswith(b"PK"):
+        return _read_single(request, source_format, head)
+    if source_format not in ("auto", "xlsx", "rvtools", "zip"):
+        raise DiscoveryError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{name}: format {source_format!r} was asked for, but this is an XLSX workbook or "
+            "a ZIP archive. Set the format to auto.",
+        )
+    parts, unread, found = _read_parts(request)
+    if source_format in ("xlsx", "zip") and source_format != found:
+        raise DiscoveryError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{name}: format {source_format!r} was asked for, but this is {found!r}. Set the "
+            "format to auto.",
+        )
+    return _one_table(request, parts, unread, found, rvtools=source_format == "rvtools")
+
+
+def _read_single(request: ReadRequest, source_format: str, head: bytes) -> ReadTable:
+    _refuse_binary(request.path, head, request.name)
+    if source_format in ("xlsx", "rvtools", "zip"):
+        what = "ZIP archive" if source_format == "zip" else "XLSX workbook"
         raise DiscoveryError(
             ErrorCode.UNREADABLE_FILE,
-            f"{name}: format {source_format!r} was asked for, but this is no XLSX workbook. "
-            "Set the format to auto, or export the workbook again.",
+            f"{request.name}: format {source_format!r} was asked for, but this is no {what}. "
+            "Set the format to auto, or export it again.",
         )
-    return _read_text(request, source_format)
+    table = _read_text(request, source_format)
+    table = remove_credentials(request, table)
+    preset = recognise(table.columns, table_name(request.name))
+    if preset:
+        table.findings.insert(0, recognised_finding(preset))
+    return table
+
+
+def _read_parts(request: ReadRequest) -> tuple[list[Part], list[Unread], str]:
+    """The tables of a workbook or an archive, what holds none, and which of both it is."""
+    with open_archive(request, "archive or workbook") as archive:
+        workbook = is_workbook(set(archive.namelist()), request.name)
+    if workbook:
+        return *read_workbook(request), "xlsx"
+    return *read_archive(request), "zip"
+
+
+def _one_table(
+    request: ReadRequest, parts: list[Part], unread: list[Unread], found: str, *, rvtools: bool
+) -> ReadTable:
+    main = [
+        part
+        for part in parts
+        for preset in [recognise(part.table.columns, table_name(part.source))]
+        if preset and preset.tool == RVTOOLS and preset.role == "main"
+    ]
+    if rvtools and not main:
+        raise DiscoveryError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{request.name}: format 'rvtools' was asked for, but there is no table vInfo. "
+            "Set the format to auto.",
+        )
+    table = combine(request, parts, unread, "rvtools" if main else found)
+    shutil.rmtree(request.workdir / PARTS)
+    return table
+
+
+def read_archive(request: ReadRequest) -> tuple[list[Part], list[Unread]]:
+    """The tables of a ZIP archive, in the order of its members, and what holds none."""
+    expansion = expansion_of(request)
+    with open_archive(request, "archive") as archive:
+        folder = request.workdir / PARTS
+        folder.mkdir(exist_ok=True)
+        members, others = extract_tables(archive, request, folder, expansion)
+    parts: list[Part] = []
+    unread = [Unread(name, "not a kind of table") for name in others]
+    problem: DiscoveryError | None = None
+    for member in members:
+        workdir = folder / f"{member.path.name}.work"
+        workdir.mkdir(exist_ok=True)
+        inner = replace(
+            request,
+            path=member.path,
+            workdir=workdir,
+            name=f"{request.name}/{member.name}",
+            expansion=expansion,
+        )
+        try:
+            found, left = _read_member(inner, member.name)
+        except DiscoveryError as error:
+            if error.code not in NO_TABLE:
+                raise
+            problem = problem or (None if _is_note(member.name) else error)
+            unread.append(Unread(member.name, "no table"))
+        else:
+            if _is_note(member.name) and len(found[0].table.columns) == 1:
+                unread.append(Unread(member.name, "text, no table", found[0].table.rows))
+                continue
+            parts += found
+            unread += left
+    if not parts:
+        raise problem or DiscoveryError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{request.name}: no file in the archive is a table ({', '.join(TABLE_SUFFIXES)}). "
+            "Pack the exports themselves, or unpack the archive and use the file in it.",
+        )
+    return parts, unread
+
+
+def _is_note(member: str) -> bool:
+    """Whether a member may just as well be a remark to its reader."""
+    return member.lower().endswith(".txt") or "." not in member.rpartition("/")[2]
+
+
+def _read_member(request: ReadRequest, member: str) -> tuple[list[Part], list[Unread]]:
+    head = _head(request)
+    if not head.startswith(b"PK"):
+        return [Part(member, _read_single(request, "auto", head))], []
+    with open_archive(request, "archive or workbook") as archive:
+        workbook = is_workbook(set(archive.namelist()), request.name)
+    if not workbook:
+        raise DiscoveryError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{request.name}: an archive in the archive. Unpack it and pack the tables themselves.",
+        )
+    parts, unread = read_workbook(request)
+    return (
+        [replace(part, source=f"{member}/{part.source}") for part in parts],
+        [replace(entry, source=f"{member}/{entry.source}") for entry in unread],
+    )
 
 
 def _read_text(request: ReadRequest, source_format: str) -> ReadTable:
@@ -85,6 +202,14 @@ def _read_text(request: ReadRequest, source_format: str) -> ReadTable:
             return read_ndjson(request, encoding)
         return read_json(request, encoding)
     return read_delimited(request, encoding)
+
+
+def text_header(request: ReadRequest, encoding: TextEncoding) -> str:
+    """What has to stand above rows of this text file: its header's line, or nothing for JSON."""
+    with request.path.open(encoding=encoding.codec, errors=encoding.errors) as stream:
+        if _JSON_START.match(stream.read(64 * 1024)):
+            return ""
+    return delimited_header(request, encoding)
 
 
 def _is_lines(start: str) -> bool:

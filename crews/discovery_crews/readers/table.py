@@ -10,9 +10,9 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 
@@ -26,10 +26,20 @@ from discovery_crews.tables.engine import (
     literal,
 )
 
+from .credentials import WITHHELD, KeyFilter, mask_keys
+
+if TYPE_CHECKING:
+    from .archive import Expansion
+
 Progress = Callable[[int | None, int | None, str], None]
 
 REJECTED_HEADER = ("row", "column", "value", "problem", "remedy", "raw_line")
+# Folder in the work folder for the tables of an input, until they are one.
+PARTS = "parts"
+# Refusals that say only that a part of an input is no table; the other parts may be.
+NO_TABLE = frozenset({ErrorCode.EMPTY_FILE, ErrorCode.NO_ROWS, ErrorCode.NO_COLUMNS})
 _NUMBER = re.compile(r"[-+]?[\d.,]+\s*%?$")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _MAX_RECORD_BYTES = 32 * 1024 * 1024
 
 
@@ -39,13 +49,17 @@ def _quiet(done: int | None, total: int | None, message: str) -> None:
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """A file to read: `name` is what messages call it, `workdir` takes what is written."""
+    """A file to read: `name` is what messages call it, `workdir` takes what is written.
+
+    `expansion` is the budget of the archive that the file came out of, if any.
+    """
 
     path: Path
     workdir: Path
     name: str
     limits: ReaderLimits
     progress: Progress = _quiet
+    expansion: Expansion | None = None
 
     @property
     def size(self) -> int:
@@ -58,7 +72,8 @@ class ReadTable:
     """A source as read: `parquet` holds one text column per entry of `columns`, then `__row`.
 
     `rejected` is the CSV of refused rows (header only when there are none); `findings` are
-    sentences for people about what was renamed, left out or assumed.
+    sentences for people about what was renamed, left out or assumed. `may_hold_keys` is False
+    where the reader has seen that there is no trace of private keys.
     """
 
     parquet: Path
@@ -72,6 +87,30 @@ class ReadTable:
     delimiter: str | None = None
     sheet: str | None = None
     findings: list[str] = field(default_factory=list)
+    may_hold_keys: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several tables of an input; `source` is its file or sheet, as people know it."""
+
+    source: str
+    table: ReadTable
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A part of an input that was not taken: what it is called, how long it is and why."""
+
+    source: str
+    why: str
+    rows: int | None = None
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        rows = f"{self.rows} rows, " if self.rows is not None else ""
+        return f"{self.source!r} ({rows}{self.why})"
 
 
 @dataclass(frozen=True)
@@ -89,18 +128,28 @@ class Rejection:
 def spreadsheet_safe(text: str) -> str:
     """`text` so that a spreadsheet shows it instead of running it as a formula.
 
-    Guidance: OWASP, "CSV Injection".
+    `spreadsheet_text` undoes it. Guidance: OWASP, "CSV Injection".
     """
-    if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not _NUMBER.match(text):
-        return "'" + text
-    return text
+    return "'" + text if _FORMULA.match(text) and not _NUMBER.match(text) else text
+
+
+def spreadsheet_text(text: str) -> str:
+    """What `spreadsheet_safe` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 class RejectedFile:
-    """Writes refused rows as they are met; the count stays exact however many there are."""
+    """Writes refused rows as they are met.
 
-    def __init__(self, path: Path) -> None:
+    Where an input has several tables, a last column `source_file` says which one a row is from.
+    """
+
+    def __init__(
+        self, path: Path, *, with_source: bool = False, keep_credentials: bool = False
+    ) -> None:
         self.path = path
+        self._keys = None if keep_credentials else KeyFilter()
+        self._with_source = with_source
         self.count = 0
         self.by_problem: Counter[str] = Counter()
         self.first: Rejection | None = None
@@ -108,10 +157,13 @@ class RejectedFile:
             "w", encoding="utf-8", errors="backslashreplace", newline=""
         )
         self._writer = csv.writer(self._stream, lineterminator="\r\n")
-        self._writer.writerow(REJECTED_HEADER)
+        self._writer.writerow([*REJECTED_HEADER, *(["source_file"] if with_source else [])])
 
-    def add(self, rejection: Rejection) -> None:
-        """Record one refused row."""
+    def add(self, rejection: Rejection, source: str = "") -> None:
+        """Record one refused row; `source` is its table where there are several."""
+        if self._keys is not None:
+            value, raw = mask_keys(rejection.value), self._keys.clean(rejection.raw)
+            rejection = replace(rejection, value="" if raw == WITHHELD else value, raw=raw)
         self.first = self.first or rejection
         self.count += 1
         self.by_problem[rejection.problem] += 1
@@ -122,7 +174,17 @@ class RejectedFile:
             rejection.remedy,
             rejection.raw[:100_000].rstrip("\r\n"),
         )
-        self._writer.writerow([rejection.row, *map(spreadsheet_safe, cells)])
+        where = [spreadsheet_safe(source)] if self._with_source else []
+        self._writer.writerow([rejection.row, *map(spreadsheet_safe, cells), *where])
+
+    def copy(self, path: Path, source: str) -> None:
+        """Take over all rows of another such file."""
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = csv.reader(stream)
+            next(rows)
+            for number, *cells in rows:
+                column, value, problem, remedy, raw = map(spreadsheet_text, cells)
+                self.add(Rejection(int(number), column, value, problem, remedy, raw), source)
 
     def close(self) -> None:
         """Finish the file."""

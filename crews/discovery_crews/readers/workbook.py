@@ -7,13 +7,14 @@ corner makes a dense table of billions. Every member is therefore unpacked once 
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import io
 import itertools
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 from python_calamine import (
@@ -25,12 +26,27 @@ from python_calamine import (
     SheetVisibleEnum,
 )
 
+from .archive import Expansion, expansion_of, open_archive, unpack
+from .credentials import RowShield, remove_credentials
+from .layout import (
+    HEADER_WITHIN,
+    TOTAL_PROBLEM,
+    TOTAL_REMEDY,
+    BodyRules,
+    body_findings,
+    find_start,
+    start_findings,
+)
 from .table import (
+    NO_TABLE,
+    PARTS,
     CellSpool,
+    Part,
     ReadRequest,
     ReadTable,
     RejectedFile,
     Rejection,
+    Unread,
     check_columns,
     check_rows,
     name_columns,
@@ -38,14 +54,7 @@ from .table import (
 )
 
 _BATCH = 2000
-_HEADER_WITHIN = 50
-_CHUNK = 1 << 20
 _REFERENCE = re.compile(rb'<c r="([A-Z]{1,3})([0-9]{1,7})"')
-_RATIO_FROM = 10 * 1024 * 1024
-# Main sheet of RVTools exports (sbroenne/RvToolsMerge, docs/ColumnMappings.md).
-_RVTOOLS_MAIN = ("vinfo", "tabvinfo")
-_RVTOOLS_OTHERS = ("vcpu", "vmemory", "vdisk", "vhost", "vpartition", "vnetwork")
-
 Cell = str | int | float | bool | dt.date | dt.datetime | dt.time | dt.timedelta
 
 
@@ -53,7 +62,6 @@ Cell = str | int | float | bool | dt.date | dt.datetime | dt.time | dt.timedelta
 class _Sheet:
     name: str
     sheet: CalamineSheet
-    cells: int
 
     @property
     def rows(self) -> int:
@@ -61,13 +69,16 @@ class _Sheet:
         return self.sheet.end[0] + 1 if self.sheet.end else 0
 
 
-def read_workbook(request: ReadRequest, *, rvtools: bool = False) -> ReadTable:
-    """Read the main sheet of an XLSX file; see `read_source`. The other sheets are named."""
+def read_workbook(request: ReadRequest) -> tuple[list[Part], list[Unread]]:
+    """The tables of an XLSX file, one per visible sheet, and the sheets that hold none.
+
+    Raises DiscoveryError; `EmptyFile` when no visible sheet holds anything.
+    """
     name = request.name
-    _check_archive(request)
+    _check_workbook(request)
     try:
         workbook = CalamineWorkbook.from_path(str(request.path))
-        chosen, others, is_rvtools = _choose(workbook, name, rvtools=rvtools)
+        return _read_sheets(request, workbook)
     except PasswordError as error:
         raise DiscoveryError(
             ErrorCode.ENCRYPTED_FILE,
@@ -79,13 +90,9 @@ def read_workbook(request: ReadRequest, *, rvtools: bool = False) -> ReadTable:
             f"{name}: the workbook cannot be read ({error}). Open it in a spreadsheet program "
             "and save it again.",
         ) from error
-    findings = [f"Sheet {chosen.name!r} was read."] if others else []
-    if others:
-        findings.append("Sheets not read: " + ", ".join(repr(other) for other in others) + ".")
-    return _read_sheet(request, chosen, findings, rvtools=is_rvtools)
 
 
-def _check_archive(request: ReadRequest) -> None:
+def _check_workbook(request: ReadRequest) -> None:
     name, limits = request.name, request.limits
     if request.size > limits.max_workbook_bytes:
         raise DiscoveryError(
@@ -94,70 +101,46 @@ def _check_archive(request: ReadRequest) -> None:
             f"{limits.max_workbook_bytes}. Save the sheet as CSV, or raise "
             "DISCOVERY_MAX_WORKBOOK_BYTES.",
         )
-    try:
-        with zipfile.ZipFile(request.path) as archive:
-            names = set(archive.namelist())
-            _check_kind(names, name)
-            total = 0
-            for info in archive.infolist():
-                if info.flag_bits & 1:
-                    raise DiscoveryError(
-                        ErrorCode.ENCRYPTED_FILE,
-                        f"{name}: the archive is protected by a password. Save it without one.",
-                    )
-                total = _measure(archive, info, total, request)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        raise DiscoveryError(
-            ErrorCode.UNREADABLE_FILE,
-            f"{name}: the workbook is damaged or cut off ({error}). Copy or export it again.",
-        ) from error
+    expansion = expansion_of(request)
+    with open_archive(request, "workbook") as archive:
+        for info in archive.infolist():
+            _measure(archive, info, expansion, request)
 
 
-def _check_kind(names: set[str], name: str) -> None:
+def is_workbook(names: set[str], name: str) -> bool:
+    """Whether a ZIP archive with these members is a workbook; other documents are refused."""
     if "xl/workbook.xml" in names or "xl/workbook.bin" in names:
-        return
-    what = "a ZIP archive; unpack it and use the file in it"
+        return True
     if "[Content_Types].xml" in names:
         what = "an Office document, but no workbook"
-    elif "content.xml" in names:
+    elif "content.xml" in names and ("mimetype" in names or len(names) == 1):
         what = "an OpenDocument file; save it as XLSX"
+    else:
+        return False
     raise DiscoveryError(ErrorCode.UNSUPPORTED_FORMAT, f"{name}: this is {what}.")
 
 
 def _measure(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, total: int, request: ReadRequest
-) -> int:
-    """Unpack one member without keeping it; the expanded size so far."""
-    name, limits, size = request.name, request.limits, request.size
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, expansion: Expansion, request: ReadRequest
+) -> None:
+    """Unpack one member without keeping it, and see how far a sheet reaches."""
     is_sheet = info.filename.startswith("xl/worksheets/")
     last_column = last_row = 0
     rest = b""
-    with archive.open(info) as member:
-        while chunk := member.read(_CHUNK):
-            total += len(chunk)
-            ratio = total / max(size, 1)
-            if total > limits.max_expanded_bytes or (
-                total > _RATIO_FROM and ratio > limits.max_expansion_ratio
-            ):
-                raise DiscoveryError(
-                    ErrorCode.LIMIT_EXCEEDED,
-                    f"{name}: the workbook expands to more than {total // 1024 // 1024} MiB "
-                    f"({ratio:.0f} times its size); the limits are {limits.max_expanded_bytes} "
-                    f"bytes and {limits.max_expansion_ratio} times. Save the sheet as CSV.",
-                )
-            if is_sheet:
-                for column, row in _REFERENCE.findall(rest + chunk):
-                    last_column = max(last_column, _column_number(column))
-                    last_row = max(last_row, int(row))
-                rest = chunk[-32:]
-    if last_column * last_row > limits.max_workbook_cells:
+    for chunk in unpack(archive, info, expansion):
+        if is_sheet:
+            for column, row in _REFERENCE.findall(rest + chunk):
+                last_column = max(last_column, _column_number(column))
+                last_row = max(last_row, int(row))
+            rest = chunk[-32:]
+    limit = request.limits.max_workbook_cells
+    if last_column * last_row > limit:
         raise DiscoveryError(
             ErrorCode.LIMIT_EXCEEDED,
-            f"{name}: a sheet reaches to row {last_row}, column {last_column}, which is more than "
-            f"{limits.max_workbook_cells} cells. Delete the empty rows and columns below and "
-            "beside the table, or save the sheet as CSV.",
+            f"{request.name}: a sheet reaches to row {last_row}, column {last_column}, which is "
+            f"more than {limit} cells. Delete the empty rows and columns below and beside the "
+            "table, save the sheet as CSV, or raise DISCOVERY_MAX_WORKBOOK_CELLS.",
         )
-    return total
 
 
 def _column_number(letters: bytes) -> int:
@@ -167,39 +150,40 @@ def _column_number(letters: bytes) -> int:
     return number
 
 
-def _choose(
-    workbook: CalamineWorkbook, name: str, *, rvtools: bool
-) -> tuple[_Sheet, list[str], bool]:
-    """The main sheet, the names of the others that hold data, and whether this is RVTools."""
-    sheets = [
-        _Sheet(meta.name, sheet, _cells(sheet))
-        for meta in workbook.sheets_metadata
-        if meta.typ == SheetTypeEnum.WorkSheet
-        for sheet in [workbook.get_sheet_by_name(meta.name)]
-        if meta.visible == SheetVisibleEnum.Visible
-    ]
-    filled = [sheet for sheet in sheets if sheet.cells]
-    if not filled:
-        raise DiscoveryError(
-            ErrorCode.EMPTY_FILE, f"{name}: no visible sheet of the workbook holds anything."
+def _read_sheets(
+    request: ReadRequest, workbook: CalamineWorkbook
+) -> tuple[list[Part], list[Unread]]:
+    """Every visible sheet on its own, so that only one is in memory at a time."""
+    parts: list[Part] = []
+    unread: list[Unread] = []
+    problem: DiscoveryError | None = None
+    for number, meta in enumerate(workbook.sheets_metadata, start=1):
+        if meta.typ != SheetTypeEnum.WorkSheet:
+            continue
+        if meta.visible != SheetVisibleEnum.Visible:
+            unread.append(Unread(meta.name, "hidden"))
+            continue
+        sheet = _Sheet(meta.name, workbook.get_sheet_by_name(meta.name))
+        if not sheet.rows:
+            continue
+        workdir = request.workdir / PARTS / f"sheet-{number}"
+        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            inner = replace(request, workdir=workdir)
+            table = remove_credentials(inner, _read_sheet(inner, sheet))
+        except DiscoveryError as error:
+            if error.code not in NO_TABLE:
+                raise
+            problem = problem or error
+            unread.append(Unread(meta.name, "no table", sheet.rows))
+        else:
+            parts.append(Part(meta.name, table))
+    if not parts:
+        raise problem or DiscoveryError(
+            ErrorCode.EMPTY_FILE,
+            f"{request.name}: no visible sheet of the workbook holds anything.",
         )
-    names = {sheet.name.lower() for sheet in filled}
-    main = [sheet for sheet in filled if sheet.name.lower() in _RVTOOLS_MAIN]
-    is_rvtools = bool(main) and (rvtools or bool(names & set(_RVTOOLS_OTHERS)))
-    if rvtools and not main:
-        raise DiscoveryError(
-            ErrorCode.UNSUPPORTED_FORMAT,
-            f"{name}: format 'rvtools' was asked for, but there is no sheet vInfo. "
-            "Set the format to auto.",
-        )
-    chosen = main[0] if is_rvtools else max(filled, key=lambda sheet: sheet.cells)
-    return chosen, [sheet.name for sheet in filled if sheet is not chosen], is_rvtools
-
-
-def _cells(sheet: CalamineSheet) -> int:
-    if sheet.start is None or sheet.end is None:
-        return 0
-    return (sheet.end[0] - sheet.start[0] + 1) * (sheet.end[1] - sheet.start[1] + 1)
+    return parts, unread
 
 
 def cell_text(value: Cell) -> str:
@@ -223,14 +207,6 @@ def _numbered(sheet: CalamineSheet) -> Iterator[tuple[int, list[str]]]:
         yield number, [cell_text(cell) for cell in row]
 
 
-def _find_header(rows: list[tuple[int, list[str]]]) -> int:
-    """Index of the header: the first row with two cells or more, else the first with any."""
-    filled = [sum(1 for cell in cells if cell.strip()) for _, cells in rows]
-    if max(filled, default=0) < 2:
-        return next((i for i, count in enumerate(filled) if count), 0)
-    return next(i for i, count in enumerate(filled) if count >= 2)
-
-
 def _used_columns(sheet: CalamineSheet, header_row: int, header: list[str]) -> list[int]:
     """Indexes of columns with a header or any value; exports have empty ones at the end."""
     open_columns = {index for index, text in enumerate(header) if not text.strip()}
@@ -242,29 +218,38 @@ def _used_columns(sheet: CalamineSheet, header_row: int, header: list[str]) -> l
     return [index for index in range(len(header)) if index not in open_columns]
 
 
-def _read_sheet(
-    request: ReadRequest, chosen: _Sheet, findings: list[str], *, rvtools: bool
-) -> ReadTable:
+def _read_sheet(request: ReadRequest, chosen: _Sheet) -> ReadTable:
     limits, workdir = request.limits, request.workdir
     place = f"{request.name}, sheet {chosen.name!r}"
-    first = list(itertools.islice(_numbered(chosen.sheet), _HEADER_WITHIN))
-    number, header = first[_find_header(first)]
-    if any(any(cell.strip() for cell in cells) for above, cells in first if above < number):
-        findings.append(f"Rows above row {number} were taken as a title.")
+    first = list(itertools.islice(_numbered(chosen.sheet), HEADER_WITHIN))
+    start = find_start([cells for _, cells in first])
+    if start is None:
+        raise DiscoveryError(ErrorCode.NO_COLUMNS, f"{place}: no header found.")
+    number, header = first[start.header]
+    findings = start_findings(number, [first[at] for at in start.titles])
     used = _used_columns(chosen.sheet, number, header)
     if not used:
         raise DiscoveryError(ErrorCode.NO_COLUMNS, f"{place}: no header found.")
     check_columns(place, len(used), limits)
     check_rows(place, chosen.rows - number, limits)
     columns = name_columns([header[index] for index in used], findings)
-    rejected = RejectedFile(workdir / "rejected.csv")
+    rejected = RejectedFile(
+        workdir / "rejected.csv", keep_credentials=limits.keep_credential_columns
+    )
     spool = CellSpool(workdir, columns)
     body = (row for row in _numbered(chosen.sheet) if row[0] > number)
-    blank = _spool_rows(body, used, spool, rejected, limits.max_cell_characters)
+    rules = BodyRules([header[index] for index in used])
+    shield = RowShield(columns, keep=limits.keep_credential_columns)
+    limit = limits.max_cell_characters
+    blank = _spool_rows(body, used, rules, shield, spool, rejected, limit)
     rejected.close()
     require_rows(place, spool.rows, rejected)
-    if blank:
-        findings.append(f"{blank} blank rows were left out.")
+    findings += body_findings(blank=blank, repeated=rules.repeated)
+    merged = len(chosen.sheet.merged_cell_ranges or [])
+    if merged:
+        findings.append(
+            f"{merged} groups of cells are merged; the value counts for the first cell of each."
+        )
     target = workdir / "records.parquet"
     spool.to_parquet(target)
     return ReadTable(
@@ -274,7 +259,7 @@ def _read_sheet(
         rows=spool.rows,
         rows_rejected=rejected.count,
         rejected_by_problem=dict(rejected.by_problem),
-        format="rvtools" if rvtools else "xlsx",
+        format="xlsx",
         sheet=chosen.name,
         findings=findings,
     )
@@ -283,6 +268,8 @@ def _read_sheet(
 def _spool_rows(
     body: Iterator[tuple[int, list[str]]],
     used: list[int],
+    rules: BodyRules,
+    shield: RowShield,
     spool: CellSpool,
     rejected: RejectedFile,
     limit: int,
@@ -295,18 +282,12 @@ def _spool_rows(
         if not any(map(str.strip, cells)):
             blank += 1
             continue
-        long = next((i for i, cell in enumerate(cells) if len(cell) > limit), None)
-        if long is not None:
-            rejected.add(
-                Rejection(
-                    number,
-                    spool.columns[long],
-                    cells[long],
-                    f"cell is longer than {limit} characters",
-                    "Shorten it, or raise DISCOVERY_MAX_CELL_CHARACTERS.",
-                    "\t".join(cells),
-                )
-            )
+        if rules.is_repeated_header(cells):
+            continue
+        refusal = _refusal(cells, spool.columns, rules, limit)
+        if refusal is not None:
+            rejection = Rejection(number, *refusal, _raw_line(cells))
+            rejected.add(shield.hide(rejection, cells, "\t"))
             continue
         batch.append([*cells, str(number)])
         if len(batch) >= _BATCH:
@@ -314,3 +295,23 @@ def _spool_rows(
             batch = []
     spool.add(batch, len(batch))
     return blank
+
+
+def _raw_line(cells: list[str]) -> str:
+    """A row as a spreadsheet copies it: cells separated by tabs."""
+    line = io.StringIO()
+    csv.writer(line, delimiter="\t", lineterminator="").writerow(cells)
+    return line.getvalue()
+
+
+def _refusal(
+    cells: list[str], columns: list[str], rules: BodyRules, limit: int
+) -> tuple[str, str, str, str] | None:
+    """Column, value, problem and remedy of a row that is not taken."""
+    if rules.is_total(cells):
+        return columns[0], cells[0], TOTAL_PROBLEM, TOTAL_REMEDY
+    for column, cell in zip(columns, cells, strict=True):
+        if len(cell) > limit:
+            problem = f"cell is longer than {limit} characters"
+            return column, cell, problem, "Shorten it, or raise DISCOVERY_MAX_CELL_CHARACTERS."
+    return None

@@ -1,0 +1,277 @@
+"""Archives and workbooks of several tables become one inventory, and say how."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_crews.readers.presets import recognise, table_name
+
+from tests.crews.files import read, rows_of, workbook, zip_of
+
+VINFO = "VM,Powerstate,CPUs,Memory,NICs,Disks,Cluster,Host,VM UUID\n"
+VDISK = "VM,Powerstate,Disk,Capacity MiB,Cluster,Host,VM UUID\n"
+VMS = {
+    "RVTools_tabvInfo.csv": VINFO
+    + "web,poweredOn,2,4096,1,2,C1,esx1,u-1\n"
+    + "db,poweredOff,8,16384,1,1,C1,esx2,U-2\n"
+    + "old,poweredOff,1,512,1,0,C1,esx2,\n",
+    "RVTools_tabvDisk.csv": VDISK
+    + "web,poweredOn,Hard disk 1,1024,C1,esx1,U-1\n"
+    + "web,poweredOn,Hard disk 2,1024,C1,esx1,u-1\n"
+    + 'web,poweredOn,Hard disk 3,"1,536",C1,esx1,u-1\n'
+    + "db,poweredOff,Hard disk 1,n/a,C1,esx2,u-2\n"
+    + "gone,poweredOff,Hard disk 1,77,C1,esx2,u-9\n"
+    + "old,poweredOff,Hard disk 1,10,C1,esx2,\n",
+    "RVTools_tabvHost.csv": "Host,Cluster,CPU Model,# Cores,# CPU\n"
+    "esx1,C1,Xeon,32,2\nesx2,C1,Epyc,64,1\n",
+    "RVTools_tabvUSB.csv": "VM,Device\n",
+    "RVTools_tabvLicense.csv": "Name,Key count\nvSphere,1\n",
+}
+
+
+def pack(folder: Path, members: dict[str, str], name: str = "export.zip") -> Path:
+    path = folder / name
+    path.write_bytes(zip_of({key: text.encode() for key, text in members.items()}))
+    return path
+
+
+def rejected(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_rvtools_archive(tmp_path: Path) -> None:
+    table = read(pack(tmp_path, VMS))
+    web, db, old = rows_of(table)
+    assert (table.format, table.rows) == ("rvtools", 3)
+    assert table.columns == [
+        *VINFO.strip().split(","),
+        "vDisk.Disk", "vDisk.Capacity MiB", "vDisk count", "vDisk.Capacity MiB sum",
+        "vHost.CPU Model", "vHost.# Cores", "vHost.# CPU",
+    ]  # fmt: skip
+    assert web["vDisk.Disk"] == "Hard disk 1; Hard disk 2; Hard disk 3"
+    assert web["vDisk.Capacity MiB"] == "1024; 1,536"
+    assert (web["vDisk count"], web["vDisk.Capacity MiB sum"]) == ("3", "3584")
+    # a size that is no number gives no sum
+    assert (db["vDisk count"], db["vDisk.Capacity MiB sum"]) == ("1", None)
+    # without a UUID the name, host and cluster lead to the row
+    assert old["vDisk.Capacity MiB sum"] == "10"
+    assert (web["vHost.CPU Model"], db["vHost.# Cores"]) == ("Xeon", "64")
+    (orphan,) = rejected(table.rejected)
+    assert (orphan["row"], orphan["value"]) == ("6", "u-9")
+    assert orphan["raw_line"] == "gone,poweredOff,Hard disk 1,77,C1,esx2,u-9"
+    assert orphan["source_file"] == "RVTools_tabvDisk.csv"
+    said = " ".join(table.findings)
+    assert "Recognised: RVTools vInfo export." in said
+    assert "vDisk: 1 rows belong to no row of vInfo" in said
+    assert "'RVTools_tabvUSB.csv' (no table)" in said
+    assert "'RVTools_tabvLicense.csv' (1 rows, no column leads to a row of vInfo)" in said
+
+
+def test_rvtools_workbook_is_read_like_the_archive(tmp_path: Path) -> None:
+    sheets: dict[str, Sequence[Sequence[Any]]] = {
+        name.removeprefix("RVTools_tab").removesuffix(".csv"): list(csv.reader(text.splitlines()))
+        for name, text in VMS.items()
+    }
+    from_sheets = read(workbook(tmp_path / "rvtools.xlsx", sheets), "rvtools")
+    from_archive = read(pack(tmp_path, VMS), "rvtools")
+    assert rows_of(from_sheets) == rows_of(from_archive)
+    assert from_sheets.sheet == "vInfo"
+
+
+def test_google_migration_center(tmp_path: Path) -> None:
+    members = {
+        "out/vmInfo.csv": "MachineId,MachineName,MemoryGiB,OsName,TotalDiskAllocatedGiB\n"
+        "m1,web,4,Linux,30\nm2,db,8,Linux,\n",
+        "out/diskInfo.csv": "MachineId,DiskLabel,SizeInGib,UsedInGib,StorageTypeLabel\n"
+        "m1,sda,10.5,1,ssd\nm1,sdb,20,2,ssd\n",
+        "out/tagInfo.csv": "MachineId,Key,Value\nm1,env,prod\nm1,owner,\nm2,env,prod\nm2,tier,db\n",
+        "out/perfInfo.csv": "MachineId,TimeStamp,CpuUtilizationPercentage,NetworkBytesPerSecSent\n"
+        "m1,2024-01-01,10,5\nm1,2024-01-02,30,5\nm2,2024-01-01,7.5,\n",
+    }
+    table = read(pack(tmp_path, members), "zip")
+    web, db = rows_of(table)
+    assert (web["diskInfo.SizeInGib sum"], web["diskInfo count"]) == ("30.5", "2")
+    assert web["diskInfo.StorageTypeLabel"] == "ssd"
+    assert (web["tagInfo.tags"], db["tagInfo.tags"]) == ("env=prod; owner", "env=prod; tier=db")
+    assert web["perfInfo.CpuUtilizationPercentage avg"] == "20"
+    assert web["perfInfo.CpuUtilizationPercentage max"] == "30"
+    assert db["perfInfo.CpuUtilizationPercentage avg"] == "7.5"
+    assert (web["perfInfo count"], db["diskInfo count"]) == ("2", None)
+    assert table.format == "zip"
+
+
+def test_application_discovery_service(tmp_path: Path) -> None:
+    members = {
+        "1_osInfo.csv": "agentId,hostName,osName\na1,web,Linux\na2,db,Windows\n",
+        "1_networkInterface.csv": "agentId,ipAddress\na1,10.0.0.1\na1,10.0.0.2\n",
+        "1_destinationProcessConnection.csv": "agentId,sourceIp\na1,10.0.0.9\n",
+    }
+    table = read(pack(tmp_path, members))
+    assert rows_of(table)[0]["networkInterface.ipAddress"] == "10.0.0.1; 10.0.0.2"
+    assert any("'1_destinationProcessConnection.csv' (1 rows" in text for text in table.findings)
+
+
+def test_tables_with_one_header_are_appended(tmp_path: Path) -> None:
+    members = {
+        "a/servers.csv": "Name,IP\nweb,1.1.1.1\n\ndb,1.1.1.2\n",
+        "b/servers.json": '[{"ip": "1.1.1.3", "name": "app"}]',
+        "c/short.csv": "Name,IP\nx\nlast,1.1.1.4\n",
+    }
+    table = read(pack(tmp_path, members))
+    assert table.columns == ["Name", "IP", "source_file"]
+    assert [
+        (row["Name"], row["IP"], row["source_file"], row["__row"]) for row in rows_of(table)
+    ] == [
+        ("web", "1.1.1.1", "a/servers.csv", 2),
+        ("db", "1.1.1.2", "a/servers.csv", 4),
+        ("app", "1.1.1.3", "b/servers.json", 5),
+        ("last", "1.1.1.4", "c/short.csv", 8),
+    ]
+    assert [row["source_file"] for row in rejected(table.rejected)] == ["c/short.csv"]
+    assert any("3 tables with one header" in finding for finding in table.findings)
+
+
+def test_a_column_that_is_called_like_ours_keeps_its_name(tmp_path: Path) -> None:
+    members = {f"{n}.csv": f"Name,Source_File\nweb{n},x\n" for n in (1, 2)}
+    table = read(pack(tmp_path, members))
+    assert table.columns == ["Name", "Source_File", "source_file_2"]
+    assert rows_of(table)[1]["source_file_2"] == "2.csv"
+
+
+def test_tables_of_no_known_tool_are_joined_by_a_shared_unique_column(tmp_path: Path) -> None:
+    path = workbook(
+        tmp_path / "book.xlsx",
+        {
+            "Contacts": [("ID", "Person", "Phone"), (1, "Ann", "5"), (2, "Bob", "6")],
+            "Disks": [("Server Name", "GB", "OS"), *(("S1", n, "Linux") for n in range(9))],
+            "Servers": [("ID", "server name", "OS"), (1, "s1", "Linux"), (2, "s2", "Linux")],
+        },
+    )
+    table = read(path)
+    first, second = rows_of(table)
+    assert table.columns == ["ID", "server name", "OS", "Disks.GB"]
+    assert (first["Disks.GB"], second["Disks.GB"]) == ("0; 1; 2; 3; 4; 5; 6; 7; 8", None)
+    assert any("'Contacts' (2 rows" in finding for finding in table.findings)
+
+
+def test_a_workbook_in_an_archive_and_notes_beside_it(tmp_path: Path) -> None:
+    book = workbook(tmp_path / "b.xlsx", {"S": [("Name", "IP"), ("web", "1.1.1.1")]})
+    path = tmp_path / "x.zip"
+    path.write_bytes(
+        zip_of(
+            {
+                "b.xlsx": book.read_bytes(),
+                "readme.txt": b"Dear all,\nthis is it\n",
+                "logo.png": b"\x89PNG",
+                "__MACOSX/._b.xlsx": b"\x00",
+                "folder/": b"",
+            }
+        )
+    )
+    table = read(path)
+    assert [row["Name"] for row in rows_of(table)] == ["web"]
+    (said,) = [finding for finding in table.findings if finding.startswith("Not read")]
+    assert "logo.png" in said
+    assert "readme.txt" in said
+    left = {entry.name for entry in (tmp_path / "x.zip.work").iterdir()}
+    assert left == {"records.parquet", "rejected.csv", "spill"}
+
+
+def test_joined_values_keep_to_the_cell_limit(tmp_path: Path) -> None:
+    members = {
+        "servers.csv": "Server,OS\na,x\nb,x\n",
+        "apps.csv": "Server,App\n" + "".join(f"a,application {n}\n" for n in range(50)),
+    }
+    table = read(pack(tmp_path, members), limits={"max_cell_characters": 100})
+    value = rows_of(table)[0]["apps.App"]
+    assert len(value) == 100
+    assert any("1 joined values are longer than 100" in finding for finding in table.findings)
+
+
+def test_too_many_columns_are_left_out_and_named(tmp_path: Path) -> None:
+    members = {"servers.csv": "Server,OS\na,x\nb,x\n", "apps.csv": "Server,App,V\na,p,1\n"}
+    table = read(pack(tmp_path, members), limits={"max_columns": 3})
+    assert table.columns == ["Server", "OS"]
+    assert any("'apps.csv' (1 rows, too many columns)" in finding for finding in table.findings)
+
+
+def test_hidden_sheets_and_merged_cells(tmp_path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in (("Name", "Site"), ("web", "Bonn"), ("db", None)):
+        sheet.append(row)
+    sheet.merge_cells("B2:B3")
+    book.create_sheet("Secret").append(("Name", "Site"))
+    book["Secret"].sheet_state = "hidden"
+    book.save(tmp_path / "book.xlsx")
+    table = read(tmp_path / "book.xlsx")
+    assert [row["Site"] for row in rows_of(table)] == ["Bonn", None]
+    assert any("1 groups of cells are merged" in finding for finding in table.findings)
+    assert any("'Secret' (hidden)" in finding for finding in table.findings)
+
+
+def test_same_archive_same_table(tmp_path: Path) -> None:
+    first = read(pack(tmp_path, VMS, "a.zip"))
+    second = read(pack(tmp_path, VMS, "b.zip"))
+    assert rows_of(first) == rows_of(second)
+    assert first.rejected.read_bytes() == second.rejected.read_bytes()
+
+
+@pytest.mark.parametrize(("asked", "says"), [("xlsx", "'zip'"), ("rvtools", "vInfo")])
+def test_an_archive_that_is_not_what_was_asked_for(tmp_path: Path, asked: str, says: str) -> None:
+    with pytest.raises(DiscoveryError) as caught:
+        read(pack(tmp_path, {"a.csv": "Name,IP\nx,1\n"}), asked)
+    assert caught.value.code == ErrorCode.UNSUPPORTED_FORMAT
+    assert says in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("header", "source", "title"),
+    [
+        (VINFO, "anything.csv", "RVTools vInfo"),
+        ("VM,CPUs,Sockets,Powerstate,Template", "x/RVTools_tabvCPU.csv", "RVTools vCPU"),
+        ("VM,CPUs,Memory,Powerstate,NICs", "tabvInfo", "RVTools vInfo"),
+        ("ExternalId,HostName,IPAddress,OS.Name", "", None),
+        ("ExternalId,HostName,IPAddress,OS.Name,RAM.TotalSizeInMB,Tags,VMware.VMName", "i.csv",
+         "AWS Application Discovery Service import"),
+        ("*Server name,IP address,*Cores,*Memory (In MB),*OS name", "a.csv",
+         "Azure Migrate import"),
+        ("Server name,Cores,Memory (In MB),OS name", "a.csv", "Azure Migrate import"),
+        ("MachineId,MachineName,MemoryGiB,OsType(optional),OsName", "v.csv",
+         "Google Migration Center vmInfo"),
+        ("name,sys_class_name,ip_address,serial_number", "cmdb_ci.csv", "ServiceNow cmdb_ci"),
+        ("Record Type 1,Application Name,Tag 1", "k.csv", "Konveyor application import"),
+        ("wave_id,app_name,aws_accountid,server_name,server_tier,server_fqdn", "intake.csv",
+         "AWS Cloud Migration Factory intake"),
+        ("Name,IP,Owner", "servers.csv", None),
+        ("Name,Class,Owner", "servers.csv", None),
+    ],
+)  # fmt: skip
+def test_presets(header: str, source: str, title: str | None) -> None:
+    preset = recognise(header.strip().split(","), table_name(source))
+    assert (preset.title if preset else None) == title
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("x/RVTools_tabvDisk.csv", "vDisk"),
+        ("tabvInfo", "vInfo"),
+        ("vInfo", "vInfo"),
+        ("book.xlsx/vHost", "vHost"),
+        ("123_osInfo.csv", "osInfo"),
+        ("c\\VMINFO.csv", "vmInfo"),
+        ("my servers.csv", "my servers"),
+        ("tables_2024.csv", "tables_2024"),
+    ],
+)
+def test_table_names(source: str, name: str) -> None:
+    assert table_name(source) == name

@@ -1,0 +1,144 @@
+"""Passwords and keys are neither imported nor shown, and nothing else is taken for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_crews.readers import ReadTable
+from discovery_crews.readers.credentials import MASK, is_credential_header
+
+from tests.crews.files import read, rows_of, workbook, zip_of
+
+# built here so that no scanner of repositories takes the test for a leak
+ACCESS_KEY = "AKIA" + "IOSFODNN7EXAMPLE"
+PEM = "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA " + "PRIVATE KEY-----"
+
+
+def everything(table: ReadTable) -> str:
+    """All that comes out of an import, as one text."""
+    rows = json.dumps([{**row} for row in rows_of(table)])
+    return rows + table.rejected.read_text(encoding="utf-8") + " ".join(table.findings)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Password", "root_pwd", "adminPassword", "DBPassword", "userpasswd", "API Key", "apiKey",
+        "x-api-key", "client_secret", "Secret Access Key", "auth.token", "Kennwort",
+        "Mot de passe", "Contraseña", "senha", "SSH private key", "Passphrase", "Password_2",
+        "SNMP community", "Credentials", "ILO Passwort", "access-token",
+    ],
+)  # fmt: skip
+def test_headers_of_credentials(name: str) -> None:
+    assert is_credential_header(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Password Expiry Date", "Token Ring", "tokenring", "Last password change", "Password set",
+        "Password policy", "PasswordNeverExpires", "Secretary", "Key", "Primary key", "License key",
+        "Secret name", "vault path of secret", "Public key", "Passing score", "Name", "token id",
+        "Password protected", "Keyboard", "Tokenizer", "Credential vault", "Passwort Ablauf",
+    ],
+)  # fmt: skip
+def test_headers_that_only_sound_like_it(name: str) -> None:
+    assert not is_credential_header(name)
+
+
+CSV = (
+    "Name,Root Password,IP\n"
+    "web,hunter2,1.1.1.1\n"
+    "short,hunter3\n"
+    "long,hunter4,1.1.1.2,hunter5\n"
+    'open,"hunter6,1.1.1.3\n'
+    f"cell,hunter7,{'x' * 300}\n"
+    "Total,,12\n"
+    "db,,1.1.1.4\n"
+)
+
+
+def test_csv(tmp_path: Path) -> None:
+    path = tmp_path / "servers.csv"
+    path.write_text(CSV)
+    table = read(path, limits={"max_cell_characters": 200})
+    assert table.columns == ["Name", "IP"]
+    assert [row["Name"] for row in rows_of(table)] == ["web", "db"]
+    assert table.rows_rejected == 5
+    assert "hunter" not in everything(table)
+    assert any("'Root Password' looks like credentials" in text for text in table.findings)
+    assert f"cell,{MASK},xxx" in table.rejected.read_text()
+    assert "Total,,12" in table.rejected.read_text()
+
+
+def test_workbook_json_and_archive(tmp_path: Path) -> None:
+    rows = [("Name", "pwd", "IP"), ("web", "hunter2", "1"), ("x" * 300, "hunter3", "2")]
+    book = workbook(
+        tmp_path / "a.xlsx", {"S": rows, "Detail": [("Name", "token"), ("web", "hunter9")]}
+    )
+    objects = [
+        {"name": "web", "auth": {"password": "hunter2"}},
+        {"name": "x" * 300, "pwd": "hunter3"},
+    ]
+    document = tmp_path / "a.json"
+    document.write_text(json.dumps([*objects, {"name": "db"}]))
+    lines = tmp_path / "a.ndjson"
+    lines.write_text('{"a": "1"}\n{"a": "2"}\n{"pwd": "hunter2", "a"\n')
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zip_of({"s.csv": CSV.encode(), "t.csv": b"Name,pin,pwd\nweb,5,hunter8\n"}))
+    for path in (book, document, lines, archive):
+        table = read(path, limits={"max_cell_characters": 200})
+        assert "hunter" not in everything(table), path
+        assert path.suffix == ".ndjson" or any("left out" in text for text in table.findings)
+
+
+def test_a_setting_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCOVERY_KEEP_CREDENTIAL_COLUMNS", "true")
+    path = tmp_path / "servers.csv"
+    path.write_text(CSV + f"key,{ACCESS_KEY},x,y\n")
+    table = read(path)
+    assert rows_of(table)[0]["Root Password"] == "hunter2"
+    assert "hunter4" in table.rejected.read_text()
+    assert ACCESS_KEY in table.rejected.read_text()
+
+
+def test_a_column_of_yes_and_no_or_dates_is_no_credential(tmp_path: Path) -> None:
+    path = tmp_path / "servers.csv"
+    path.write_text("Name,BIOS password,Secret,Token\nweb,yes,2024-01-01,\ndb,no,n/a,\n")
+    assert len(read(path).columns) == 4
+
+
+@pytest.mark.parametrize("key", [ACCESS_KEY, PEM])
+def test_keys_by_their_form(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "servers.csv"
+    cell = f'"{key}"'
+    path.write_text(
+        f"Name,Deploy,Note,IP\nweb,{cell},{cell},1\ndb,{cell},plain,2\nx,,see mail,3\n"
+        f"bad,{cell},{cell}\nworse,\"{key}\nlast,,ok,4\n"
+    )  # fmt: skip
+    table = read(path)
+    assert table.columns == ["Name", "Note", "IP"]
+    assert [row["Note"] for row in rows_of(table)][:3] == [MASK, "plain", "see mail"]
+    text = everything(table)
+    assert not any(part in text for part in ("IOSFODNN7", "MIIEow", "IBAAKC", "BEGIN RSA"))
+    assert any("'Note': 1 values held a private key" in finding for finding in table.findings)
+
+
+def test_titles_about_passwords_are_not_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "servers.csv"
+    path.write_text(f"Admin password: hunter2,,\nKey {ACCESS_KEY},,\nName,IP,OS\nweb,1,x\n")
+    table = read(path)
+    assert table.columns == ["Name", "IP", "OS"]
+    assert "hunter2" not in everything(table)
+    assert ACCESS_KEY not in everything(table)
+
+
+def test_only_credentials_are_no_inventory(tmp_path: Path) -> None:
+    path = tmp_path / "servers.csv"
+    path.write_text("password,token\na,b\n")
+    with pytest.raises(DiscoveryError) as caught:
+        read(path)
+    assert caught.value.code == ErrorCode.NO_COLUMNS
