@@ -171,7 +171,7 @@ def _run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     prepare_crewai_environment(scratch)
     given = {
         "mappings": options.mappings,
-        "plan": options.cleansing_plan,
+        "cleansingPlan": options.cleansing_plan,
         "targetSchema": options.target_schema,
     }
     local = LocalRun(

@@ -30,8 +30,8 @@ class LocalRun:
     """A flow's phases on one file.
 
     `source` is an export, or records.parquet of an earlier run. `given` are files by artefact
-    name that replace what a phase would make: `mappings` (approved, JSON), `plan` (of
-    data_cleansing, JSON), `targetSchema`.
+    name that replace what a phase would make: `mappings` (approved, JSON), `cleansingPlan`
+    (plan.json of an earlier run), `targetSchema`.
     `scratch` is an empty folder.
     """
 

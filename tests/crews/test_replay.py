@@ -16,7 +16,7 @@ def test_a_stored_plan_is_replayed_without_a_crew(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     first = LocalRun(source, tmp_path / "first").run(Phase.DATA_CLEANSING)
     (tmp_path / "again").mkdir()
-    plan = {"plan": first.artefacts["plan"]}
+    plan = {"cleansingPlan": first.artefacts["plan"]}
     again = LocalRun(source, tmp_path / "again", given=plan).run(Phase.DATA_CLEANSING)
     assert again.result == first.result
     assert again.usage.planner == "replay"
@@ -30,4 +30,4 @@ def test_a_plan_for_other_columns_is_refused(tmp_path: Path) -> None:
     plan.write_text('{"steps": [{"column": "env", "rule": "trim"}]}')
     (tmp_path / "run").mkdir()
     with pytest.raises(DiscoveryError, match="column 'env' is not in this source"):
-        LocalRun(source, tmp_path / "run", given={"plan": plan}).run(Phase.DATA_CLEANSING)
+        LocalRun(source, tmp_path / "run", given={"cleansingPlan": plan}).run(Phase.DATA_CLEANSING)

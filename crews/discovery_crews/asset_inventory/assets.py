@@ -31,6 +31,7 @@ from .merge import write_assets
 from .plan import FieldSource, InventoryPlan, with_units
 
 Progress = Callable[[int | None, int | None, str], None]
+_AT_ONCE = 32
 _NAMES = ("asset_name", "hostname", "fqdn", "application_name")
 
 
@@ -134,6 +135,7 @@ def _convert(
     sources: Sequence[FieldSource],
     typed: Path,
 ) -> None:
+    """Write `typed`: every field's value under its role, and the objects that people see."""
     everything = set(all_columns(connection, records))
     columns = _Columns(
         source_columns(connection, records),
@@ -143,25 +145,17 @@ def _convert(
             if name.startswith(ORIGINAL_PREFIX)
         ),
     )
+    parts = _convert_parts(connection, records, sources, typed.parent)
     selected: list[str] = [ROW]
     value_pairs: list[str] = []
     original_pairs: list[str] = []
     problems: list[str] = []
     for source in sources:
         name, role = source.field.name, identifier(source.role)
-        parts = [
-            _converted(
-                source,
-                entry.column,
-                entry.unit,
-                comma=source.field.type in ("number", "integer")
-                and decimal_comma(connection, records, entry.column),
-            )
-            for entry in source.columns
-        ]
-        value = _joined(parts) if source.is_list else f"coalesce({', '.join(parts)})"
+        converted = [identifier(part) for part in parts.names[source.role]]
+        value = _joined(converted) if source.is_list else f"coalesce({', '.join(converted)})"
         selected.append(f"{value} AS {role}")
-        original = _original(source, parts, columns)
+        original = _original(source, converted, columns)
         value_pairs.append(f"{literal(name)}, {role}")
         original_pairs.append(f"{literal(name)}, {original}")
         if source.field.type not in ("string", "list"):
@@ -176,11 +170,58 @@ def _convert(
         f"{_object(unmapped_pairs)} AS __unmapped",
         f"list_filter([{', '.join(problems)}]::VARCHAR[], lambda p: p IS NOT NULL) AS __problems",
     ]
-    inner = f"SELECT {', '.join(selected)} FROM read_parquet({literal(records)})"  # noqa: S608 - quoted
+    tables = [records, *parts.files]
+    scans = [f"read_parquet({literal(path)}) AS t{n}" for n, path in enumerate(tables)]
+    tail = "".join(f" JOIN {scan} USING ({ROW})" for scan in scans[1:])
+    inner = f"SELECT {', '.join(selected)} FROM {scans[0]}{tail}"  # noqa: S608 - quoted
     connection.execute(
         f"COPY (SELECT *, {_object(value_pairs)} AS __values FROM ({inner})) "  # noqa: S608 - quoted
         f"TO {literal(typed)} (FORMAT parquet, ROW_GROUP_SIZE 50000)"
     )
+    for path in parts.files:
+        path.unlink()
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Converted source columns: names by role in the order of the columns, and their files."""
+
+    names: dict[str, list[str]]
+    files: list[Path]
+
+
+def _convert_parts(
+    connection: duckdb.DuckDBPyConnection,
+    records: Path,
+    sources: Sequence[FieldSource],
+    folder: Path,
+) -> _Parts:
+    """Convert every mapped column once, some at a time.
+
+    A conversion is a long expression whose steps all hold a block of rows, so that an export of
+    hundreds of columns would need more memory for them than for its data.
+    """
+    names: dict[str, list[str]] = {}
+    expressions: list[str] = []
+    for source in sources:
+        for entry in source.columns:
+            comma = source.field.type in ("number", "integer") and decimal_comma(
+                connection, records, entry.column
+            )
+            part = f"__part.{len(expressions)}"
+            names.setdefault(source.role, []).append(part)
+            converted = _converted(source, entry.column, entry.unit, comma=comma)
+            expressions.append(f"{converted} AS {identifier(part)}")
+    files: list[Path] = []
+    for start in range(0, len(expressions), _AT_ONCE):
+        path = folder / f"parts-{start}.parquet"
+        chosen = ", ".join(expressions[start : start + _AT_ONCE])
+        connection.execute(
+            f"COPY (SELECT {ROW}, {chosen} FROM read_parquet({literal(records)})) "  # noqa: S608 - quoted
+            f"TO {literal(path)} (FORMAT parquet, ROW_GROUP_SIZE 50000)"
+        )
+        files.append(path)
+    return _Parts(names, files)
 
 
 def _joined(parts: list[str]) -> str:

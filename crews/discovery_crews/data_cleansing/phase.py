@@ -23,13 +23,15 @@ from .rules import RULES
 CONFIG = Path(__file__).parent / "config"
 _SUBMIT = "submit_cleansing_plan"
 _SHOWN = 400
+# an input of developers only: a plan to apply instead of asking the crew
+REPLAYED = "cleansingPlan"
 
 
 def run(context: PhaseContext) -> PhaseOutcome:
     """Cleanse the imported records; see `discovery_crews.phase.RunPhase`."""
     started = time.perf_counter()
     workdir, raw = context.workdir, context.inputs["records"]
-    plan, usage = _replayed(context) if "plan" in context.inputs else _planned(context)
+    plan, usage = _replayed(context) if REPLAYED in context.inputs else _planned(context)
     context.progress(None, None, "applying rules to all rows")
     records = workdir / "records.parquet"
     applications = apply_plan(workdir, raw, steps_of(plan), records)
@@ -49,7 +51,7 @@ def run(context: PhaseContext) -> PhaseOutcome:
 def _replayed(context: PhaseContext) -> tuple[CleansingPlan, Usage]:
     """The stored plan of an earlier run, applied as it is: nobody judges."""
     try:
-        plan = CleansingPlan.model_validate_json(context.inputs["plan"].read_bytes())
+        plan = CleansingPlan.model_validate_json(context.inputs[REPLAYED].read_bytes())
     except ValidationError as error:
         raise _unusable(f"it cannot be read: {error.errors()[0]['msg']}") from error
     columns = {column.name for column in read_profile(context.inputs["profile"])}

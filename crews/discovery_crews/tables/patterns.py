@@ -57,7 +57,7 @@ PATTERNS: dict[str, str] = {
         r"n/?a|n\.a\.|-+|\?+|\.+|unknown|none|null|nil|nan|undefined|tbd|tbc|not available|"
         r"not applicable|not specified|to be determined|to be filled by o\.e\.m\.|default string|"
         r"#n/a|#ref!|#value!|#name\?|unbekannt|keine angabe|k\. ?a\.|inconnue?|"
-        r"non renseign[\x{e9}e]e?|"
+        r"non renseign[ée]e?|"
         r"desconocid[oa]|sin datos?|s/d|n/d|desconhecid[oa]|sconosciut[oa]|onbekend|nvt|n\.v\.t\."
     ),
 }
