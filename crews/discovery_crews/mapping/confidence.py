@@ -13,6 +13,7 @@ import math
 WEIGHTS = (-2.8, 6.6, 2.6, -0.8)
 LOWEST, HIGHEST = 0.02, 0.97
 APPROVED = 0.97
+PRESET = 0.95
 _MOST_LEAD = 0.4
 
 

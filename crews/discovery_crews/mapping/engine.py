@@ -12,7 +12,8 @@ from discovery_core.wire import ApprovedMapping, ColumnProfile, FieldMapping, Ma
 from discovery_crews.target_schema import TargetSchema
 
 from .assignment import ACCEPT, ACCEPT_BARE, Choice, assign
-from .confidence import APPROVED, confidence
+from .confidence import APPROVED, PRESET, confidence
+from .presets import Known, known_columns
 from .scoring import Evidence, score_column, unit_of
 from .text import TextIndex
 
@@ -45,8 +46,9 @@ def propose(
     """A proposal for every column, in their order.
 
     `history` are decisions of this tenant by `lesson_key`; they win over all evidence, as long
-    as their target still exists. A column without a convincing field gets `target` None. The
-    same columns, schema and history always give the same proposals.
+    as their target still exists. Then come the meanings that are known of an export. A column
+    without a convincing field gets `target` None. The same columns, schema and history always
+    give the same proposals.
     """
     index = _index(schema)
     names = set(schema.names)
@@ -60,12 +62,20 @@ def propose(
     evidence = [
         score_column(column, schema, index, column.name.removeprefix(common)) for column in columns
     ]
-    fixed = {position: lesson.target for position, lesson in lessons.items()}
+    presets = {
+        position: known
+        for position, known in known_columns([column.name for column in columns]).items()
+        if position not in lessons and (known.target is None or known.target in names)
+    }
+    fixed = {position: known.target for position, known in presets.items()}
+    fixed |= {position: lesson.target for position, lesson in lessons.items()}
     bare = not any(field.synonyms for field in schema.fields)
     choices = assign(evidence, fixed, ACCEPT_BARE if bare else ACCEPT)
     return [
         _taught(column, found, choice, lessons[position])
         if position in lessons
+        else _preset(column, found, choice, presets[position])
+        if position in presets
         else _proposed(column, found, choice)
         for position, (column, found, choice) in enumerate(
             zip(columns, evidence, choices, strict=True)
@@ -95,6 +105,22 @@ def _taught(
         first = MappingCandidate(target=lesson.target, score=APPROVED)
         candidates = [first, *others[: CANDIDATES - 1]]
     return _mapping(column, choice, APPROVED, reason, candidates)
+
+
+def _preset(
+    column: ColumnProfile, evidence: Sequence[Evidence], choice: Choice, known: Known
+) -> FieldMapping:
+    """What is known of this export."""
+    what = f"{known.export} means {known.target} by it."
+    candidates = _candidates(evidence)
+    if known.target is None:
+        what = f"{known.export} means none of the fields by it."
+    else:
+        others = [entry for entry in candidates if entry.target != known.target]
+        first = MappingCandidate(target=known.target, score=PRESET)
+        candidates = [first, *others[: CANDIDATES - 1]]
+    mapping = _mapping(column, choice, PRESET, what, candidates)
+    return mapping.model_copy(update={"transform": known.unit or mapping.transform})
 
 
 def _proposed(column: ColumnProfile, evidence: Sequence[Evidence], choice: Choice) -> FieldMapping:
