@@ -349,6 +349,7 @@ def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
             _drain(reader, spool, request)
     rejected.close()
     rows = loaded.rows if loaded else spool.rows
+    reader.blank += loaded.blank if loaded else 0
     check_rows(name, rows, limits)
     require_rows(name, rows, rejected)
     if loaded is None:

@@ -40,6 +40,7 @@ class _Bytes:
     delimiters: int
     quotes: int
     keys: bool
+    blank: int
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Rows in the target file; `keys` tells whether the bytes have traces of private keys."""
+    """Rows in the target file and blank lines after the last of them.
+
+    `keys` tells whether the bytes have traces of private keys.
+    """
 
     rows: int
+    blank: int
     keys: bool
 
 
@@ -86,7 +91,7 @@ def load_regular(
                 return None
             if not _proven(connection, target, dialect, head, found):
                 return None
-        return Loaded(rows, found.keys)
+        return Loaded(rows, found.blank, found.keys)
     except duckdb.InvalidInputException:
         return None
     finally:
@@ -134,7 +139,11 @@ def _scan(path: Path, start: int, delimiter: str) -> _Bytes | None:
             rest = window[-_OVERLAP:]
     if returns and not returns == pairs == feeds:
         return None
-    return _Bytes(feeds + (not rest.endswith(b"\n")), delimiters, quotes, keys)
+    # blank lines at the end are common, and the engine drops them where there are more columns
+    end = rest.replace(b"\r\n", b"\n")
+    blank = max(0, len(end) - len(end.rstrip(b"\n")) - 1) if delimiters else 0
+    lines = feeds + (not rest.endswith(b"\n")) - blank
+    return _Bytes(lines, delimiters, quotes, keys, blank)
 
 
 def _copy(

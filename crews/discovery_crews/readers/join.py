@@ -11,18 +11,14 @@ import duckdb
 
 from discovery_crews.tables.engine import ROW, identifier, literal
 
+from .keys import Keys
 from .presets import Preset, column_key
 from .table import Rejection
 
-# Names under which every table counts its own rows; equal numbers there mean nothing.
-_NO_KEYS = {"id", "#", "no", "no.", "nr", "nr.", "row", "index", "pos", "line", "count"}
-_MATCHED = 0.5
-_COMPARED_COLUMNS = 50
 _BATCH = 1000
 _AMOUNT = r"^-?[0-9]+([.][0-9]+)?$"
 _GROUPED = r"^-?[0-9]{1,3}(,[0-9]{3})+([.][0-9]+)?$"
 
-Keys = list[tuple[str, str]]
 Source = tuple[str, str, Sequence[str]]
 
 
@@ -64,39 +60,6 @@ class Joined:
 
 def _same(left: str, right: str) -> str:
     return f"lower(trim({left})) = lower(trim({right}))"
-
-
-def find_keys(
-    connection: duckdb.DuckDBPyConnection,
-    main: str,
-    main_columns: Sequence[str],
-    child: str,
-    child_columns: Sequence[str],
-) -> Keys | None:
-    """A column of the same name that tells main rows apart and that most child rows refer to."""
-    own = {column_key(name): name for name in child_columns}
-    shared = [
-        (own[column_key(name)], name)
-        for name in main_columns
-        if column_key(name) in own and column_key(name) not in _NO_KEYS
-    ]
-    best: tuple[float, Keys | None] = (0.0, None)
-    for child_name, main_name in shared[:_COMPARED_COLUMNS]:
-        key, reference = identifier(main_name), identifier(child_name)
-        unique = connection.execute(
-            f"SELECT count(*) > 1 AND count(*) = count(DISTINCT lower(trim({key}))) "  # noqa: S608 - quoted
-            f"FROM {main} WHERE trim({key}) <> ''"
-        ).fetchone()
-        if unique is None or not unique[0]:
-            continue
-        share = connection.execute(
-            f"SELECT avg((lower(trim({reference})) IN (SELECT lower(trim({key})) FROM {main} "  # noqa: S608 - quoted
-            f"WHERE {key} IS NOT NULL))::INT) FROM {child}"
-        ).fetchone()
-        found = float(share[0] or 0) if share else 0.0
-        if found >= _MATCHED and found > best[0]:
-            best = (found, [(child_name, main_name)])
-    return best[1]
 
 
 def join_child(
