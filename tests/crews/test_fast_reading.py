@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from discovery_core.errors import DiscoveryError
 from discovery_crews.readers import delimited
-from discovery_crews.readers.fast import load_regular
+from discovery_crews.readers.fast import Loaded, load_regular
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,8 +28,8 @@ def outcome(folder: Path, content: bytes, *, fast: bool) -> tuple[Any, bool]:
 
     def load(*arguments: Any) -> Any:
         nonlocal used
-        loaded = load_regular(*arguments) if fast else None
-        used = loaded is not None
+        loaded = load_regular(*arguments) if fast else Loaded()
+        used = loaded.rows is not None
         return loaded
 
     with pytest.MonkeyPatch.context() as patch:
