@@ -69,7 +69,8 @@ def test_rvtools_archive(tmp_path: Path) -> None:
     assert orphan["source_file"] == "RVTools_tabvDisk.csv"
     said = " ".join(table.findings)
     assert "Recognised: RVTools vInfo export." in said
-    assert "vDisk: 1 rows belong to no row of vInfo" in said
+    assert "vDisk: 1 rows, now rejected ones, belong to no row of vInfo" in said
+    assert "vDisk: 5 rows were joined to vInfo by VM UUID" in said
     assert "'RVTools_tabvUSB.csv' (no table)" in said
     assert "'RVTools_tabvLicense.csv' (1 rows, no column leads to a row of vInfo)" in said
 
@@ -105,6 +106,7 @@ def test_google_migration_center(tmp_path: Path) -> None:
     assert db["perfInfo.CpuUtilizationPercentage avg"] == "7.5"
     assert (web["perfInfo count"], db["diskInfo count"]) == ("2", None)
     assert table.format == "zip"
+    assert "perfInfo: columns that are no measures were left out: TimeStamp." in table.findings
 
 
 def test_application_discovery_service(tmp_path: Path) -> None:

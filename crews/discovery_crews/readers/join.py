@@ -85,37 +85,32 @@ def join_child(
     linked = _link(connection, result, main_view)
     if not linked:
         return None
-    total = connection.execute(f"SELECT count(*) FROM {child_view}").fetchone()  # noqa: S608 - quoted
-    rows = int(total[0]) if total else 0
+    (rows,) = connection.execute(f"SELECT count(*) FROM {child_view}").fetchall()[0]  # noqa: S608 - quoted
     used, empty = _new_columns(connection, result, main_view, main_columns)
     expressions = [(f"{child_name}.{name}", f"c.{identifier(name)}") for name in used]
     extra: list[tuple[str, str]] = []
+    unsummed: list[str] = []
     if preset and preset.role == "tags":
         expressions = _tags(child_name, used)
     elif preset and preset.role == "series":
         expressions, extra = [], _measures(connection, child_name, child_view, used)
+        unsummed = [name for name in used if (f"{child_name}.{name} avg") not in dict(extra)]
     if preset and preset.sums:
         extra = [(f"{child_name} count", "count(*)::VARCHAR"), *_sums(child_name, used, preset)]
     result.columns = [name for name, _ in (*expressions, *extra)]
     cut = _aggregate(connection, result, [sql for _, sql in expressions],
                      [sql for _, sql in extra], longest)  # fmt: skip
     key = " and ".join(name for name, _ in keys[0])
-    result.findings.append(
-        f"{child_name}: {rows} rows were joined to {main_name} by {key} as "
-        f"{len(result.columns)} columns."
-    )
-    if rows > linked:
-        result.findings.append(
-            f"{child_name}: {rows - linked} rows belong to no row of {main_name}; they are among "
-            "the rejected rows."
-        )
-    if empty:
-        result.findings.append(f"{child_name}: {empty} empty columns were left out.")
-    if cut:
-        result.findings.append(
-            f"{child_name}: {cut} joined values are longer than {longest} characters; they were "
-            "cut there."
-        )
+    columns = len(result.columns)
+    lost = rows - linked
+    said = [
+        (linked, f"{linked} rows were joined to {main_name} by {key} as {columns} columns."),
+        (lost, f"{lost} rows, now rejected ones, belong to no row of {main_name}."),
+        (empty, f"{empty} empty columns were left out."),
+        (len(unsummed), f"columns that are no measures were left out: {', '.join(unsummed)}."),
+        (cut, f"{cut} joined values are longer than {longest} characters; they were cut there."),
+    ]  # fmt: skip
+    result.findings = [f"{child_name}: {text}" for count, text in said if count]
     return result
 
 
