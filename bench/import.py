@@ -57,7 +57,7 @@ HEADER = (
 
 
 def write_inventory(path: Path, rows: int, *, irregular: bool) -> None:
-    """A plausible inventory; an irregular one has a blank row, so it is read row by row."""
+    """A plausible inventory; an irregular one ends with a short row, so it is read row by row."""
     chance = random.Random(1)
     systems = ("Windows Server 2019", "Red Hat Enterprise Linux 8", "Ubuntu 22.04", "SUSE 15")
     with path.open("w", newline="", encoding="utf-8") as stream:
@@ -90,7 +90,7 @@ def write_inventory(path: Path, rows: int, *, irregular: bool) -> None:
                 )
             )
         if irregular:
-            stream.write("\r\n")
+            stream.write("\r\nlast\r\n")
 
 
 def measure(name: str, code: str, *arguments: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_crews.readers.keys import names_assets
 from discovery_crews.readers.presets import recognise, table_name
 
 from tests.crews.files import read, rows_of, workbook, zip_of
@@ -68,7 +69,8 @@ def test_rvtools_archive(tmp_path: Path) -> None:
     assert orphan["source_file"] == "RVTools_tabvDisk.csv"
     said = " ".join(table.findings)
     assert "Recognised: RVTools vInfo export." in said
-    assert "vDisk: 1 rows belong to no row of vInfo" in said
+    assert "vDisk: 1 rows, now rejected ones, belong to no row of vInfo" in said
+    assert "vDisk: 5 rows were joined to vInfo by VM UUID" in said
     assert "'RVTools_tabvUSB.csv' (no table)" in said
     assert "'RVTools_tabvLicense.csv' (1 rows, no column leads to a row of vInfo)" in said
 
@@ -104,6 +106,7 @@ def test_google_migration_center(tmp_path: Path) -> None:
     assert db["perfInfo.CpuUtilizationPercentage avg"] == "7.5"
     assert (web["perfInfo count"], db["diskInfo count"]) == ("2", None)
     assert table.format == "zip"
+    assert "perfInfo: columns that are no measures were left out: TimeStamp." in table.findings
 
 
 def test_application_discovery_service(tmp_path: Path) -> None:
@@ -158,6 +161,35 @@ def test_tables_of_no_known_tool_are_joined_by_a_shared_unique_column(tmp_path: 
     assert table.columns == ["ID", "server name", "OS", "Disks.GB"]
     assert (first["Disks.GB"], second["Disks.GB"]) == ("0; 1; 2; 3; 4; 5; 6; 7; 8", None)
     assert any("'Contacts' (2 rows" in finding for finding in table.findings)
+
+
+def test_lookup_tables_do_not_become_the_inventory(tmp_path: Path) -> None:
+    sites = [
+        ("Site", "City", "Country", "Phone", "Floor"),
+        *((f"S{n}", f"C{n}", "DE", n, n) for n in range(30)),
+    ]
+    servers = [("Server", "Site"), *((f"srv{n}", f"s{n % 3}") for n in range(20))]
+    table = read(workbook(tmp_path / "book.xlsx", {"Sites": sites, "Servers": servers}))
+    assert (table.sheet, table.rows) == ("Servers", 20)
+    assert table.columns == [
+        "Server",
+        "Site",
+        "Sites.City",
+        "Sites.Country",
+        "Sites.Phone",
+        "Sites.Floor",
+    ]
+    assert [row["Sites.City"] for row in rows_of(table)][:4] == ["C0", "C1", "C2", "C0"]
+    assert table.rows_rejected == 27
+
+
+@pytest.mark.parametrize(
+    ("column", "asset"),
+    [("Server Name", True), ("hostname", True), ("VM", True), ("name", True), ("Site", False),
+     ("Site name", False), ("serverid", True), ("MachineId", True), ("Owner", False)],
+)  # fmt: skip
+def test_columns_that_name_assets(column: str, asset: bool) -> None:
+    assert names_assets(column) is asset
 
 
 def test_a_workbook_in_an_archive_and_notes_beside_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from discovery_core.errors import DiscoveryError
 from discovery_crews.readers import delimited
-from discovery_crews.readers.fast import load_regular
+from discovery_crews.readers.fast import Loaded, load_regular
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,8 +28,8 @@ def outcome(folder: Path, content: bytes, *, fast: bool) -> tuple[Any, bool]:
 
     def load(*arguments: Any) -> Any:
         nonlocal used
-        loaded = load_regular(*arguments) if fast else None
-        used = loaded is not None
+        loaded = load_regular(*arguments) if fast else Loaded()
+        used = loaded.rows is not None
         return loaded
 
     with pytest.MonkeyPatch.context() as patch:
@@ -72,7 +72,10 @@ def both(folder: Path, content: bytes) -> bool:
         ("a,b\nZürich,2\n".encode("utf-16"), True),
         (b"a\nx\ny\n", True),
         (b"a,b\n\n1,2\n", False),
-        (b"a,b\n1,2\n\n", False),
+        (b"a,b\n1,2\n\n", True),
+        (b"a,b\r\n1,2\r\n\r\n\r\n", True),
+        (b"a,b\n1,2\n" + b"\n" * 40, False),
+        (b"a,b\n1,2\n\n ", False),
         (b"a,b\n,\n1,2\n", False),
         (b"a,b\n \t, \n1,2\n", False),
         ("a,b\n\u2003,\u00a0\n1,2\n".encode(), False),

@@ -17,7 +17,8 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.tables.engine import ROW, connect, identifier, literal
 
-from .join import Joined, Keys, find_keys, join_child
+from .join import Joined, join_child
+from .keys import KeyFinder, Keys
 from .presets import Preset, column_key, recognise, recognised_finding, table_name
 from .table import (
     Part,
@@ -69,7 +70,8 @@ def combine(
     workdir = request.workdir
     with connect(workdir) as connection:
         tables = _append_equal(connection, parts)
-        main = _choose_main(connection, tables)
+        finder = KeyFinder(connection)
+        main = _choose_main(finder, tables)
         check_rows(request.name, main.rows, request.limits)
         joined: list[Joined] = []
         left = [*unread]
@@ -77,7 +79,7 @@ def combine(
         for table in tables:
             if table is main:
                 continue
-            result = _join(connection, request, main, table)
+            result = _join(connection, finder, request, main, table)
             if result is not None and width + len(result.columns) > request.limits.max_columns:
                 left.append(Unread(table.sources, "too many columns", table.rows))
             elif result is None:
@@ -200,23 +202,27 @@ def _view(
     return Table(name, view, tuple(parts), tuple(names), preset)
 
 
-def _choose_main(connection: duckdb.DuckDBPyConnection, tables: list[Table]) -> Table:
-    """A known export's main table; else the one that most others lead to; else the largest."""
+def _choose_main(finder: KeyFinder, tables: list[Table]) -> Table:
+    """A known export's main table; else the one that most others are about; else the largest."""
     known = [table for table in tables if table.preset and table.preset.role == "main"]
     if known:
         return max(known, key=lambda table: table.cells)
-    led: Counter[str] = Counter()
+    about: Counter[str] = Counter()
     if len(tables) <= _COMPARED_TABLES:
         for main in tables:
-            for child in tables:
-                if child is not main:
-                    keys = find_keys(connection, main.view, main.columns, child.view, child.columns)
-                    led[main.view] += bool(keys)
-    return max(tables, key=lambda table: (led[table.view], table.cells))
+            for other in tables:
+                if other is not main:
+                    found = finder.relation(main.view, main.columns, other.view, other.columns)
+                    about[main.view] += found is not None and found.about_main
+    return max(tables, key=lambda table: (about[table.view], table.cells))
 
 
 def _join(
-    connection: duckdb.DuckDBPyConnection, request: ReadRequest, main: Table, child: Table
+    connection: duckdb.DuckDBPyConnection,
+    finder: KeyFinder,
+    request: ReadRequest,
+    main: Table,
+    child: Table,
 ) -> Joined | None:
     """The child's facts per main row, or None when no key leads from one to the other."""
     preset = child.preset
@@ -226,8 +232,8 @@ def _join(
             return None
         keys = _keys_of(preset, main, child)
     if not keys:
-        found = find_keys(connection, main.view, main.columns, child.view, child.columns)
-        keys = [found] if found else []
+        found = finder.relation(main.view, main.columns, child.view, child.columns)
+        keys = [found.keys] if found else []
     if not keys:
         return None
     request.progress(main.rows, main.rows, f"joining {child.name} to {main.name}")

@@ -21,7 +21,7 @@ from discovery_crews.settings import ReaderLimits
 from .credentials import RowShield
 from .dialect import MAX_LINE, Dialect, LineSource, detect_dialect
 from .encoding import TextEncoding
-from .fast import Head, load_regular
+from .fast import Head, Loaded, load_regular
 from .layout import (
     HEADER_WITHIN,
     TOTAL_PROBLEM,
@@ -340,18 +340,19 @@ def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
         check_columns(name, len(header), limits)
         reader.name_columns(header)
         header_row = reader.number
-        loaded = None
+        loaded = Loaded()
         if not reader.may_be_short and len(reader.head) == header_row - len(marked):
             head = Head(marked + reader.head, reader.columns, reader.rules)
             loaded = load_regular(request.path, target, encoding, dialect, head, limits)
-        if loaded is None:
+        if loaded.rows is None:
             spool = CellSpool(workdir, reader.columns)
             _drain(reader, spool, request)
     rejected.close()
-    rows = loaded.rows if loaded else spool.rows
+    rows = spool.rows if loaded.rows is None else loaded.rows
+    reader.blank += loaded.blank
     check_rows(name, rows, limits)
     require_rows(name, rows, rejected)
-    if loaded is None:
+    if loaded.rows is None:
         spool.to_parquet(target)
     findings = [encoding.finding] if encoding.finding else []
     findings += reader.all_findings()
@@ -371,5 +372,5 @@ def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
         encoding=encoding.label,
         delimiter=dialect.delimiter,
         findings=findings,
-        may_hold_keys=loaded is None or loaded.keys,
+        may_hold_keys=loaded.keys,
     )

@@ -40,6 +40,7 @@ class _Bytes:
     delimiters: int
     quotes: int
     keys: bool
+    blank: int
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,15 @@ class Head:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Rows in the target file; `keys` tells whether the bytes have traces of private keys."""
+    """What came of it: `rows` in the target file, None where it has to be read with care.
 
-    rows: int
-    keys: bool
+    `blank` counts empty lines after the last row; `keys` is False where the bytes hold no trace
+    of private keys.
+    """
+
+    rows: int | None = None
+    blank: int = 0
+    keys: bool = True
 
 
 def load_regular(
@@ -66,29 +72,27 @@ def load_regular(
     dialect: Dialect,
     head: Head,
     limits: ReaderLimits,
-) -> Loaded | None:
-    """Write the rows of a regular file to `target` (Parquet), or None for any other file."""
+) -> Loaded:
+    """Write the rows of a regular file to `target` (Parquet); see `Loaded` for any other file."""
     simple = encoding.errors == "strict" and not dialect.skip_space
     if not simple or not dialect.delimiter.isascii() or dialect.delimiter in ' "':
-        return None
+        return Loaded()
     if any(line.count("\n") + line.count("\r") > line.endswith("\r\n") + 1 for line in head.lines):
-        return None
+        return Loaded()
     copied = _as_utf8(path, target.with_suffix(".utf8"), encoding)
     source = copied or path
+    size = sum(len(line.encode()) for line in head.lines)
     try:
-        size = sum(len(line.encode()) for line in head.lines)
         # numbering rows keeps the engine on one core; the bytes are counted on another meanwhile
         with connect(target.parent) as connection, ThreadPoolExecutor(1) as other:
             scan = other.submit(_scan, source, size, dialect.delimiter)
             rows = _copy(connection, source, target, dialect, head, limits)
             found = scan.result()
-            if found is None or rows != found.lines:
-                return None
-            if not _proven(connection, target, dialect, head, found):
-                return None
-        return Loaded(rows, found.keys)
-    except duckdb.InvalidInputException:
-        return None
+            if found is None:
+                return Loaded()
+            if rows == found.lines and _proven(connection, target, dialect, head, found):
+                return Loaded(rows, found.blank, found.keys)
+            return Loaded(keys=found.keys)
     finally:
         if copied:
             copied.unlink()
@@ -96,7 +100,7 @@ def load_regular(
 
 def _as_utf8(path: Path, target: Path, encoding: TextEncoding) -> Path | None:
     """A copy in UTF-8 of a file in another encoding; None where it is UTF-8 already."""
-    if codecs.lookup(encoding.codec).name == "utf-8":
+    if codecs.lookup(encoding.codec).name in ("utf-8", "utf-8-sig"):
         return None
     with (
         path.open(encoding=encoding.codec, newline="") as source,
@@ -134,7 +138,11 @@ def _scan(path: Path, start: int, delimiter: str) -> _Bytes | None:
             rest = window[-_OVERLAP:]
     if returns and not returns == pairs == feeds:
         return None
-    return _Bytes(feeds + (not rest.endswith(b"\n")), delimiters, quotes, keys)
+    # blank lines at the end are common, and the engine drops them where there are more columns
+    end = rest.replace(b"\r\n", b"\n")
+    blank = max(0, len(end) - len(end.rstrip(b"\n")) - 1) if delimiters else 0
+    lines = feeds + (not rest.endswith(b"\n")) - blank
+    return _Bytes(lines, delimiters, quotes, keys, blank)
 
 
 def _copy(
@@ -144,8 +152,8 @@ def _copy(
     dialect: Dialect,
     head: Head,
     limits: ReaderLimits,
-) -> int:
-    """Load the file; how many rows it gave. Raises duckdb.InvalidInputException."""
+) -> int | None:
+    """Load the file; how many rows it gave, or None where the engine refuses it."""
     schema = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in head.columns)
     skip = len(head.lines)
     longest = min(limits.max_cell_characters, _MAX_LINE_BYTES)
@@ -156,11 +164,15 @@ def _copy(
         f"escape = '\"', nullstr = '', allow_quoted_nulls = true, strict_mode = true, "
         f"null_padding = false, max_line_size = {longest}, buffer_size = {_BUFFER})"
     )
-    connection.execute(
+    query = (
         f"COPY (SELECT *, row_number() OVER () + {skip} AS {ROW} FROM {scan}) "  # noqa: S608 - quoted
         f"TO {literal(target)} "
         "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 100000)"
     )
+    try:
+        connection.execute(query)
+    except duckdb.InvalidInputException:
+        return None
     row = connection.execute(f"SELECT count(*) FROM read_parquet({literal(target)})").fetchone()  # noqa: S608 - quoted
     return int(row[0]) if row else 0
 

@@ -11,18 +11,14 @@ import duckdb
 
 from discovery_crews.tables.engine import ROW, identifier, literal
 
+from .keys import Keys
 from .presets import Preset, column_key
 from .table import Rejection
 
-# Names under which every table counts its own rows; equal numbers there mean nothing.
-_NO_KEYS = {"id", "#", "no", "no.", "nr", "nr.", "row", "index", "pos", "line", "count"}
-_MATCHED = 0.5
-_COMPARED_COLUMNS = 50
 _BATCH = 1000
 _AMOUNT = r"^-?[0-9]+([.][0-9]+)?$"
 _GROUPED = r"^-?[0-9]{1,3}(,[0-9]{3})+([.][0-9]+)?$"
 
-Keys = list[tuple[str, str]]
 Source = tuple[str, str, Sequence[str]]
 
 
@@ -66,39 +62,6 @@ def _same(left: str, right: str) -> str:
     return f"lower(trim({left})) = lower(trim({right}))"
 
 
-def find_keys(
-    connection: duckdb.DuckDBPyConnection,
-    main: str,
-    main_columns: Sequence[str],
-    child: str,
-    child_columns: Sequence[str],
-) -> Keys | None:
-    """A column of the same name that tells main rows apart and that most child rows refer to."""
-    own = {column_key(name): name for name in child_columns}
-    shared = [
-        (own[column_key(name)], name)
-        for name in main_columns
-        if column_key(name) in own and column_key(name) not in _NO_KEYS
-    ]
-    best: tuple[float, Keys | None] = (0.0, None)
-    for child_name, main_name in shared[:_COMPARED_COLUMNS]:
-        key, reference = identifier(main_name), identifier(child_name)
-        unique = connection.execute(
-            f"SELECT count(*) > 1 AND count(*) = count(DISTINCT lower(trim({key}))) "  # noqa: S608 - quoted
-            f"FROM {main} WHERE trim({key}) <> ''"
-        ).fetchone()
-        if unique is None or not unique[0]:
-            continue
-        share = connection.execute(
-            f"SELECT avg((lower(trim({reference})) IN (SELECT lower(trim({key})) FROM {main} "  # noqa: S608 - quoted
-            f"WHERE {key} IS NOT NULL))::INT) FROM {child}"
-        ).fetchone()
-        found = float(share[0] or 0) if share else 0.0
-        if found >= _MATCHED and found > best[0]:
-            best = (found, [(child_name, main_name)])
-    return best[1]
-
-
 def join_child(
     connection: duckdb.DuckDBPyConnection,
     *,
@@ -122,37 +85,32 @@ def join_child(
     linked = _link(connection, result, main_view)
     if not linked:
         return None
-    total = connection.execute(f"SELECT count(*) FROM {child_view}").fetchone()  # noqa: S608 - quoted
-    rows = int(total[0]) if total else 0
+    (rows,) = connection.execute(f"SELECT count(*) FROM {child_view}").fetchall()[0]  # noqa: S608 - quoted
     used, empty = _new_columns(connection, result, main_view, main_columns)
     expressions = [(f"{child_name}.{name}", f"c.{identifier(name)}") for name in used]
     extra: list[tuple[str, str]] = []
+    unsummed: list[str] = []
     if preset and preset.role == "tags":
         expressions = _tags(child_name, used)
     elif preset and preset.role == "series":
         expressions, extra = [], _measures(connection, child_name, child_view, used)
+        unsummed = [name for name in used if (f"{child_name}.{name} avg") not in dict(extra)]
     if preset and preset.sums:
         extra = [(f"{child_name} count", "count(*)::VARCHAR"), *_sums(child_name, used, preset)]
     result.columns = [name for name, _ in (*expressions, *extra)]
     cut = _aggregate(connection, result, [sql for _, sql in expressions],
                      [sql for _, sql in extra], longest)  # fmt: skip
     key = " and ".join(name for name, _ in keys[0])
-    result.findings.append(
-        f"{child_name}: {rows} rows were joined to {main_name} by {key} as "
-        f"{len(result.columns)} columns."
-    )
-    if rows > linked:
-        result.findings.append(
-            f"{child_name}: {rows - linked} rows belong to no row of {main_name}; they are among "
-            "the rejected rows."
-        )
-    if empty:
-        result.findings.append(f"{child_name}: {empty} empty columns were left out.")
-    if cut:
-        result.findings.append(
-            f"{child_name}: {cut} joined values are longer than {longest} characters; they were "
-            "cut there."
-        )
+    columns = len(result.columns)
+    lost = rows - linked
+    said = [
+        (linked, f"{linked} rows were joined to {main_name} by {key} as {columns} columns."),
+        (lost, f"{lost} rows, now rejected ones, belong to no row of {main_name}."),
+        (empty, f"{empty} empty columns were left out."),
+        (len(unsummed), f"columns that are no measures were left out: {', '.join(unsummed)}."),
+        (cut, f"{cut} joined values are longer than {longest} characters; they were cut there."),
+    ]  # fmt: skip
+    result.findings = [f"{child_name}: {text}" for count, text in said if count]
     return result
 
 

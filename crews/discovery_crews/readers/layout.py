@@ -125,7 +125,7 @@ class BodyRules:
 
         A row of four cells and more with all of them filled is taken for an asset of that name.
         """
-        first = next((cell for cell in cells if cell.strip()), "")
+        first = cells[0] if cells[0].strip() else next(filter(str.strip, cells), "")
         if len(cells) < 2 or not _TOTAL.fullmatch(first):
             return False
         texts = [cell for cell in cells if cell.strip()]
