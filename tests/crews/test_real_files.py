@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import openpyxl
 import pytest
 import yaml
 from discovery_core.errors import DiscoveryError
@@ -51,3 +53,42 @@ def test_real_file(name: str, tmp_path: Path) -> None:
         assert isinstance(inventory, InventoryResult)
         assert inventory.assets == expected["assets"]
         assert inventory.by_type == expected.get("types", inventory.by_type)
+
+
+def test_the_rvtools_inventory_is_what_the_workbook_says(tmp_path: Path) -> None:
+    """Value by value, for every machine of the workbook; sizes are MiB there and GB here."""
+    source = real_file("kubev2v-rvtools/example1.xlsx")
+    local = LocalRun(source, tmp_path)
+    local.run(Phase.ASSET_INVENTORY)
+    path = local.outcomes[Phase.ASSET_INVENTORY].artefacts["inventory"]
+    found = duckdb.execute(f"SELECT * FROM '{path}'")
+    names = [column[0] for column in found.description or ()]
+    assets = {
+        row["name"]: row
+        for row in (dict(zip(names, values, strict=True)) for values in found.fetchall())
+    }
+    sheet = openpyxl.load_workbook(source, read_only=True)["vInfo"]
+    rows = sheet.iter_rows(values_only=True)
+    header = [str(cell) for cell in next(rows)]
+    machines = [dict(zip(header, row, strict=False)) for row in rows if row[0]]
+    assert len(machines) == len(assets) == 9
+    for machine in machines:
+        asset = assets[machine["VM"]]
+        assert asset["asset_type"] == "server"
+        assert asset["power_state"] == machine["Powerstate"]
+        for field, column in (
+            ("asset_id", "VM UUID"), ("hypervisor_host", "Host"), ("cluster", "Cluster"),
+            ("datacenter", "Datacenter"), ("firmware_type", "Firmware"),
+            ("cpu_cores", "CPUs"), ("disk_count", "Disks"),
+        ):  # fmt: skip
+            assert asset[field] == machine[column], (machine["VM"], field)
+        for field, column in (
+            ("memory_gb", "Memory"), ("storage_gb", "Total disk capacity MiB"),
+        ):  # fmt: skip
+            wanted = None if machine[column] is None else pytest.approx(machine[column] / 1024)
+            assert asset[field] == wanted, (machine["VM"], field)
+        address = machine["Primary IP Address"]
+        assert asset["ip_address"] == ([address] if address else None)
+        system = machine["OS according to the configuration file"]
+        assert asset["os_name"] in (system, machine["OS according to the VMware Tools"])
+    assert sum(machine["CPUs"] is not None for machine in machines) >= 5
