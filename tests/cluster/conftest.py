@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.cluster.kube import Helm, Kubectl, cluster_environment
+from tests.cluster.product import Flow, Product
 from tests.cluster.sandbox import Sandbox
 
 _HERE = Path(__file__).parent
@@ -84,3 +85,22 @@ def _story(kubectl: Kubectl) -> str:
         outcome = kubectl.try_("logs", pod, "--all-containers", "--tail=100", "--prefix")
         parts.append(f"$ kubectl logs {pod}\n{outcome.stdout}{outcome.stderr}")
     return "\n".join(parts)
+
+
+@pytest.fixture
+def product(kubectl: Kubectl) -> Product:
+    """The release that is installed on the cluster."""
+    return Product(kubectl)
+
+
+@pytest.fixture
+def flow(product: Product, namespace: Kubectl) -> Flow:
+    """A flow of an engagement of its own, in a namespace that enforces restricted pods."""
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    product.admin("label", "namespace", str(namespace.namespace), label)
+    namespace("create", "serviceaccount", "approver")
+    namespace(
+        *("create", "rolebinding", "approver", "--clusterrole=discoveryflow-approve"),
+        f"--serviceaccount={namespace.namespace}:approver",
+    )
+    return Flow(namespace, product, spec={"engagement": f"e-{uuid4().hex[:8]}"})

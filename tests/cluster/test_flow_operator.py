@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.cluster.kube import Kubectl, eventually
-from tests.cluster.product import Flow, Product
+from tests.cluster.kube import eventually
+from tests.cluster.product import Flow
 
 MODEL = {"provider": "openai", "model": "none", "apiKeySecret": {"name": "llm", "key": "api-key"}}
-
-
-@pytest.fixture
-def product(kubectl: Kubectl) -> Product:
-    return Product(kubectl)
-
-
-@pytest.fixture
-def flow(product: Product, namespace: Kubectl) -> Flow:
-    """A flow that has not been created yet, in a namespace that enforces restricted pods."""
-    label = "pod-security.kubernetes.io/enforce=restricted"
-    product.admin("label", "namespace", str(namespace.namespace), label)
-    return Flow(namespace, product)
 
 
 def started(flow: Flow) -> dict[str, str]:

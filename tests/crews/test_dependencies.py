@@ -292,6 +292,13 @@ def test_cells_are_neutralised_for_spreadsheets(tmp_path: Path) -> None:
     assert ",=cmd" not in text
 
 
+def test_nothing_depends_on_itself(tmp_path: Path) -> None:
+    own = [dict(SERVERS[1], depends_on=["app1", "APP1.a.example"], application_name=None)]
+    outcome = run(context(tmp_path, own))
+    assert pairs(outcome, "depends_on") == set()
+    assert result_of(outcome).unresolved == 0
+
+
 def test_nothing_said_is_no_dependency(tmp_path: Path) -> None:
     plain = [{"identity": "h:web1", "name": "web1", "asset_type": "server"}]
     result = result_of(run(context(tmp_path, plain)))

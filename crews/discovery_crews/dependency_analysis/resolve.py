@@ -133,7 +133,10 @@ def _source(mention: Mention, names: Names) -> Node:
 
 def _target(mention: Mention, names: Names, source: Node) -> tuple[Node | None, tuple[str, ...]]:
     own = _OWN_NODES.get(mention.kind)
-    found = [key for key in names.find(mention.to_text) if key != source.key]
+    named = names.find(mention.to_text)
+    if named == [source.key]:
+        return source, ()
+    found = [key for key in named if key != source.key]
     if mention.kind == "member_of":
         found = [key for key in found if names.nodes[key].kind == "application"]
     if mention.kind == "in_cluster":
