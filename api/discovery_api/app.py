@@ -9,7 +9,7 @@ from discovery_core.store import ApiStore, Database
 from fastapi import FastAPI
 
 from .openapi import describe_problems
-from .routes import attempts, flows, lessons
+from .routes import attempts, conflicts, flows, lessons
 from .server import finish
 from .settings import ApiSettings
 
@@ -33,7 +33,7 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     )
     app.state.store = ApiStore(db)
     app.state.settings = settings
-    for routes in (flows, attempts, lessons):
+    for routes in (flows, attempts, lessons, conflicts):
         app.include_router(routes.router)
     describe_problems(app)
     return finish(app, db, settings, max_message_bytes=settings.max_message_bytes)

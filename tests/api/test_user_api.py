@@ -312,7 +312,9 @@ async def test_health_and_openapi(client: httpx.AsyncClient) -> None:
         "/api/v1/discovery/flows/{flow_id}",
         "/api/v1/discovery/flows/{flow_id}/approve-mappings",
         "/api/v1/discovery/flows/{flow_id}/attempts",
+        "/api/v1/discovery/flows/{flow_id}/conflicts",
         "/api/v1/discovery/flows/{flow_id}/lessons",
+        "/api/v1/discovery/flows/{flow_id}/source-precedence",
         "/api/v1/discovery/flows/{flow_id}/reject-mappings",
     }
     missing = await client.get("/api/v1/nothing")

@@ -10,7 +10,7 @@ from ..states import RunState, Trigger
 from ..wire import Complete, MappingResult
 from . import blobs
 from .approvals import open_approval_request
-from .records import rebuild_assets
+from .assets import rebuild_assets
 from .schema import DiscoveryFlowRow, MasterFlow, PhaseRun
 from .transition import database_now, transition
 
@@ -61,7 +61,8 @@ async def _advance(
         return
     if run.phase == Phase.ASSET_INVENTORY:
         master = await session.get_one(MasterFlow, (flow.tenant_id, flow.flow_id))
-        await rebuild_assets(session, flow.tenant_id, master.engagement)
+        changes = await rebuild_assets(session, flow.tenant_id, master.engagement)
+        summary = f"{summary} {changes}".strip()
     following = next_phase(run.phase)
     if following is None:
         await transition(

@@ -9,15 +9,16 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import NotFoundError
 from ..snapshots import AttemptRecord, FlowEvent, FlowSnapshot
 from ..wire import ApprovedMapping, FieldMapping
+from . import assets
 from .approvals import mapping_history, proposals, remove_lesson
 from .database import Database, TenantScope
-from .schema import ApprovalRequestRow, Asset, PhaseRun
+from .schema import ApprovalRequestRow, PhaseRun
 from .snapshot import flow_snapshot, history
 
 T = TypeVar("T")
@@ -157,14 +158,60 @@ class ApiStore:
 
     async def inventory_summary(self, tenant_id: UUID, engagement: str | None) -> dict[str, Any]:
         """Number of assets of an engagement, in all and by type."""
+        return await self._in(
+            tenant_id, lambda session: assets.inventory_summary(session, engagement)
+        )
 
-        async def work(session: AsyncSession) -> dict[str, Any]:
-            rows = await session.execute(
-                select(Asset.asset_type, func.count())
-                .where(Asset.engagement == (engagement or ""))
-                .group_by(Asset.asset_type)
-            )
-            by_type = {kind: int(count) for kind, count in rows.tuples()}
-            return {"assets": sum(by_type.values()), "by_type": by_type}
+    async def conflicts(self, tenant_id: UUID, engagement: str | None) -> list[assets.Conflict]:
+        """Fields of the engagement's assets that sources disagree on, the undecided first."""
+        return await self._in(
+            tenant_id, lambda session: assets.conflicts(session, tenant_id, engagement)
+        )
 
-        return await self._in(tenant_id, work)
+    async def decide_conflict(
+        self,
+        tenant_id: UUID,
+        engagement: str | None,
+        *,
+        identity: str,
+        field: str,
+        choice: assets.Choice,
+        decided_by: str,
+    ) -> assets.Changes:
+        """Decides a field. Raises NotFoundError and InvalidAnswerError."""
+        return await self._in(
+            tenant_id,
+            lambda session: assets.decide_conflict(
+                session,
+                tenant_id,
+                engagement,
+                identity=identity,
+                field=field,
+                choice=choice,
+                decided_by=decided_by,
+            ),
+        )
+
+    async def undo_decision(
+        self, tenant_id: UUID, engagement: str | None, *, identity: str, field: str
+    ) -> assets.Changes:
+        """Takes a decision back. Raises NotFoundError."""
+        return await self._in(
+            tenant_id,
+            lambda session: assets.undo_decision(
+                session, tenant_id, engagement, identity=identity, field=field
+            ),
+        )
+
+    async def precedence(self, tenant_id: UUID, engagement: str | None) -> list[str]:
+        """Names of flows in the order in which their values count."""
+        return await self._in(tenant_id, lambda session: assets.precedence(session, engagement))
+
+    async def set_precedence(
+        self, tenant_id: UUID, engagement: str | None, flows: list[str]
+    ) -> assets.Changes:
+        """Says whose values count first."""
+        return await self._in(
+            tenant_id,
+            lambda session: assets.set_precedence(session, tenant_id, engagement, flows),
+        )

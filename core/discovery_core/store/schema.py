@@ -30,7 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ..states import FlowState, RunState
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 CHUNK_BYTES = 1024 * 1024
 LIVE_RUN_STATES = (RunState.CREATED, RunState.LAUNCHED, RunState.RUNNING)
 
@@ -369,6 +369,31 @@ class Asset(Base):
     fields: Mapped[dict[str, Any]]
     sources: Mapped[list[Any]]
     updated_at: Mapped[datetime] = mapped_column(server_default=_now)
+
+
+class AssetDecision(Base):
+    """What a person decided about a field that sources disagree on; applied at every rebuild."""
+
+    __tablename__ = "asset_decisions"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    engagement: Mapped[str] = mapped_column(primary_key=True)
+    identity: Mapped[str] = mapped_column(primary_key=True)
+    field: Mapped[str] = mapped_column(primary_key=True)
+    choice: Mapped[str]
+    value: Mapped[Any] = mapped_column(JSONB)
+    decided_by: Mapped[str]
+    decided_at: Mapped[datetime] = mapped_column(server_default=_now)
+    __table_args__ = (_one_of("choice", ["keep", "replace", "merge"], "choice"),)
+
+
+class SourcePrecedence(Base):
+    """Whose values count first in an engagement: flows by name, position 0 above all."""
+
+    __tablename__ = "source_precedence"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    engagement: Mapped[str] = mapped_column(primary_key=True)
+    flow: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
 
 
 class FlowEventRow(Base):

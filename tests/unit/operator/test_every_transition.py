@@ -169,7 +169,7 @@ SCRIPTS: dict[tuple[FlowState, Trigger], Callable[[], Model]] = {
     (S.QUEUED, T.ATTEMPT_STARTED): running,
     (S.RUNNING, T.PHASE_SUCCEEDED): lambda: completed(running()),
     (S.RUNNING, T.APPROVAL_REQUESTED): asked,
-    (S.RUNNING, T.FLOW_SUCCEEDED): lambda: completed(approved()),
+    (S.RUNNING, T.FLOW_SUCCEEDED): lambda: phase(phase(phase(approved()))),
     (S.RUNNING, T.ATTEMPT_FAILED): lambda: crashed(running()),
     (S.RUNNING, T.ATTEMPTS_EXHAUSTED): lambda: reported(running(), ErrorCode.EMPTY_FILE),
     (S.AWAITING_APPROVAL, T.APPROVED): lambda: answered("Approve"),
