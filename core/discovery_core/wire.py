@@ -178,7 +178,11 @@ class FieldMapping(WireModel):
 
 
 class ColumnProfile(WireModel):
-    """Facts about one column over all rows: fill and distinct are counts of rows."""
+    """Facts about one column over all rows: fill and distinct are counts of rows.
+
+    `outliers` counts numbers far outside the usual (three interquartile ranges beyond the
+    quartiles), `multi_values` cells that hold several values.
+    """
 
     name: str
     type: str
@@ -190,6 +194,8 @@ class ColumnProfile(WireModel):
     minimum: str | None = None
     maximum: str | None = None
     patterns: dict[str, int] = Field(default_factory=dict)
+    outliers: int = 0
+    multi_values: int = 0
     findings: list[str] = Field(default_factory=list)
 
 

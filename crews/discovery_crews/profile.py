@@ -23,6 +23,9 @@ Profile = list[ColumnProfile]
 SAMPLES = 5
 SAMPLE_CHARACTERS = 200
 _SHARE = 0.95
+# fewer different numbers have no usual range
+_FEWEST = 8
+_FAR = 3
 _ADAPTER = TypeAdapter(Profile)
 
 # Tried in this order: the first type that fits nearly all values names the column.
@@ -61,7 +64,7 @@ _GUARDS: dict[str, str] = {
     "decimal": f"unicode(t) <= 57 AND {_DIGIT_END}",
     "date": "unicode(t) BETWEEN 48 AND 57",
     "datetime": "unicode(t) BETWEEN 48 AND 57 AND contains(t, ':')",
-    "boolean": "l <= 8",
+    "boolean": "l <= 10",
     "percent": "suffix(t, '%')",
     "size": f"unicode(t) <= 57 AND NOT {_DIGIT_END}",
     "key_value": "contains(t, '=')",
@@ -116,6 +119,24 @@ def _column_query(records: Path, column: str) -> str:
     """  # noqa: S608 - identifiers and literals are quoted
 
 
+def _outliers(connection: duckdb.DuckDBPyConnection, records: Path, column: str) -> int:
+    """How many numbers lie further than three interquartile ranges beyond the quartiles."""
+    digits = f"regexp_extract(trim({identifier(column)}), '^[-+]?[0-9][0-9.,]*')"
+    row = connection.execute(
+        f"""
+        WITH numbers AS (
+            SELECT try_cast(replace({digits}, ',', '.') AS DOUBLE) AS x
+            FROM read_parquet({literal(records)})
+        ), quartiles AS (
+            SELECT quantile_cont(x, 0.25) AS low, quantile_cont(x, 0.75) AS high FROM numbers
+        )
+        SELECT count(*) FROM numbers, quartiles
+        WHERE high > low AND (x < low - {_FAR} * (high - low) OR x > high + {_FAR} * (high - low))
+        """  # noqa: S608 - identifiers and literals are quoted
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def _number_text(value: float | None) -> str | None:
     if value is None:
         return None
@@ -145,6 +166,8 @@ def _findings(facts: ColumnProfile, longest: int, padded: int) -> list[str]:
         findings.append(f"{padded} values have spaces around them.")
     if longest > 255:
         findings.append(f"The longest value has {longest} characters.")
+    if facts.outliers:
+        findings.append(f"{facts.outliers} numbers lie far outside the usual.")
     if facts.filled > 1 and facts.missing == 0 and facts.distinct == 1:
         findings.append("Every row has the same value.")
     return findings
@@ -173,7 +196,10 @@ def profile_column(
         minimum=_number_text(small) if numeric else _cut(low),
         maximum=_number_text(large) if numeric else _cut(high),
         patterns=patterns,
+        multi_values=patterns.get("list", 0),
     )
+    if numeric and facts.distinct >= _FEWEST:
+        facts.outliers = _outliers(connection, records, column)
     facts.findings = _findings(facts, int(longest or 0), int(padded))
     return facts
 

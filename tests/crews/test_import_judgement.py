@@ -47,6 +47,8 @@ def observations(folder: Path, content: str) -> list[Observation]:
         ("name,CPU usage %\na,140\nb,20\n", "impossible_value", "CPU usage %", "'140'"),
         ("name,Storage GB,Used GB\na,10,20\nb,30,20\n", "used_exceeds_total", "Used GB",
          "'20' in row 2"),
+        ("name,cpus\n" + "".join(f"s{n},{n + 2}\n" for n in range(20)) + "x,900\n", "outliers",
+         "cpus", "1 of 21 numbers"),
         ("name,created\na,2031-01-01\nb,2020-01-01\n", "future_date", "created", "2031-01-01"),
         ("name,ip\na,10.0.0.1\nb,10.0.0.1\n", "conflicting_addresses", "ip", "rows 2, 3"),
         ("hostname,serial\na,N/A\nb,N/A\nA ,S1\n", "repeated_identifier", "hostname",

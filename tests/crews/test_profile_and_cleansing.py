@@ -106,6 +106,9 @@ def test_candidates_count_every_row_and_show_the_first(tmp_path: Path) -> None:
         ("apps", ["a\nb", "c;c;d"], "normalise_list", ["a; b", "c; d"]),
         ("ram", ["16gb", "32 Gbytes", "8 GB"], "normalise_unit", ["16 GB", "32 GB", None]),
         ("ram", ["1.024 mib", "2 TB", "?"], "normalise_unit", ["1.024 MiB", None, None]),
+        ("os", ["Win2k12r2", "RHEL 7.9", "appliance"], "normalise_os",
+         ["Windows Server 2012 R2", "Red Hat Enterprise Linux 7", None]),
+        ("os", ["CentOS 4/5/6/7 (64-bit)", "Windows Server 2019"], "normalise_os", [None, None]),
         ("aktiv", ["Ja", "nein", "JA"], "normalise_boolean", ["true", "false", "true"]),
         ("actif", ["oui", "non", "maybe"], "normalise_boolean", ["true", "false", None]),
         ("ativo", ["sim", "n\u00e3o", "sim"], "normalise_boolean", ["true", "false", "true"]),
@@ -126,6 +129,30 @@ def test_what_a_rule_writes(
         found = connection.execute(f"SELECT {header} FROM '{clean}' ORDER BY __row").fetchall()
     assert [row[0] for row in found] == [new or old for old, new in zip(values, after, strict=True)]
     assert done.rows_changed == sum(new is not None for new in after)
+
+
+def test_systems_are_written_anew_only_on_request(tmp_path: Path) -> None:
+    _, profile = table(tmp_path, "name,os\na,Win2k12r2\nb,Windows Server 2012 R2 Standard\n")
+    records = tmp_path / "dirty.csv.work/records.parquet"
+    effects = candidate_effects(tmp_path, records, profile)
+    assert [effect.rule for effect in effects["os"]] == ["normalise_os"]
+    assert recommend(effects, profile)["steps"] == []
+
+
+def test_outliers_and_cells_of_several_values_are_counted(tmp_path: Path) -> None:
+    rows = [f"s{n},{n + 10},10.0.0.{n}" for n in range(20)]
+    _, profile = table(
+        tmp_path, "name,cpus,ip\n" + "\n".join([*rows, "x,9000,10.0.0.1;10.0.0.2"]) + "\n"
+    )
+    by_name = {column.name: column for column in profile}
+    assert by_name["cpus"].outliers == 1
+    assert "1 numbers lie far outside the usual." in by_name["cpus"].findings
+    assert (by_name["ip"].multi_values, by_name["name"].outliers) == (1, 0)
+
+
+def test_few_numbers_have_no_outliers(tmp_path: Path) -> None:
+    _, profile = table(tmp_path, "name,cpus\na,1\nb,2\nc,9000\n")
+    assert {column.outliers for column in profile} == {0}
 
 
 def test_a_comma_is_no_clear_separator(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from discovery_core.wire import ColumnProfile
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .apply import Step
-from .rules import DATE_RULES, RULES, Effect
+from .rules import DATE_RULES, ON_REQUEST, RULES, Effect
 
 Candidates = Mapping[str, Sequence[Effect]]
 # words that mean "missing" in most columns, but are real settings in some
@@ -91,7 +91,7 @@ def recommend(candidates: Candidates, profile: Sequence[ColumnProfile]) -> dict[
     open_dates: list[str] = []
     for column, effects in candidates.items():
         for effect in effects:
-            if effect.rule in DATE_RULES:
+            if effect.rule in DATE_RULES or effect.rule in ON_REQUEST:
                 continue
             if effect.rule == "missing_tokens" and _means_it(profiles.get(column)):
                 continue

@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 from discovery_core.wire import ColumnProfile
 
+from discovery_crews.systems import system_of
 from discovery_crews.tables.engine import ROW, identifier, literal
 from discovery_crews.tables.patterns import FALSE_WORDS, TRUE_WORDS, matches
 from discovery_crews.tables.units import UNIT_SPELLINGS
@@ -24,6 +25,7 @@ _SPACE = r"[\s\x{00A0}\x{2007}\x{202F}\x{FEFF}]"
 _SAMPLE = 200
 _UNIFY_LIMIT = 500
 _FEW_VALUES = 20
+_OFTEN = 0.3
 
 # Dates that can be read in one way only; with dots the day comes first wherever they are used.
 _CLEAR_DATES = (
@@ -148,6 +150,11 @@ def _rules() -> dict[str, Rule]:
             "Write yes/no (in seven languages), on/off, enabled/disabled as true/false.",
             _boolean,
         ),
+        Rule(
+            "normalise_os",
+            "Write operating systems as product and version (Win2k12r2: Windows Server 2012 R2).",
+            lambda value: value,
+        ),
         Rule("normalise_unit", "Write 16gb, 16 Gbytes as 16 GB; the number stays.", _unit),
         Rule("normalise_mac", "Write MAC addresses as aa:bb:cc:dd:ee:ff.", _mac),
         Rule(
@@ -171,6 +178,8 @@ def _rules() -> dict[str, Rule]:
 
 RULES = _rules()
 DATE_RULES = tuple(name for name in RULES if name.startswith("normalise_date"))
+# offered, and not recommended: the edition and the minor version are facts too
+ON_REQUEST = ("normalise_os",)
 _ALWAYS = ("trim", "collapse_whitespace", "missing_tokens")
 
 
@@ -188,6 +197,8 @@ def applicable_rules(column: ColumnProfile) -> list[str]:
         names.insert(1, "normalise_list")
     if column.type == "boolean":
         names.append("normalise_boolean")
+    if patterns.get("os", 0) > _OFTEN * column.filled and column.distinct <= _UNIFY_LIMIT:
+        names.append("normalise_os")
     if patterns.get("size"):
         names.append("normalise_unit")
     if patterns.get("mac"):
@@ -220,6 +231,31 @@ def _spellings(connection: duckdb.DuckDBPyConnection, records: Path, value: str)
     return f"coalesce(map([{keys}], [{chosen}])[{value}], {value})"
 
 
+def _systems(connection: duckdb.DuckDBPyConnection, records: Path, value: str) -> str:
+    """The expression that replaces texts by the operating system that they name, where clear."""
+    rows = connection.execute(
+        f"""
+        SELECT {value} AS value, min({ROW}) AS first FROM read_parquet({literal(records)})
+        WHERE {value} IS NOT NULL GROUP BY 1 ORDER BY first LIMIT {_UNIFY_LIMIT}
+        """  # noqa: S608 - identifiers and literals are quoted
+    ).fetchall()
+    named = {
+        text: found.name
+        for text, _ in rows
+        if (found := system_of(text, "os")) is not None
+        and found.version is not None
+        and found.name != text
+    }
+    if not named:
+        return value
+    keys, names = ", ".join(map(literal, named)), ", ".join(map(literal, named.values()))
+    return f"coalesce(map([{keys}], [{names}])[{value}], {value})"
+
+
+# rules whose expression depends on the column's values
+_BY_VALUES = {"unify_spelling": _spellings, "normalise_os": _systems}
+
+
 def stages(
     connection: duckdb.DuckDBPyConnection, records: Path, column: str, rules: Sequence[str]
 ) -> list[str]:
@@ -227,8 +263,8 @@ def stages(
     value = identifier(column)
     result: list[str] = []
     for name in rules:
-        if name == "unify_spelling":
-            value = _spellings(connection, records, value)
+        if name in _BY_VALUES:
+            value = _BY_VALUES[name](connection, records, value)
         else:
             value = RULES[name].sql(value)
         result.append(value)
@@ -278,8 +314,8 @@ def effects_alone(
     base = RULES["trim"].sql(raw) if "trim" in rules else raw
     pairs: list[tuple[str, str]] = []
     for name in rules:
-        if name == "unify_spelling":
-            pairs.append((base, _spellings(connection, records, base)))
+        if name in _BY_VALUES:
+            pairs.append((base, _BY_VALUES[name](connection, records, base)))
         else:
             start = raw if name == "trim" else base
             pairs.append((start, RULES[name].sql(start)))

@@ -166,6 +166,15 @@ def _anomalies(collector: _Collector, profile: Sequence[ColumnProfile]) -> None:
         for finding in column.findings:
             if "longest value" in finding:
                 collector.add("anomaly", "long_values", column.name, finding, "warning")
+        if column.outliers:
+            collector.add(
+                "anomaly",
+                "outliers",
+                column.name,
+                f"{column.outliers} of {real} numbers lie far outside the usual; they range from "
+                f"{column.minimum} to {column.maximum}.",
+                "info",
+            )
         name = column.name.lower()
         if "host" in name and column.patterns.get("os", 0) > _MOSTLY * real:
             collector.add(

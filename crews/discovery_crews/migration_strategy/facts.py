@@ -12,9 +12,8 @@ from pathlib import Path
 
 import duckdb
 
+from discovery_crews.systems import Kind, System, system_of
 from discovery_crews.tables.engine import all_columns, identifier, literal
-
-from .systems import Kind, System, system_of
 
 _OFF = (
     "poweredoff", "powered off", "off", "stopped", "down", "shut off", "shutoff", "shutdown",

@@ -11,6 +11,7 @@ from discovery_core.wire import StrategyResult
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome
+from discovery_crews.systems import as_of
 from discovery_crews.tables.engine import connect
 
 from .exports import write_exports
@@ -18,7 +19,6 @@ from .facts import Facts
 from .judgement import MOST_SHOWN, AssetGroup, StrategyPlan, check, recommend
 from .rules import RULES
 from .strategies import StrategyCounts, apply_choices, asset_groups, write_strategies
-from .systems import as_of
 from .workbook import write_workbook
 
 CONFIG = Path(__file__).parent / "config"
