@@ -183,6 +183,71 @@ def test_observed_connections(tmp_path: Path) -> None:
     assert json.loads(edges_of(outcome)[0]["evidence"])[0]["rows"] == [2, 3]
 
 
+PEERS: list[dict[str, Any]] = [
+    {"identity": "h:a", "name": "a", "asset_type": "server", "ip_address": ["10.0.0.1"]},
+    {"identity": "h:b", "name": "b", "asset_type": "server", "ip_address": ["10.0.0.2"]},
+]
+
+
+@pytest.mark.parametrize("row", [
+    {"Source server name": "", "Source IP": "10.0.0.1", "Destination server name": "",
+     "Destination IP": "10.0.0.2", "Destination port": "443"},
+    {"sourceServerId": "d-1", "sourceIp": "10.0.0.1", "destinationServerId": "d-2",
+     "destinationIp": "10.0.0.2", "destinationPort": "443"},
+    {"srcaddr": "10.0.0.1", "dstaddr": "10.0.0.2", "srcport": "50000", "dstport": "443"},
+    {"Proto": "TCP", "Local Address": "10.0.0.1:50000", "Foreign Address": "10.0.0.2:443"},
+    {"Source": "a", "Destination": "b:443"},
+])  # fmt: skip
+def test_connection_tables_of_many_tools(tmp_path: Path, row: dict[str, str]) -> None:
+    (edge,) = edges_of(run(context(tmp_path, PEERS, [row])))
+    assert (edge["from_identity"], edge["to_identity"], edge["port"]) == ("h:a", "h:b", 443)
+
+
+def test_outsiders_join_nobody_and_are_counted(tmp_path: Path) -> None:
+    rows = [{"Source": "laptop", "Destination": name, "port": "443"} for name in ("a", "b")]
+    outcome = run(context(tmp_path, PEERS, rows))
+    assert json.loads(outcome.artefacts["groups"].read_text())["groups"] == []
+    result = result_of(outcome)
+    assert (result.dependencies, result.unresolved) == (2, 2)
+    assert "laptop" in " ".join(result.findings)
+
+
+def test_whoever_connects_to_itself_depends_on_nobody(tmp_path: Path) -> None:
+    rows = [{"Source": "a", "Destination": target, "port": "1"} for target in ("127.0.0.1", "a")]
+    assert edges_of(run(context(tmp_path, PEERS, rows))) == []
+
+
+def test_a_monitor_is_a_shared_service(tmp_path: Path) -> None:
+    many = [{"identity": f"h:s{n}", "name": f"s{n}", "asset_type": "server"} for n in range(30)]
+    rows = [{"Source": "s0", "Destination": f"s{n}", "port": "161"} for n in range(1, 30)]
+    outcome = run(context(tmp_path, many, rows))
+    content = json.loads(outcome.artefacts["groups"].read_text())
+    assert (content["sharedServices"], content["groups"]) == (["s0"], [])
+
+
+def test_a_name_in_another_domain_is_another_machine(tmp_path: Path) -> None:
+    found = [
+        {"identity": "h:a", "name": "a", "asset_type": "server", "fqdn": "a.x.org",
+         "depends_on": ["web1.c.org", "web2.c.org", "serial:XY"]},
+        {"identity": "h:web1", "name": "web1", "asset_type": "server", "fqdn": "web1.a.org",
+         "depends_on": None},
+        {"identity": "h:web2", "name": "web2", "asset_type": "server", "fqdn": None,
+         "depends_on": None},
+        {"identity": "serial:XY", "name": "db", "asset_type": "server", "fqdn": None,
+         "depends_on": None},
+    ]  # fmt: skip
+    assert pairs(run(context(tmp_path, found)), "depends_on") == {
+        ("h:a", None, "web1.c.org"),
+        ("h:a", "h:web2", "web2.c.org"),
+        ("h:a", "serial:XY", "serial:XY"),
+    }
+
+
+def test_one_asset_is_no_group(tmp_path: Path) -> None:
+    alone = [dict(PEERS[0], application_name=["Shop"])]
+    assert result_of(run(context(tmp_path, alone))).groups == 0
+
+
 @pytest.mark.parametrize("header", [("Client", "Server name"), ("From", "To"), ("Local", "Remote")])
 def test_vague_headers_without_a_port_are_no_connections(
     tmp_path: Path, header: tuple[str, str]
@@ -192,6 +257,15 @@ def test_vague_headers_without_a_port_are_no_connections(
     assert edges_of(run(context(tmp_path / "a", plain, rows))) == []
     rows = [{header[0]: "ACME", header[1]: "web1", "port": "22"}]
     assert len(edges_of(run(context(tmp_path / "b", plain, rows)))) == 1
+
+
+def test_a_row_without_direction_invents_none(tmp_path: Path) -> None:
+    plain = [{"identity": f"application:{name}", "name": name.upper(), "asset_type": "application"}
+             for name in ("a", "b")]  # fmt: skip
+    rows = [{"Record Type 1": "2", "Application Name": "A", "Dependency": "B",
+             "Dependency Direction": "sideways"}]  # fmt: skip
+    (edge,) = edges_of(run(context(tmp_path, plain, rows)))
+    assert edge["kind"] == "connects_to"
 
 
 @pytest.mark.parametrize(("towards", "ends"), [
@@ -347,6 +421,12 @@ def test_groups_are_connected_without_shared_services(
         if not ends & left_out:
             assert any(ends <= set(group) for group in found)
     assert sum(map(len, found)) == len({key for group in found for key in group})
+
+
+def test_splitters_are_nodes_without_which_a_group_falls_apart() -> None:
+    star = _edges([(0, n) for n in range(1, 40)] + [(1, 2)])
+    (group,) = graph.groups(star, ("depends_on",), ())
+    assert graph.splitters(star, ("depends_on",), (), group) == ["n0"]
 
 
 def test_a_long_chain_needs_no_recursion() -> None:

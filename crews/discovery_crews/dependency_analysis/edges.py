@@ -35,7 +35,8 @@ MOST_EVIDENCE = 10
 class Mention:
     """One statement of the source: `from_text` (or an asset's identity) names `to_text`.
 
-    `rows` are the first source rows that say so, `times` how many do.
+    `rows` are the first source rows that say so, `times` how many do. `…_instead` are other texts
+    of the same rows for the same end, such as an address beside a name.
     """
 
     kind: Kind
@@ -48,6 +49,8 @@ class Mention:
     from_text: str = ""
     protocol: str | None = None
     port: int | None = None
+    from_instead: tuple[str, ...] = ()
+    to_instead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class Edge:
     evidence: list[dict[str, object]] = field(default_factory=list)
     observations: int = 0
     candidates: tuple[str, ...] = ()
+
+    @property
+    def resolved(self) -> bool:
+        """Whether it is known what both ends are."""
+        return self.target is not None and self.source.kind != "unknown"
 
     @property
     def identity(self) -> tuple[str, str, str, str, int]:

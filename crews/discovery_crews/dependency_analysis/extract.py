@@ -29,8 +29,8 @@ _END = (
     r"(server ?name|server ?id|server|host ?name|host|machine|computer|name|ip ?address|ip|"
     r"addr(ess)?|vm)"
 )
-_SOURCE = re.compile(rf"^(source|src|initiator)( {_END})?$")
-_TARGET = re.compile(rf"^(destination|dest|dst|responder)( {_END})?$")
+_SOURCE = re.compile(rf"^((source|src|initiator) ?({_END})?|local address)$")
+_TARGET = re.compile(rf"^((destination|dest|dst|responder) ?({_END})?|(foreign|remote) address)$")
 # words that also head other columns ("Client", "Server name"): only beside a port
 _VAGUE_SOURCE = re.compile(rf"^(client|from|local)( {_END})?$")
 _VAGUE_TARGET = re.compile(rf"^(server|to|remote|foreign|target)( {_END})?$")
@@ -66,8 +66,13 @@ class Inventory:
 def mentions(connection: duckdb.DuckDBPyConnection, inventory: Inventory) -> list[Mention]:
     """Everything that the source says, in a fixed order."""
     found = list(_application_rows(connection, inventory))
-    if not found:
-        found = list(_list_field(connection, inventory, "depends_on", "depends_on"))
+    # the field repeats what those rows say, without their direction
+    said = {tuple(sorted((m.from_text.lower(), m.to_text.lower()))) for m in found}
+    found.extend(
+        mention
+        for mention in _list_field(connection, inventory, "depends_on", "depends_on")
+        if tuple(sorted((mention.from_text.lower(), mention.to_text.lower()))) not in said
+    )
     found.extend(_connections(connection, inventory))
     found.extend(_hosting(connection, inventory, "hypervisor_host", "runs_on"))
     found.extend(_hosting(connection, inventory, "cluster", "in_cluster"))
@@ -100,7 +105,8 @@ def _application_rows(
     for name, dependency, towards, row in rows:
         ends = (dependency, name) if towards == "northbound" else (name, dependency)
         yield Mention(
-            "depends_on",
+            # without a direction only that they have to do with each other is known
+            "depends_on" if towards in ("northbound", "southbound") else "connects_to",
             "application_dependency_row",
             from_text=ends[0],
             to_text=ends[1],
@@ -118,17 +124,18 @@ def _list_field(
     evidence = "dependency_column" if field == "depends_on" else "application_column"
     rows = connection.execute(
         f"""
-        SELECT identity, trim(unnest({identifier(field)})) AS other, rows
+        SELECT identity, name, trim(unnest({identifier(field)})) AS other, rows
         FROM read_parquet({literal(inventory.assets)})
         WHERE {identifier(field)} IS NOT NULL ORDER BY identity, other
         """  # noqa: S608 - identifiers and literals are quoted
     ).fetchall()
-    for identity, other, numbers in rows:
+    for identity, name, other, numbers in rows:
         if other:
             yield Mention(
                 kind,
                 evidence,
                 from_identity=identity,
+                from_text=name or "",
                 to_text=other,
                 column=inventory.columns(field),
                 rows=tuple(numbers[:MOST_EVIDENCE]),
@@ -188,56 +195,74 @@ def _database_hosts(
 
 @dataclass(frozen=True)
 class _Table:
-    """The columns of a connection table; names come before addresses."""
+    """The columns of a connection table; of each end names come before addresses."""
 
-    source: str
-    target: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
     port: str | None
     protocol: str | None
 
 
 def _connection_table(columns: Sequence[str]) -> _Table | None:
-    def best(pattern: re.Pattern[str]) -> str | None:
-        fitting = [name for name in columns if pattern.match(_folded(name))]
-        named = [name for name in fitting if re.search(r"name|host|server|machine", _folded(name))]
-        return next(iter(named or fitting), None)
+    def fitting(pattern: re.Pattern[str]) -> tuple[str, ...]:
+        found = [name for name in columns if pattern.match(_folded(name))]
+        named = [name for name in found if re.search(r"name|host|server|machine", _folded(name))]
+        return (*named, *(name for name in found if name not in named))
 
-    port = best(_PORT)
-    source, target = best(_SOURCE), best(_TARGET)
-    if port is not None:
-        source, target = source or best(_VAGUE_SOURCE), target or best(_VAGUE_TARGET)
-    if source is None or target is None:
+    ports, protocols = fitting(_PORT), fitting(_PROTOCOL)
+    sources, targets = fitting(_SOURCE), fitting(_TARGET)
+    if ports:
+        sources, targets = sources or fitting(_VAGUE_SOURCE), targets or fitting(_VAGUE_TARGET)
+    if not sources or not targets:
         return None
-    return _Table(source, target, port, best(_PROTOCOL))
+    return _Table(sources, targets, next(iter(ports), None), next(iter(protocols), None))
+
+
+def _texts(columns: Sequence[str]) -> str:
+    """SQL: what the columns say, without the empty ones."""
+    listed = ", ".join(values.string(identifier(column)) for column in columns)
+    return f"list_filter([{listed}], lambda text: text IS NOT NULL)"
 
 
 def _connections(connection: duckdb.DuckDBPyConnection, inventory: Inventory) -> Iterator[Mention]:
     table = _connection_table(source_columns(connection, inventory.records))
     if table is None:
         return
-    source, target = identifier(table.source), identifier(table.target)
     port = f"try_cast(trim({identifier(table.port)}) AS INTEGER)" if table.port else "NULL"
     protocol = f"lower(trim({identifier(table.protocol)}))" if table.protocol else "NULL"
-    host = values.string
     rows = connection.execute(
         f"""
-        SELECT {host(source)} AS source, {host(target)} AS target, {port} AS port,
-            nullif({protocol}, '') AS protocol,
-            list({ROW} ORDER BY {ROW})[:{MOST_EVIDENCE}], count(*)
-        FROM read_parquet({literal(inventory.records)})
-        WHERE {host(source)} IS NOT NULL AND {host(target)} IS NOT NULL
-        GROUP BY ALL ORDER BY ALL
+        SELECT * FROM (
+            SELECT {_texts(table.sources)} AS sources, {_texts(table.targets)} AS targets,
+                {port} AS port, nullif({protocol}, '') AS protocol,
+                list({ROW} ORDER BY {ROW})[:{MOST_EVIDENCE}], count(*)
+            FROM read_parquet({literal(inventory.records)}) GROUP BY ALL
+        ) WHERE len(sources) > 0 AND len(targets) > 0 ORDER BY ALL
         """  # noqa: S608 - identifiers and literals are quoted
     ).fetchall()
-    for from_text, to_text, number, spoken, numbers, times in rows:
+    for sources, targets, number, spoken, numbers, times in rows:
+        _, told = without_port(targets[0])
         yield Mention(
             "connects_to",
             "connection_table",
-            from_text=from_text,
-            to_text=to_text,
-            column=f"{table.source}, {table.target}",
+            from_text=without_port(sources[0])[0],
+            from_instead=tuple(sources[1:]),
+            to_text=without_port(targets[0])[0],
+            to_instead=tuple(targets[1:]),
+            column=", ".join((*table.sources, *table.targets)),
             rows=tuple(numbers),
             times=times,
-            port=number,
+            port=told if number is None else number,
             protocol=spoken,
         )
+
+
+_WITH_PORT = re.compile(r"^(?P<host>[^:\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})$")
+
+
+def without_port(text: str) -> tuple[str, int | None]:
+    """`10.0.0.2:443` as address and port; anything else as it is."""
+    found = _WITH_PORT.match(text)
+    if found is None:
+        return text, None
+    return found["host"].strip("[]"), int(found["port"])

@@ -73,8 +73,8 @@ class Questions:
                 "kind": edge.kind,
                 "text": edge.to_text[:120],
                 "candidates": [
-                    {"asset": other, "name": self.names.nodes[other].name,
-                     "type": self.names.nodes[other].kind}
+                    {"asset": other, "type": self.names.nodes[other].kind,
+                     "known_as": self.names.known_as[other][:5]}
                     for other in edge.candidates
                 ],
             }

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.wire import DependencyResult, FieldMapping
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome
@@ -16,7 +17,7 @@ from discovery_crews.tables.engine import connect, count_rows
 
 from .edges import KINDS, Edge
 from .extract import Inventory, mentions
-from .graph import cycles, groups, hubs
+from .graph import JOINING, cycles, groups, hubs
 from .judgement import DependencyPlan, Questions, check, recommend
 from .resolve import Names, choose, edges_of, merged
 from .write import write_dependencies, write_groups
@@ -24,15 +25,14 @@ from .write import write_dependencies, write_groups
 CONFIG = Path(__file__).parent / "config"
 _SUBMIT = "submit_dependency_plan"
 _NAMED = 10
+_GROUPS_SHOWN = 50
 
 
 def run(context: PhaseContext) -> PhaseOutcome:
     """Analyse the inventory's dependencies; see `discovery_crews.phase.RunPhase`."""
     started = time.perf_counter()
     workdir, assets = context.workdir, context.inputs["inventory"]
-    mappings = TypeAdapter(list[FieldMapping]).validate_json(
-        context.inputs["mappings"].read_bytes()
-    )
+    mappings = _mappings(context)
     context.progress(None, None, "reading dependencies")
     with connect(workdir) as connection:
         total = count_rows(connection, assets)
@@ -61,13 +61,30 @@ def run(context: PhaseContext) -> PhaseOutcome:
     edges = merged(edges)
     context.progress(None, None, "grouping")
     circles = cycles(edges)
-    moving = groups(edges, plan.joining_kinds or (), plan.shared_services or ())
+    moving = [
+        group
+        for group in groups(edges, plan.joining_kinds or (), plan.shared_services or ())
+        if sum(key in names.nodes for key in group) > 1
+    ]
     files = write_dependencies(workdir, edges)
     files["groups"] = write_groups(workdir, moving, circles, plan, questions, edges)
     files["plan"] = workdir / "plan.json"
     files["plan"].write_text(plan.model_dump_json(indent=2), encoding="utf-8")
     outcome.usage.seconds_crew = round(time.perf_counter() - started, 3)
     return PhaseOutcome(_result(edges, circles, moving, plan, names), files, outcome.usage)
+
+
+def _mappings(context: PhaseContext) -> list[FieldMapping]:
+    try:
+        return TypeAdapter(list[FieldMapping]).validate_json(
+            context.inputs["mappings"].read_bytes()
+        )
+    except ValidationError as error:
+        raise DiscoveryError(
+            ErrorCode.INVALID_MAPPING,
+            f"The approved mappings cannot be read: {error.errors()[0]['msg']}. Ask for the "
+            "mapping again (spec.rerun from field_mapping).",
+        ) from error
 
 
 def _tools(edges: Sequence[Edge], questions: Questions) -> tuple[ContextTool, ...]:
@@ -87,6 +104,14 @@ def _tools(edges: Sequence[Edge], questions: Questions) -> tuple[ContextTool, ..
             questions.shown_ends,
         ),
         ContextTool(
+            "list_groups",
+            "The largest groups as they would be with the usual kinds and all hubs left out.",
+            lambda: [
+                {"size": len(group), "some": [questions.name_of(key) for key in group[:5]]}
+                for group in groups(edges, JOINING, questions.hubs)[:_GROUPS_SHOWN]
+            ],
+        ),
+        ContextTool(
             "list_hubs",
             "Nodes that very many others need, most needed first.",
             questions.shown_hubs,
@@ -101,7 +126,7 @@ def _result(
     plan: DependencyPlan,
     names: Names,
 ) -> DependencyResult:
-    unresolved = [edge for edge in edges if edge.target is None]
+    unresolved = [edge for edge in edges if not edge.resolved]
     touched = {
         node.key
         for edge in edges
@@ -140,8 +165,12 @@ def _findings(
         return names.nodes[key].name if key in names.nodes else key
 
     found: list[str] = []
-    ambiguous = sorted({edge.to_text for edge in unresolved if edge.candidates})
-    unknown = sorted({edge.to_text for edge in unresolved if not edge.candidates})
+    open_ends = [edge for edge in unresolved if edge.target is None]
+    ambiguous = sorted({edge.to_text for edge in open_ends if edge.candidates})
+    unknown = sorted(
+        {edge.to_text for edge in open_ends if not edge.candidates}
+        | {edge.source.name for edge in unresolved if edge.source.kind == "unknown"}
+    )
     if unknown:
         found.append(f"Not in the inventory: {listed(unknown)}. Kept as they are named.")
     if ambiguous:

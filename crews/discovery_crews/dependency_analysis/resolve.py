@@ -1,12 +1,14 @@
 """Finds the asset that a text names, or says that there are several or none.
 
-A name is compared without case; an FQDN's first part counts only where one asset has it. Hosts,
-clusters and applications that are no assets become nodes of their own, because a migration has to
-know them; any other unknown end stays a text.
+A name is compared without case. A short name also means the asset whose FQDN begins so, and an FQDN
+the asset of that short name, unless that asset is known to be in another domain. Hosts, clusters
+and applications that are no assets become nodes of their own, because a migration has to know them;
+any other unknown end stays a text.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,8 +18,11 @@ import duckdb
 from discovery_crews.tables.engine import identifier, literal
 
 from .edges import JUDGED, MOST_EVIDENCE, Edge, Kind, Mention, Node, confidence
+from .extract import without_port
 
 MOST_CANDIDATES = 5
+# whoever connects to itself depends on nobody
+_LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|::1|0\.0\.0\.0|::|\*|localhost.*)$", re.IGNORECASE)
 _NAMES = ("name", "hostname", "fqdn", "asset_name", "asset_id", "serial_number")
 _OWN_NODES: dict[Kind, str] = {
     "runs_on": "host",
@@ -31,8 +36,10 @@ class Names:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
+        self.known_as: dict[str, list[str]] = {}
         self._exact: dict[str, set[str]] = defaultdict(set)
         self._short: dict[str, set[str]] = defaultdict(set)
+        self._in_a_domain: set[str] = set()
 
     @classmethod
     def of(
@@ -54,13 +61,15 @@ class Names:
     def add(self, node: Node, names: Iterable[str | None]) -> None:
         """An asset with everything that it is called."""
         self.nodes[node.key] = node
-        for name in names:
+        said = [name for name in names if name]
+        self.known_as[node.key] = list(dict.fromkeys(said))
+        for name in (node.key, *said):
             folded = _folded(name)
-            if folded:
-                self._exact[folded].add(node.key)
-                short, dot, _ = folded.partition(".")
-                if dot and not short.isdigit():
-                    self._short[short].add(node.key)
+            self._exact[folded].add(node.key)
+            short, dot, _ = folded.partition(".")
+            if dot and short and not short.isdigit() and ":" not in short:
+                self._short[short].add(node.key)
+                self._in_a_domain.add(node.key)
 
     def find(self, text: str) -> list[str]:
         """Keys of the assets that `text` may mean, in order; one means that it is known."""
@@ -68,10 +77,20 @@ class Names:
         exact = self._exact.get(folded)
         if exact:
             return sorted(exact)
-        short = folded.partition(".")[0]
+        short, dot, _ = folded.partition(".")
+        if not dot:
+            return sorted(self._short.get(folded, set()))
         if short.isdigit():
             return []
-        return sorted(self._short.get(folded, set()) | self._exact.get(short, set()))
+        return sorted(self._exact.get(short, set()) - self._in_a_domain)
+
+    def find_any(self, texts: Iterable[str]) -> list[str]:
+        """What the first text that is known means; several texts are one thing."""
+        for text in texts:
+            found = self.find(text) or self.find(without_port(text)[0])
+            if found:
+                return found
+        return []
 
 
 def _folded(text: str | None) -> str:
@@ -88,6 +107,8 @@ def merged(edges: Iterable[Edge]) -> list[Edge]:
     found: dict[tuple[str, str, str, str, int], Edge] = {}
     for edge in edges:
         if edge.target is not None and edge.target.key == edge.source.key:
+            continue
+        if edge.target is None and _LOOPBACK.match(edge.to_text):
             continue
         known = found.setdefault(edge.identity, edge)
         if known is not edge:
@@ -124,7 +145,7 @@ def _edge(mention: Mention, names: Names) -> Edge:
 def _source(mention: Mention, names: Names) -> Node:
     if mention.from_identity is not None:
         return names.nodes[mention.from_identity]
-    found = names.find(mention.from_text)
+    found = names.find_any((mention.from_text, *mention.from_instead))
     if len(found) == 1:
         return names.nodes[found[0]]
     # a peer of a connection may be outside; it is still one end
@@ -133,7 +154,7 @@ def _source(mention: Mention, names: Names) -> Node:
 
 def _target(mention: Mention, names: Names, source: Node) -> tuple[Node | None, tuple[str, ...]]:
     own = _OWN_NODES.get(mention.kind)
-    named = names.find(mention.to_text)
+    named = names.find_any((mention.to_text, *mention.to_instead))
     if named == [source.key]:
         return source, ()
     found = [key for key in named if key != source.key]

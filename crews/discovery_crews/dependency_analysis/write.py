@@ -11,11 +11,11 @@ from discovery_crews.readers.table import spreadsheet_safe
 from discovery_crews.tables.engine import connect, literal
 
 from .edges import Edge
-from .graph import neighbours
+from .graph import splitters
 from .judgement import DependencyPlan, Questions
 
 _LARGE = 50
-_ADVICE = 3
+_ADVISED = 5
 _COLUMNS = {
     "from_identity": "VARCHAR", "from_name": "VARCHAR", "from_kind": "VARCHAR",
     "from_in_inventory": "BOOLEAN", "to_identity": "VARCHAR", "to_text": "VARCHAR",
@@ -82,10 +82,10 @@ def write_groups(
 ) -> Path:
     """`groups.json`: groups with their assets, cycles, shared services.
 
-    A group of more than 50 also names the nodes that hold it together, most joined first: one of
-    them as a shared service may split it.
+    The largest groups, where they have more than 50 nodes, also name the nodes without which they
+    fall apart: one of them as a shared service splits the group.
     """
-    joined = neighbours(edges, plan.joining_kinds or ())
+    kinds, shared = plan.joining_kinds or [], plan.shared_services or []
     groups = []
     for number, members in enumerate(moving, start=1):
         group: dict[str, object] = {
@@ -93,9 +93,9 @@ def write_groups(
             "size": len(members),
             "members": [{"node": key, "name": questions.name_of(key)} for key in members],
         }
-        if len(members) > _LARGE:
-            central = sorted(members, key=lambda key: (-len(joined[key]), key))[:_ADVICE]
-            group["heldTogetherBy"] = [questions.name_of(key) for key in central]
+        if len(members) > _LARGE and number <= _ADVISED:
+            found = splitters(edges, kinds, shared, members)
+            group["heldTogetherBy"] = [questions.name_of(key) for key in found]
         groups.append(group)
     path = workdir / "groups.json"
     content = {
