@@ -226,7 +226,7 @@ def test_a_monitor_is_a_shared_service(tmp_path: Path) -> None:
 
 
 def test_a_name_in_another_domain_is_another_machine(tmp_path: Path) -> None:
-    found = [
+    found: list[dict[str, Any]] = [
         {"identity": "h:a", "name": "a", "asset_type": "server", "fqdn": "a.x.org",
          "depends_on": ["web1.c.org", "web2.c.org", "serial:XY"]},
         {"identity": "h:web1", "name": "web1", "asset_type": "server", "fqdn": "web1.a.org",
