@@ -171,6 +171,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (asset("a", os_name="appliance"), "little_known", "rehost"),
     (asset("a", migration_strategy="Lift and Shift", os_name="CentOS 6"), "stated", "rehost"),
     (asset("a", migration_strategy="stilllegen", os_name="RHEL 9"), "stated", "retire"),
+    (asset("a", migration_strategy="Lift-and-shift (wave 2)", os_name="RHEL 6"), "stated",
+     "rehost"),
+    (asset("a", migration_strategy="retire or retain", os_name="RHEL 9"), "supported_system",
+     "rehost"),
+    (asset("a", power_state="unknown", os_name="RHEL 9"), "supported_system", "rehost"),
 ]  # fmt: skip
 
 
@@ -209,10 +214,11 @@ def test_technical_debt_is_points_of_what_is_known(tmp_path: Path) -> None:
     ]
     assert found["new"]["debt_score"] == 0
     assert found["new"]["debt_coverage"] == found["old"]["debt_coverage"] > 0.5
-    assert found["old"]["debt_score"] > 40
-    # of the last one only is known that nobody owns it
-    assert found["dark"]["debt_parts"] == ["owner: 5 (nobody owns it)"]
-    assert found["dark"]["debt_coverage"] < 0.1
+    # 50 of 65 points: operating system 30, platform 15, warranty 10, backup 10
+    assert found["old"]["debt_score"] == 76.9
+    # of the last one nothing is known, which is a gap and no debt
+    assert (found["dark"]["debt_parts"], found["dark"]["debt_score"]) == ([], None)
+    assert found["dark"]["debt_coverage"] == 0
 
 
 def test_gaps_name_what_a_plan_lacks(tmp_path: Path) -> None:
@@ -238,7 +244,7 @@ def test_gaps_name_what_a_plan_lacks(tmp_path: Path) -> None:
 
 
 FLEET = [
-    asset("a", os_name="CentOS 7", description=ORDER),
+    asset("a", os_name="CentOS 7") | {"name": ORDER},
     asset("b", os_name="CentOS 7"),
     asset("c", os_name="RHEL 9"),
 ]
@@ -270,7 +276,14 @@ WRONG: list[tuple[list[dict[str, Any]], str]] = [
     ([{"group": "g9", "strategy": "retire"}], "no such group"),
     ([{"group": "g1", "strategy": "repurchase"}], "is not one of"),
     ([{"group": "g1", "strategy": "nothing"}], "choices"),
-    ([{"group": "g1", "strategy": "retire"}, {"group": "g1", "strategy": "retain"}], "there twice"),
+    ([{"group": "g1", "strategy": "retire", "reason": " "}], "say why"),
+    (
+        [
+            {"group": "g1", "strategy": "retire", "reason": "x"},
+            {"group": "g1", "strategy": "retain", "reason": "y"},
+        ],
+        "there twice",
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ the inventory does not hold is NULL and never a default.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,11 @@ _OFF = (
     "halted", "deallocated", "vm deallocated", "stopped (deallocated)", "terminated", "offline",
     "ausgeschaltet", "aus", "eteint", "eteinte", "arrete", "apagado", "apagada", "detenido",
     "desligado", "desligada", "spento", "spenta", "uit", "gestopt",
+)  # fmt: skip
+_ON = (
+    "poweredon", "powered on", "on", "running", "up", "started", "active", "online", "vm running",
+    "eingeschaltet", "an", "laeuft", "läuft", "allume", "allumé", "en marche", "encendido",
+    "encendida", "ligado", "ligada", "acceso", "accesa", "in esecuzione", "aan",
 )  # fmt: skip
 _RETIRED = (
     "retired", "decommissioned", "decommissioning", "disposed", "to be retired", "sunset",
@@ -40,8 +46,14 @@ _STATED = {
     "replatform": ("replatform", "re-platform", "replatforming", "lift and reshape"),
     "refactor": ("refactor", "refactoring", "rearchitect", "re-architect", "rebuild", "modernize"),
     "repurchase": ("repurchase", "replace", "saas", "drop and shop"),
-    "retire": ("retire", "decommission", "stilllegen", "abschalten", "retirer", "retirar"),
-    "retain": ("retain", "revisit", "keep", "behalten", "conserver", "mantener", "manter"),
+    "retire": (
+        "retire", "decommission", "stilllegen", "abschalten", "retirer", "retirar", "dismettere",
+        "uitfaseren",
+    ),
+    "retain": (
+        "retain", "revisit", "keep", "behalten", "conserver", "mantener", "manter", "mantenere",
+        "behouden",
+    ),
 }  # fmt: skip
 
 
@@ -83,10 +95,7 @@ class Facts:
             database = f"coalesce({database}, {self.text('software')})"
         self._systems("db_text", database, "database", "databases", today)
         self._dependents()
-        stated = " ".join(
-            f"WHEN {self._stated_text()} IN ({_listed(words)}) THEN {literal(strategy)}"
-            for strategy, words in _STATED.items()
-        )
+        stated = self._stated()
         words = self.text("application_name", "software", "asset_name", "name")
         service = " OR ".join(f"contains({words}, {literal(name)})" for name in SERVICE_INSTEAD)
         power, status = self.text("power_state"), self.text("lifecycle_status")
@@ -94,9 +103,9 @@ class Facts:
             f"""
             CREATE TEMP TABLE facts AS
             SELECT a.identity, a.name, a.asset_type,
-                CASE {stated} END AS stated,
-                CASE WHEN {power} IS NULL THEN NULL
-                    ELSE NOT trim({power}) IN ({_listed(_OFF)}) END AS powered_on,
+                {stated} AS stated,
+                CASE WHEN trim({power}) IN ({_listed(_OFF)}) THEN false
+                    WHEN trim({power}) IN ({_listed(_ON)}) THEN true END AS powered_on,
                 coalesce(trim({status}) IN ({_listed(_RETIRED)}), false) AS retired,
                 coalesce({service}, false) AS service_instead,
                 coalesce(d.dependents, 0) AS dependents,
@@ -114,8 +123,16 @@ class Facts:
             """  # noqa: S608 - identifiers and literals are quoted
         )
 
-    def _stated_text(self) -> str:
-        return f"trim({self.text('migration_strategy')})"
+    def _stated(self) -> str:
+        """SQL: the strategy that the source states; none where its words say two things."""
+        said = self.text("migration_strategy")
+        found = ", ".join(
+            f"CASE WHEN regexp_matches({said}, {literal(_any_of(words))}) "
+            f"THEN {literal(strategy)} END"
+            for strategy, words in _STATED.items()
+        )
+        stated = f"list_filter([{found}], lambda part: part IS NOT NULL)"
+        return f"CASE WHEN len({stated}) = 1 THEN {stated}[1] END"
 
     def _systems(self, texts: str, expression: str, kind: Kind, table: str, today: dt.date) -> None:
         """Table `texts` (identity, text), and `table` with what each distinct text means."""
@@ -158,6 +175,11 @@ def _store(
     ]  # fmt: skip
     if rows:
         connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608 - a name of ours
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """An expression that finds one of the words, whole."""
+    return rf"\b({'|'.join(map(re.escape, words))})\b"
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -83,6 +83,8 @@ def check(groups: Sequence[AssetGroup], answer: object) -> StrategyPlan:
         allowed = (group.proposal.strategy, *group.proposal.alternatives)
         if choice.strategy not in allowed:
             raise ValueError(f"{choice.group!r}: {choice.strategy!r} is not one of {allowed}")
+        if choice.strategy != group.proposal.strategy and not choice.reason.strip():
+            raise ValueError(f"{choice.group!r}: say why it gets {choice.strategy!r}")
         seen.add(choice.group)
     return plan
 

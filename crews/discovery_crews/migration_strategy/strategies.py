@@ -80,7 +80,7 @@ def apply_choices(
         reason, rule = proposal.reason, proposal.rule
         if choice is not None and choice.strategy != proposal.strategy:
             strategy, sure = choice.strategy, round(sure * _CHOSEN_BY_CREW, 3)
-            reason = f"{reason} The crew chose otherwise: {choice.reason or 'no reason given'}"
+            reason = f"{reason} The crew chose otherwise: {choice.reason.strip()}"
             rule = "crew"
         rows.append((group.facts["group_id"], strategy, sure, reason, rule))
     if rows:
