@@ -181,7 +181,10 @@ async def _lock(session: AsyncSession, tenant_id: UUID, engagement: str | None) 
 async def rebuild_assets(session: AsyncSession, tenant_id: UUID, engagement: str | None) -> Changes:
     """Merges all accepted rows and decisions of an engagement; what is the same stays untouched."""
     await _lock(session, tenant_id, engagement)
+    # the planner knows nothing of the sizes in between and would compare every row with every other
+    await session.execute(text("SET LOCAL enable_nestloop = off"))
     row = (await session.execute(_REBUILD, _key(tenant_id, engagement))).one()
+    await session.execute(text("SET LOCAL enable_nestloop = on"))
     return Changes(*(int(count) for count in row))
 
 
