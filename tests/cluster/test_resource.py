@@ -67,7 +67,11 @@ def test_defaults_are_filled_in(sandbox: Sandbox, inside: Kubectl) -> None:
     inside.apply(sandbox.flow("plain", BASE))
     created = inside.json("get", sandbox.resource, "plain")
     assert created["spec"]["state"] == "Run"
-    assert created["spec"]["llm"] == {"provider": "builtin", "timeout": "60s"}
+    assert created["spec"]["llm"] == {
+        "provider": "builtin",
+        "timeout": "60s",
+        "onBudget": "Builtin",
+    }
     assert created["spec"]["approvalPolicy"]["onTimeout"] == "Reject"
     assert created["spec"]["retries"]["maxAttempts"] == 3
     assert "approval" not in created["spec"]
