@@ -19,7 +19,7 @@ from . import vocabulary
 from .tokens import Words, skeleton, stem, trigrams, words_of
 
 _EMPTY_WORDS = frozenset(vocabulary.load("words")["empty"])
-_UNKNOWN_WEIGHT = 1.2
+_UNKNOWN_WEIGHT = 1.05
 _DIGIT_WEIGHT = 0.1
 _LIKE = 0.8
 _CUT = 0.75
