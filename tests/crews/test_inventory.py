@@ -295,3 +295,17 @@ def test_one_row_for_each_asset(tmp_path: Path) -> None:
     assert web["ip_address"] == ["10.0.0.1", "10.0.0.2"]
     assert (web["memory_gb"], web["storage_gb"], web["cpu_cores"]) == (16.0, 1536.0, 4)
     assert json.loads(web["unmapped"]) == {"Remark": "y"}
+
+
+def test_classes_have_a_rule_and_identities_a_confidence(tmp_path: Path) -> None:
+    built = Built(tmp_path, INVENTORY, MAPPINGS)
+    found = {tuple(asset["rows"]): asset for asset in built.assets}
+    web, customers, switch = found[2, 3, 4], found[5,], found[6,]
+    # the last row of web01 has no type column to go by
+    assert (web["class_rule"], customers["class_rule"]) == ("by_machine_facts", "by_application")
+    assert (switch["asset_type"], switch["class_rule"]) == ("network", "by_type_column")
+    # the third row of web01 has no serial number and was joined by its FQDN
+    assert web["identity_confidence"] == pytest.approx(0.9 * 0.8)
+    assert (customers["identity_confidence"], switch["identity_confidence"]) == (0.8, 0.95)
+    nameless = next(a for a in built.assets if a["identity"].startswith("row:"))
+    assert nameless["identity_confidence"] == 0.3

@@ -25,14 +25,13 @@ from discovery_crews.tables.engine import (
     source_columns,
 )
 
-from .classify import asset_type, available_keys, key_value, usable_fields
 from .evidence import decimal_comma
+from .identify import identify
 from .merge import write_assets
 from .plan import FieldSource, InventoryPlan, with_units
 
 Progress = Callable[[int | None, int | None, str], None]
 _AT_ONCE = 32
-_NAMES = ("asset_name", "hostname", "fqdn", "application_name")
 
 
 @dataclass
@@ -92,7 +91,7 @@ def build_inventory(
         progress(None, None, "converting values")
         _convert(connection, records, sources, typed)
         progress(None, None, "identifying assets")
-        _identify(connection, typed, sources, plan)
+        identify(connection, typed, sources, plan)
         progress(None, None, "writing records")
         _write(connection, typed, made.records, made.problems)
         write_assets(connection, typed, sources, made.assets)
@@ -246,78 +245,6 @@ def _original(source: FieldSource, parts: list[str], columns: _Columns) -> str:
 def _object(pairs: list[str]) -> str:
     """A JSON object without its NULL members: missing is not zero and not null."""
     return f"json_merge_patch('{{}}', json_object({', '.join(pairs)}))" if pairs else "'{}'::JSON"
-
-
-def _identify(
-    connection: duckdb.DuckDBPyConnection,
-    typed: Path,
-    sources: Sequence[FieldSource],
-    plan: InventoryPlan,
-) -> None:
-    """Table `inventory`: every row with its class, name and identity."""
-    fields = {source.role: source.is_list for source in sources}
-    keys = [name for name in available_keys(fields) if name in plan.identity_keys]
-    keyed = "".join(
-        f", {key_value(name, is_list=fields[name])} AS k{level}" for level, name in enumerate(keys)
-    )
-    names = [
-        f"{identifier(name)}[1]" if fields[name] else identifier(name)
-        for name in _NAMES
-        if name in fields
-    ]
-    name = f"coalesce({', '.join(names)})" if names else "NULL::VARCHAR"
-    kind = asset_type(plan.class_rules, plan.default_type, usable_fields(fields))
-    connection.execute(
-        f"""
-        CREATE TEMP TABLE keyed AS
-        SELECT {ROW} AS row, left({name}, 1000) AS name, {kind} AS asset_type {keyed}
-        FROM read_parquet({literal(typed)})
-        """  # noqa: S608 - identifiers and literals are quoted
-    )
-    connection.execute(
-        f"CREATE TEMP TABLE identified AS SELECT *, {_own_identity(keys)} FROM keyed"  # noqa: S608 - quoted
-    )
-    connection.execute("DROP TABLE keyed")
-    _link(connection, keys)
-
-
-def _own_identity(keys: list[str]) -> str:
-    """Columns `identity` and `level`: the strongest key of the row itself.
-
-    Applications and databases are told apart by name first: several of them share one host.
-    """
-    cases = " ".join(
-        f"WHEN k{level} IS NOT NULL THEN {literal(name + ':')} || k{level}"
-        for level, name in enumerate(keys)
-    )
-    levels = " ".join(f"WHEN k{level} IS NOT NULL THEN {level}" for level, _ in enumerate(keys))
-    by_name = (
-        "WHEN asset_type IN ('application', 'database') AND trim(name) <> '' "
-        "THEN asset_type || ':' || lower(left(trim(name), 400))"
-    )
-    return (
-        f"CASE {by_name} {cases} ELSE 'row:' || row END AS identity, "
-        f"CASE WHEN asset_type IN ('application', 'database') THEN -1 {levels} ELSE -1 END AS level"
-    )
-
-
-def _link(connection: duckdb.DuckDBPyConnection, keys: list[str]) -> None:
-    """A row without the strong key joins the one asset that its weaker key points to.
-
-    It stays apart when the weaker key points to several assets: then nobody can know.
-    """
-    for level in range(1, len(keys)):
-        connection.execute(
-            f"""
-            UPDATE identified SET identity = strong.identity
-            FROM (
-                SELECT k{level} AS k, min(identity) AS identity FROM identified
-                WHERE level >= 0 AND level < {level} AND k{level} IS NOT NULL
-                GROUP BY k HAVING count(DISTINCT identity) = 1
-            ) AS strong
-            WHERE identified.level = {level} AND identified.k{level} = strong.k
-            """  # noqa: S608 - numbers only
-        )
 
 
 def _write(

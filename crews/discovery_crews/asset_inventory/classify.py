@@ -85,6 +85,16 @@ def asset_type(rules: Sequence[str], default: str, fields: Collection[str]) -> s
     return f"coalesce({', '.join([*chosen, literal(default)])})"
 
 
+def class_rule_of(rules: Sequence[str], fields: Collection[str]) -> str:
+    """The rule that gave a row its class, `default` where none did."""
+    cases = " ".join(
+        f"WHEN ({class_rule(rule, fields)}) IS NOT NULL THEN {literal(rule)}"
+        for rule in CLASS_RULES
+        if rule in rules
+    )
+    return f"CASE {cases} ELSE 'default' END" if cases else "'default'"
+
+
 def key_value(field: str, *, is_list: bool) -> str:
     """The comparable form of a key field: lower case, no spaces, nothing that means nothing."""
     name = identifier(field)

@@ -15,7 +15,9 @@ from discovery_crews.tables.engine import ROW, identifier, literal
 
 from .plan import FieldSource
 
-FIXED_COLUMNS = ("identity", "name", "asset_type", "rows", "unmapped")
+FIXED_COLUMNS = (
+    "identity", "name", "asset_type", "class_rule", "identity_confidence", "rows", "unmapped",
+)  # fmt: skip
 
 
 def column_of(field: str) -> str:
@@ -31,9 +33,10 @@ def write_assets(
 ) -> None:
     """Write the artefact `inventory` from the typed rows and the table `identified`.
 
-    Columns: `identity` (unique), `name`, `asset_type`, `rows` (numbers of the source rows), one
-    per mapped field (see `column_of`) of the field's type, and `unmapped` (JSON object of the
-    source columns without a field, from the last row).
+    Columns: `identity` (unique), `name`, `asset_type`, `class_rule` (why it has that class),
+    `identity_confidence` (how surely its rows are one asset, 0 to 1, of the least sure row), `rows`
+    (numbers of the source rows), one per mapped field (see `column_of`) of the field's type, and
+    `unmapped` (JSON object of the source columns without a field, from the last row).
     """
     fields = ",\n".join(
         f"{_merged(source)} AS {identifier(column_of(source.field.name))}" for source in sources
@@ -46,6 +49,9 @@ def write_assets(
                     AS name,
                 first(identified.asset_type ORDER BY identified.asset_type = 'unknown',
                     identified.row DESC) AS asset_type,
+                first(identified.class_rule ORDER BY identified.asset_type = 'unknown',
+                    identified.row DESC) AS class_rule,
+                min(identified.identity_confidence) AS identity_confidence,
                 list(identified.row ORDER BY identified.row) AS rows,
                 {fields},
                 arg_max(__unmapped::VARCHAR, identified.row) AS unmapped
