@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from discovery_core.phases import progress
-from discovery_core.resource import ApprovalPolicy, MappingEdit
+from discovery_core.resource_gate import ApprovalPolicy, MappingEdit
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import STATES, FlowState
 from discovery_core.store import RequestRow

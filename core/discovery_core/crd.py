@@ -213,7 +213,7 @@ def _reference_rows(schema: Schema, prefix: str) -> list[str]:
         rows.append(f"| `{path}` | {_kind(field)} | {meaning} |")
         if field["type"] == "object":
             rows += _reference_rows(field, f"{path}.")
-        elif field["type"] == "array":
+        elif field["type"] == "array" and field["items"]["type"] == "object":
             rows += _reference_rows(field["items"], f"{path}[].")
     return rows
 

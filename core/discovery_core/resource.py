@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from .durations import DURATION_PATTERN
 from .resource_base import ConfigMapKey, ResourceModel
+from .resource_gate import Approval, ApprovalPolicy, Rerun
 from .resource_llm import LLM
 from .resource_text import (
     DigestText,
@@ -55,16 +56,25 @@ class VolumeFile(ResourceModel):
     )
 
 
+class UploadedFile(ResourceModel):
+    """A file that was uploaded through the user API into this namespace."""
+
+    digest: DigestText = Field(description="What the upload answered: sha256: and 64 digits.")
+    name: Annotated[str, StringConstraints(min_length=1, max_length=253)] = Field(
+        description="Name of the file, for example servers.xlsx."
+    )
+
+
 class Source(ResourceModel):
-    """The file to read. Exactly one of configMap and persistentVolumeClaim."""
+    """The file to read. Exactly one of configMap, persistentVolumeClaim and artefact."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "x-kubernetes-validations": [
                 rule(
-                    "[has(self.configMap), has(self.persistentVolumeClaim)]"
+                    "[has(self.configMap), has(self.persistentVolumeClaim), has(self.artefact)]"
                     ".filter(given, given).size() == 1",
-                    "give exactly one source: configMap or persistentVolumeClaim",
+                    "give exactly one source: configMap, persistentVolumeClaim or artefact",
                 )
             ]
         }
@@ -75,6 +85,9 @@ class Source(ResourceModel):
     )
     persistent_volume_claim: VolumeFile | None = Field(
         default=None, description="Read the file from a PersistentVolumeClaim."
+    )
+    artefact: UploadedFile | None = Field(
+        default=None, description="Read a file that was uploaded through the user API."
     )
     format: Literal["auto", "csv", "xlsx", "json", "ndjson", "rvtools", "zip"] = Field(
         default="auto",
@@ -89,24 +102,6 @@ class TargetSchemaSource(ResourceModel):
 
     config_map: ConfigMapKey = Field(
         description="A ConfigMap key holding CSV (field,description) or YAML."
-    )
-
-
-class ApprovalPolicy(ResourceModel):
-    """How the gate after field mapping is answered."""
-
-    mode: Literal["Always"] = Field(
-        default="Always", description="Always: a person approves or rejects every mapping."
-    )
-    timeout: Duration = Field(
-        default="72h",
-        description="How long a request stays open, counted on the database's clock.",
-        json_schema_extra=between("1s", "8760h", remark=" (a year)"),
-    )
-    on_timeout: Literal["Reject", "Approve", "Hold"] = Field(
-        default="Reject",
-        description="What happens at the deadline. Hold keeps the request open. Approve has to "
-        "be allowed by the installation.",
     )
 
 
@@ -141,41 +136,6 @@ class Retries(ResourceModel):
     )
 
 
-class MappingEdit(ResourceModel):
-    """A change to one proposed mapping."""
-
-    column: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
-        description="Column of the source, as the request names it."
-    )
-    target: Annotated[str, StringConstraints(max_length=128)] = Field(
-        default="", description="Target field; empty means that the column is not mapped."
-    )
-
-
-class Approval(ResourceModel):
-    """The answer to the open approval request. The first answer wins."""
-
-    # two people's server-side applies must replace each other's answer, never blend into one
-    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
-
-    request_id: UUID = Field(description="status.approvalRequest.requestId.")
-    artefact_digest: DigestText = Field(
-        description="status.approvalRequest.artefactDigest: what was looked at."
-    )
-    decision: Literal["Approve", "Reject"] = Field(description="Approve or Reject.")
-    edits: list[MappingEdit] = Field(
-        default_factory=list,
-        max_length=1000,
-        description="Changes to the proposed mappings, applied before approval.",
-    )
-    reason: Annotated[str, StringConstraints(max_length=2000)] = Field(
-        default="", description="Why; kept in the history."
-    )
-    decided_by: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
-        description="Your own user name (kubectl auth whoami); another name is refused."
-    )
-
-
 class DiscoveryFlowSpec(ResourceModel):
     """What to import, how to judge it, and who has to agree."""
 
@@ -204,6 +164,16 @@ class DiscoveryFlowSpec(ResourceModel):
                 rule(
                     "oldSelf.state != 'Cancel' || self.state == 'Cancel'",
                     "state Cancel is final; create another DiscoveryFlow",
+                ),
+                rule(
+                    "!self.approvalPolicy.separateRequester || has(self.requestedBy)",
+                    "separateRequester needs requestedBy: your own user name "
+                    "(kubectl auth whoami), on creation",
+                ),
+                rule(
+                    "!has(self.rerun) || !has(oldSelf.rerun) || self.rerun.id != oldSelf.rerun.id "
+                    "|| self.rerun == oldSelf.rerun",
+                    "this rerun has been asked for already; write another id",
                 ),
                 rule(
                     "!has(self.approval) || !has(oldSelf.approval) || "
@@ -259,6 +229,9 @@ class DiscoveryFlowSpec(ResourceModel):
         default="Run",
         description="Suspend stops the flow until Run is set again; Cancel is final. Leave it "
         "out of Git.",
+    )
+    rerun: Rerun | None = Field(
+        default=None, description="Asks for another round. Leave it out of Git."
     )
     approval: Approval | None = Field(
         default=None, description="The answer to status.approvalRequest."

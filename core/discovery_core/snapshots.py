@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from .phases import Phase
-from .resource import ApprovalPolicy, DiscoveryFlowSpec
+from .resource import DiscoveryFlowSpec
+from .resource_gate import ApprovalPolicy
 from .states import FlowState, RunState
 
 
@@ -43,7 +44,11 @@ class RunSnapshot:
 
 @dataclass(frozen=True)
 class RequestSnapshot:
-    """The open approval request. `policy` is the one frozen when it opened."""
+    """The open approval request. `policy` is the one frozen when it opened.
+
+    `lowest_confidence` is that of the least certain mapping, `required_unmapped` are required
+    fields without a column.
+    """
 
     request_id: UUID
     artefact_digest: str
@@ -53,6 +58,8 @@ class RequestSnapshot:
     expires_at: datetime
     targets: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    lowest_confidence: float = 0.0
+    required_unmapped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,11 +91,12 @@ class FlowSnapshot:
 
     `failed_attempts` counts the failures of the current phase in this round that count towards
     `retries.maxAttempts`; `last_attempt` is the highest attempt number used so far. `not_before`
-    ends a retry delay. `source_pinned` tells that the bytes of the source are stored.
+    ends a retry delay. `source_pinned` tells that the bytes of the source are stored,
+    `upload_missing` that the spec names an uploaded file that is not there.
     `missing` names the objects that a Waiting flow waits for. `resume_state` is what a
     Suspended flow goes back to. `answered_requests` are requests of this flow that have been
     closed, so that their answers are recognised as late. `spent` is known where the spec has a
-    budget.
+    budget. `rerun_ids` are the reruns that were followed or refused.
     """
 
     flow_id: UUID
@@ -108,6 +116,7 @@ class FlowSnapshot:
     created_at: datetime
     not_before: datetime | None = None
     source_pinned: bool = False
+    upload_missing: bool = False
     missing: tuple[str, ...] = ()
     deleted: bool = False
     failed_attempts: int = 0
@@ -115,6 +124,7 @@ class FlowSnapshot:
     run: RunSnapshot | None = None
     request: RequestSnapshot | None = None
     answered_requests: frozenset[UUID] = frozenset()
+    rerun_ids: frozenset[str] = frozenset()
     answer_note: str = ""
     records_imported: int | None = None
     records_rejected: int | None = None

@@ -59,6 +59,9 @@ class Trigger(StrEnum):
     REJECTED = "Rejected"
     EXPIRED_APPROVED = "ExpiredApproved"
     EXPIRED_REJECTED = "ExpiredRejected"
+    ASKED_AGAIN = "AskedAgain"
+    RERUN = "Rerun"
+    REOPENED = "Reopened"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
     CANCELLED = "Cancelled"
@@ -74,6 +77,7 @@ class Occurrence(StrEnum):
     APPROVAL_REMINDED = "ApprovalReminded"
     ATTEMPT_ENDED = "AttemptEnded"
     REFERENCES_CHANGED = "ReferencesChanged"
+    RERUN_REFUSED = "RerunRefused"
 
 
 class WaitsFor(StrEnum):
@@ -204,6 +208,11 @@ _S = FlowState
 _T = Trigger
 _OPEN = tuple(state for state, info in STATES.items() if not info.ended)
 
+# where another round may begin; a new flow has nothing to repeat, and Cancelled is final
+RERUN_FROM = tuple(
+    state for state in STATES if state not in (_S.PENDING, _S.SUSPENDED, _S.CANCELLED)
+)
+
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(None, _T.CREATED, _S.PENDING),
     Transition(_S.PENDING, _T.ADMITTED, _S.QUEUED),
@@ -223,6 +232,13 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(_S.AWAITING_APPROVAL, _T.EXPIRED_APPROVED, _S.QUEUED),
     Transition(_S.AWAITING_APPROVAL, _T.REJECTED, _S.REJECTED),
     Transition(_S.AWAITING_APPROVAL, _T.EXPIRED_REJECTED, _S.REJECTED),
+    Transition(_S.AWAITING_APPROVAL, _T.ASKED_AGAIN, _S.QUEUED),
+    *(Transition(state, _T.RERUN, _S.QUEUED) for state in RERUN_FROM),
+    *(
+        Transition(state, _T.REOPENED, _S.AWAITING_APPROVAL)
+        for state in RERUN_FROM
+        if state is not _S.AWAITING_APPROVAL
+    ),
     *(
         Transition(state, _T.SUSPENDED, _S.SUSPENDED)
         for state in _OPEN

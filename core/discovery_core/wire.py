@@ -98,7 +98,8 @@ class Claim(WireModel):
     `inputs` are artefacts of earlier phases by name (`records`, `profile`, and for
     asset_inventory the approved `mappings`), plus `source` and `targetSchema` once they are
     pinned. Before that, the first import attempt reads `source_path` (and `target_schema_path`)
-    from its mounted volume and pins the bytes. `attempt` counts from 1; times are UTC.
+    from its mounted volume, or takes the `uploaded` file, and pins the bytes. `attempt` counts from
+    1; times are UTC.
     """
 
     flow_id: UUID
@@ -114,6 +115,7 @@ class Claim(WireModel):
     source_name: str
     source_format: str = "auto"
     source_path: str | None = None
+    uploaded: ArtefactReference | None = None
     target_schema_path: str | None = None
     inputs: dict[str, ArtefactReference] = Field(default_factory=dict)
     llm: LLMSettings = Field(default_factory=LLMSettings)
@@ -252,16 +254,32 @@ class CleansingResult(WireModel):
     summary: str = ""
 
 
+class TargetDescription(WireModel):
+    """A target field as a person choosing it needs to know it.
+
+    `transforms` are the units that a column's values may be said to be in, such as unit:MiB.
+    """
+
+    name: str
+    type: str = "string"
+    unit: str | None = None
+    description: str = ""
+    required: bool = False
+    allowed_values: list[str] = Field(default_factory=list)
+    transforms: list[str] = Field(default_factory=list)
+
+
 class MappingResult(WireModel):
     """Result of field_mapping: one proposal per column, in the order of the columns.
 
-    `targets` are all legal target names. The store makes the artefact `mappings` (a JSON list of
-    `FieldMapping`) from it, so that what is approved is what was shown.
+    `targets` are all legal target names, `fields` what they mean. The store makes the artefact
+    `mappings` (a JSON list of `FieldMapping`) from it, so that what is approved is what was shown.
     """
 
     kind: Literal["field_mapping"] = "field_mapping"
     mappings: list[FieldMapping]
     targets: list[str]
+    fields: list[TargetDescription] = Field(default_factory=list)
     required_unmapped: list[str] = Field(default_factory=list)
     summary: str = ""
 

@@ -293,7 +293,7 @@ def _inputs(
 def _pin(
     settings: RunnerSettings, client: ExecutionClient, claim: Claim, folder: Path
 ) -> dict[str, ArtefactReference]:
-    """Store the mounted source for good; later attempts read those bytes, not the mount."""
+    """Fix the source's bytes for good; later attempts read those, not the mount."""
     local: dict[str, ArtefactReference] = {}
     for name, mounted in (
         ("source", claim.source_path),
@@ -303,6 +303,9 @@ def _pin(
             copy = folder / name
             _copy_mounted(settings, Path(mounted), copy, claim.source_name)
             local[name] = client.upload(copy)
+    if claim.uploaded is not None:
+        client.download(claim.uploaded, folder / "source")
+        local["source"] = claim.uploaded
     if "source" not in local:
         raise DiscoveryError(
             ErrorCode.UNREADABLE_FILE, f"{claim.source_name}: no source was mounted into the crew."

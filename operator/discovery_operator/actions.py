@@ -12,7 +12,8 @@ from uuid import UUID
 
 from discovery_core.errors import ErrorCode
 from discovery_core.phases import Phase
-from discovery_core.resource import Approval, DiscoveryFlowSpec
+from discovery_core.resource import DiscoveryFlowSpec
+from discovery_core.resource_gate import Approval, Rerun
 from discovery_core.states import WaitsFor
 
 
@@ -126,6 +127,20 @@ class ExpireRequest:
 
 
 @dataclass(frozen=True)
+class ApproveByPolicy:
+    """The frozen policy is AutoApprove, and nothing speaks against it."""
+
+    request_id: UUID
+
+
+@dataclass(frozen=True)
+class StartRound:
+    """spec.rerun asks for another round and has not been followed yet."""
+
+    rerun: Rerun
+
+
+@dataclass(frozen=True)
 class Suspend:
     """spec.state is Suspend."""
 
@@ -155,6 +170,8 @@ Action = (
     | RefuseAnswer
     | Note
     | ExpireRequest
+    | ApproveByPolicy
+    | StartRound
     | Suspend
     | Resume
     | Cancel

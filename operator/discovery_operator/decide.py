@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from discovery_core.snapshots import FlowSnapshot
-from discovery_core.states import FlowState, WaitsFor, is_ended
+from discovery_core.states import RERUN_FROM, FlowState, WaitsFor, is_ended
 
 from .actions import (
     Action,
@@ -27,6 +27,7 @@ from .actions import (
     Register,
     Resume,
     StartAttempt,
+    StartRound,
     Suspend,
     UpdateSpec,
 )
@@ -65,9 +66,13 @@ def _decide_flow(observed: Observed, flow: FlowSnapshot) -> Decision:
         return Decision((MarkDeleted(),))
     if resource is not None and resource.spec is not None and resource.generation > flow.generation:
         return Decision((UpdateSpec(resource.spec, resource.generation),))
+    wanted = flow.spec.state
+    rerun = flow.spec.rerun
+    unheard = rerun is not None and rerun.id not in flow.rerun_ids
+    if rerun is not None and unheard and wanted == "Run" and flow.state in RERUN_FROM:
+        return Decision((StartRound(rerun),))
     if is_ended(flow.state):
         return _ENDED
-    wanted = flow.spec.state
     if wanted == "Cancel":
         return Decision((Cancel(),))
     if wanted == "Suspend":

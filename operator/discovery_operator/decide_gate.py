@@ -10,11 +10,19 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from discovery_core.resource import Approval
+from discovery_core.resource_gate import Approval
 from discovery_core.snapshots import FlowSnapshot, RequestSnapshot
 from discovery_core.states import WaitsFor
 
-from .actions import Action, Decision, ExpireRequest, Note, RefuseAnswer, TakeAnswer
+from .actions import (
+    Action,
+    ApproveByPolicy,
+    Decision,
+    ExpireRequest,
+    Note,
+    RefuseAnswer,
+    TakeAnswer,
+)
 from .observed import Observed, Presence, Rules
 
 
@@ -31,9 +39,38 @@ def decide_awaiting_approval(observed: Observed, flow: FlowSnapshot) -> Decision
         # an answer is there and cannot be judged now: the clock must not overtake it
         later = observed.now + timedelta(seconds=observed.rules.slot_poll)
         return Decision(requeue_at=later, waits_for=WaitsFor.TIMER)
+    if approves_itself(observed.rules, request):
+        return Decision((ApproveByPolicy(request.request_id),))
     if request.expires_at > observed.now:
         return Decision(requeue_at=request.expires_at, waits_for=WaitsFor.APPROVAL_DEADLINE)
     return _expired(observed, request)
+
+
+def approves_itself(rules: Rules, request: RequestSnapshot) -> bool:
+    """Whether the frozen policy approves the proposal without a person."""
+    policy = request.policy
+    return (
+        rules.allow_automatic_approval
+        and policy.mode == "AutoApprove"
+        and policy.min_confidence is not None
+        and request.lowest_confidence >= policy.min_confidence
+        and not request.required_unmapped
+    )
+
+
+def why_a_person_is_asked(rules: Rules, request: RequestSnapshot) -> str:
+    """Why a policy that could have approved did not; empty where it was to ask anyway."""
+    policy = request.policy
+    if policy.mode != "AutoApprove" or approves_itself(rules, request):
+        return ""
+    if not rules.allow_automatic_approval:
+        return "approval by policy is switched off in this installation"
+    if request.required_unmapped:
+        return "no column is mapped to " + ", ".join(request.required_unmapped)
+    return (
+        f"the least certain mapping has confidence {request.lowest_confidence:.2f}, and "
+        f"approvalPolicy.minConfidence is {policy.min_confidence:g}"
+    )
 
 
 def may_expire(rules: Rules, request: RequestSnapshot) -> bool:

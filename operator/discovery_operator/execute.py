@@ -73,6 +73,8 @@ class Executor:
             act.RefuseAnswer: self._refuse_answer,
             act.Note: self._note,
             act.ExpireRequest: self._expire_request,
+            act.ApproveByPolicy: self._approve_by_policy,
+            act.StartRound: self._start_round,
             act.Suspend: self._suspend,
             act.Resume: self._resume,
             act.Cancel: self._cancel,
@@ -257,6 +259,7 @@ class Executor:
                 reason=answer.reason,
                 decided_by=answer.decided_by,
                 via=VIA_RESOURCE,
+                hint=answer.hint,
             )
         except InvalidAnswerError as error:
             refusal = act.RefuseAnswer(answer.request_id, tuple(error.problems), answer.decided_by)
@@ -280,6 +283,16 @@ class Executor:
     ) -> None:
         del observed
         await self._store.expire_request(uid, action.request_id)
+
+    async def _approve_by_policy(
+        self, action: act.ApproveByPolicy, uid: UUID, observed: Observed
+    ) -> None:
+        del observed
+        await self._store.approve_by_policy(uid, action.request_id)
+
+    async def _start_round(self, action: act.StartRound, uid: UUID, observed: Observed) -> None:
+        del observed
+        await self._store.rerun(uid, action.rerun)
 
 
 def _details(action: act.Action) -> dict[str, str]:

@@ -158,6 +158,11 @@ class Observer:
         if flow.source_pinned:
             return tuple(missing)
         spec = flow.spec
+        if spec.source.artefact is not None and flow.upload_missing:
+            missing.append(
+                f"the uploaded file {spec.source.artefact.name!r} ({spec.source.artefact.digest}); "
+                "upload it to this namespace again"
+            )
         if spec.source.config_map is not None:
             missing += await self._missing_key(flow.namespace, spec.source.config_map)
         if spec.source.persistent_volume_claim is not None:

@@ -16,7 +16,7 @@ from discovery_core.resource import ApprovalRequest, Condition, DiscoveryFlowSta
 from discovery_core.snapshots import FlowSnapshot, RequestSnapshot, RunSnapshot
 from discovery_core.states import CONDITION_TYPES, STATES, FlowState, RunState
 
-from .decide_gate import may_expire
+from .decide_gate import may_expire, why_a_person_is_asked
 from .decide_run import is_live
 from .failures import start_problem
 from .observed import Observed, ResourceView
@@ -219,7 +219,8 @@ def _awaiting(observed: Observed, flow: FlowSnapshot, request: RequestSnapshot) 
         )
     else:
         text = f"{head} until {timestamp(request.expires_at)}"
-    return f"{text}; {flow.answer_note}" if flow.answer_note else text
+    notes = [why_a_person_is_asked(observed.rules, request), flow.answer_note]
+    return "; ".join([text, *(note for note in notes if note)])
 
 
 def _cut(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from discovery_core.resource import MappingEdit
+from discovery_core.resource_gate import MappingEdit
 from discovery_core.store.database import TenantScope
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from discovery_api.app import create_app
 from discovery_api.settings import ApiSettings
-from discovery_core.resource import MappingEdit
+from discovery_core.resource_gate import MappingEdit
 
 from tests.api.kubernetes import FakeKubernetes, status
 from tests.postgres import Stores

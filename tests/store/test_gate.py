@@ -7,10 +7,10 @@ import json
 
 import pytest
 from discovery_core.errors import InvalidAnswerError, SupersededError
+from discovery_core.mapping_edits import apply_edits
 from discovery_core.phases import Phase
-from discovery_core.resource import MappingEdit
+from discovery_core.resource_gate import MappingEdit
 from discovery_core.states import FlowState
-from discovery_core.store.approvals import apply_edits
 from discovery_core.store.database import database_url
 from discovery_core.wire import FieldMapping
 from sqlalchemy import create_engine, text

@@ -32,6 +32,13 @@ async def filled(stores: Stores) -> Flow:
             ),
             {"tenant": flow.tenant_id},
         )
+        connection.execute(
+            text(
+                "INSERT INTO uploads (tenant_id, id, name, uploaded_by, expires_at) VALUES "
+                "(:tenant, gen_random_uuid(), 'x.csv', 'ann', now())"
+            ),
+            {"tenant": flow.tenant_id},
+        )
     engine.dispose()
     await stores.api.set_precedence(flow.tenant_id, None, [flow.name])
     return flow
@@ -130,8 +137,9 @@ async def test_history_cannot_be_altered(
             connection.execute(text(statement))
 
 
-# what people decide is written by the user API, and the inventory is derived from it
+# what people decide or upload is written by the user API; the inventory is derived from it
 DECIDED = {"assets", "asset_decisions", "source_precedence"}
+DECIDED |= {"uploads", "artefacts", "artefact_chunks"}
 
 
 @pytest.mark.parametrize("table", sorted(set(TENANT_TABLES) - DECIDED))

@@ -47,6 +47,7 @@ def unbounded(parts: Iterator[tuple[str, dict[str, Any]]]) -> list[str]:
             "array": "maxItems" in schema,
             "object": "properties" in schema or "maxProperties" in schema,
             "integer": True,
+            "number": True,
             "boolean": True,
         }
         if not bounded.get(str(kind), False):

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from discovery_core.errors import InvalidAnswerError, NotFoundError
-from discovery_core.resource import MappingEdit
+from discovery_core.mapping_edits import apply_edits
+from discovery_core.resource_gate import MappingEdit
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState
 from discovery_core.store import ApiStore, Location, RequestRow
-from discovery_core.store.approvals import apply_edits
 from discovery_core.wire import FieldMapping
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse

@@ -28,7 +28,7 @@ async def accept_result(
         )
     run.state = RunState.SUCCEEDED
     run.finished_at = await database_now(session)
-    run.result = result.model_dump(mode="json", by_alias=True, exclude={"mappings"})
+    run.result = result.model_dump(mode="json", by_alias=True, exclude={"mappings", "fields"})
     run.usage = message.usage.model_dump(mode="json", by_alias=True)
     await session.flush()
     for name, digest in message.artefacts.items():

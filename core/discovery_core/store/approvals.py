@@ -20,12 +20,13 @@ from ..durations import parse_duration
 from ..errors import (
     DiscoveryError,
     ErrorCode,
-    InvalidAnswerError,
     NotFoundError,
     SupersededError,
 )
-from ..resource import MappingEdit
-from ..wire import ApprovedMapping, FieldMapping, MappingResult
+from ..mapping_edits import apply_edits
+from ..resource_gate import ApprovalPolicy, MappingEdit
+from ..states import Trigger
+from ..wire import ApprovedMapping, FieldMapping, MappingResult, TargetDescription
 from . import blobs
 from .schema import (
     ApprovalRequestRow,
@@ -39,6 +40,7 @@ from .transition import database_now
 
 MAPPINGS_MEDIA_TYPE = "application/json"
 HISTORY_LIMIT = 5000
+OUTCOMES = {"Approve": "Approved", "Reject": "Rejected", "AskAgain": "AskedAgain"}
 
 
 def _document(mappings: list[FieldMapping]) -> bytes:
@@ -77,8 +79,17 @@ async def open_approval_request(
         run_id=run.id,
         digest=digest,
         targets=result.targets,
+        fields=[field.model_dump(mode="json", by_alias=True) for field in result.fields],
         mappings=result.mappings,
+        policy=policy_of_round(flow),
     )
+
+
+def policy_of_round(flow: DiscoveryFlowRow) -> ApprovalPolicy:
+    """The policy to freeze. Where a person asked for the question, a person answers it."""
+    policy = spec_of(flow).approval_policy
+    asked = flow.round_info.get("trigger") in (Trigger.ASKED_AGAIN, Trigger.REOPENED)
+    return policy.model_copy(update={"mode": "Always"}) if asked else policy
 
 
 async def _insert_request(
@@ -88,9 +99,10 @@ async def _insert_request(
     run_id: UUID,
     digest: str,
     targets: list[Any],
+    fields: list[Any],
     mappings: list[FieldMapping],
+    policy: ApprovalPolicy,
 ) -> ApprovalRequestRow:
-    policy = spec_of(flow).approval_policy
     now = await database_now(session)
     request = ApprovalRequestRow(
         tenant_id=flow.tenant_id,
@@ -102,6 +114,7 @@ async def _insert_request(
         state="Open",
         policy=policy.model_dump(mode="json", by_alias=True),
         targets=list(targets),
+        fields=list(fields),
         opened_at=now,
         expires_at=now + timedelta(seconds=parse_duration(policy.timeout)),
     )
@@ -131,69 +144,27 @@ async def proposals(session: AsyncSession, request_id: UUID) -> list[FieldMappin
     return [FieldMapping.model_validate(row) for row in rows]
 
 
-def apply_edits(
-    mappings: list[FieldMapping], edits: list[MappingEdit], targets: list[str]
-) -> list[FieldMapping]:
-    """The final mappings. Raises InvalidAnswerError naming every edit that is at fault.
-
-    An edited column becomes the primary source of its target; a column that held it before
-    becomes an alternate.
-    """
-    known = {mapping.column: mapping for mapping in mappings}
-    legal = set(targets)
-    problems: list[str] = []
-    seen: set[str] = set()
-    for edit in edits:
-        if edit.column not in known:
-            problems.append(f"there is no column {edit.column!r}")
-        if edit.column in seen:
-            problems.append(f"column {edit.column!r} is edited twice")
-        if edit.target and edit.target not in legal:
-            problems.append(f"{edit.target!r} is not a target field (column {edit.column!r})")
-        seen.add(edit.column)
-    taken: dict[str, str] = {}
-    problems += [
-        f"columns {taken[edit.target]!r} and {edit.column!r} are both given {edit.target!r}; a "
-        "field has one primary column"
-        for edit in edits
-        if edit.target and taken.setdefault(edit.target, edit.column) != edit.column
-    ]
-    if problems:
-        raise InvalidAnswerError(problems)
-    edited = {edit.column: edit.target or None for edit in edits}
-    final = []
-    for mapping in mappings:
-        if mapping.column in edited:
-            final.append(
-                mapping.model_copy(
-                    update={"target": edited[mapping.column], "role": "primary", "transform": None}
-                )
-            )
-        elif mapping.target in taken:
-            final.append(mapping.model_copy(update={"role": "alternate"}))
-        else:
-            final.append(mapping)
-    return final
-
-
 async def decide_request(
     session: AsyncSession,
     flow: DiscoveryFlowRow,
     request: ApprovalRequestRow,
     *,
-    approve: bool,
+    decision: str,
     edits: list[MappingEdit],
     reason: str,
     decided_by: str,
     via: str,
 ) -> None:
-    """Closes an open request with a decision. Raises InvalidAnswerError and SupersededError."""
+    """Closes an open request with a decision: Approve, Reject or AskAgain.
+
+    Raises InvalidAnswerError and SupersededError.
+    """
     if request.state != "Open":
         raise SupersededError(f"request {request.id} has been answered already")
     now = await database_now(session)
-    if approve:
+    if decision == "Approve":
         await _approve(session, flow, request, edits, decided_by=decided_by)
-    request.state = "Approved" if approve else "Rejected"
+    request.state = OUTCOMES[decision]
     request.decided_at = now
     request.decided_by = decided_by
     request.decided_via = via
@@ -211,7 +182,8 @@ async def _approve(
     decided_by: str,
 ) -> None:
     mappings = await proposals(session, request.id)
-    final = apply_edits(mappings, edits, request.targets)
+    fields = [TargetDescription.model_validate(field) for field in request.fields]
+    final = apply_edits(mappings, edits, request.targets, fields)
     request.approved_digest = await blobs.put_blob(
         session,
         tenant_id=flow.tenant_id,
@@ -220,6 +192,15 @@ async def _approve(
         name="mappings",
         data=_document(final),
         media_type=MAPPINGS_MEDIA_TYPE,
+    )
+    # a later round may approve otherwise; these bytes stay what this request approved
+    await blobs.refer(
+        session,
+        tenant_id=flow.tenant_id,
+        flow_id=flow.flow_id,
+        run_id=request.run_id,
+        name=f"approved/{request.id}",
+        digest=request.approved_digest,
     )
     edited = {edit.column for edit in edits}
     targets = {mapping.column: mapping.target for mapping in final}
@@ -320,9 +301,37 @@ async def reopen_refused(
         run_id=request.run_id,
         digest=request.artefact_digest,
         targets=request.targets,
+        fields=request.fields,
         mappings=mappings,
+        policy=ApprovalPolicy.model_validate(request.policy),
     )
-    renewed.policy = request.policy
     renewed.expires_at = request.expires_at
     await session.flush()
     return renewed
+
+
+async def reopen_latest(
+    session: AsyncSession, flow: DiscoveryFlowRow, run_id: UUID
+) -> ApprovalRequestRow:
+    """Asks again about the latest mappings of a run, with all columns written anew.
+
+    Raises NotFoundError where nothing was asked about them.
+    """
+    latest = await session.scalar(
+        select(ApprovalRequestRow)
+        .where(ApprovalRequestRow.flow_id == flow.flow_id, ApprovalRequestRow.run_id == run_id)
+        .order_by(ApprovalRequestRow.opened_at.desc())
+        .limit(1)
+    )
+    if latest is None:
+        raise NotFoundError("nothing was asked about these mappings")
+    return await _insert_request(
+        session,
+        flow,
+        run_id=run_id,
+        digest=latest.artefact_digest,
+        targets=latest.targets,
+        fields=latest.fields,
+        mappings=await proposals(session, latest.id),
+        policy=policy_of_round(flow),
+    )

@@ -9,14 +9,25 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ..states import FlowState, is_ended
 from ..wire import ArtefactReference
-from .schema import CHUNK_BYTES, LIVE_RUN_STATES, Artefact, ArtefactChunk, FlowArtefact, PhaseRun
+from .schema import (
+    CHUNK_BYTES,
+    LIVE_RUN_STATES,
+    Artefact,
+    ArtefactChunk,
+    DiscoveryFlowRow,
+    FlowArtefact,
+    PhaseRun,
+    Upload,
+)
 
 UPLOAD_PREFIX = "upload/"
+_ENDED = [str(state) for state in FlowState if is_ended(state)]
 
 
 async def put_blob(
@@ -117,7 +128,8 @@ async def collect(session: AsyncSession) -> int:
     """Removes what nobody refers to, as far as the transaction's scope sees. Returns how many.
 
     Uploads of an attempt that has ended lose their claim; unsealed uploads of such attempts and
-    sealed artefacts without a reference go.
+    sealed artefacts without a reference go. A person's upload stays until it expires, and as long
+    as an open flow that has not read it yet names it.
     """
     live = exists().where(
         PhaseRun.tenant_id == FlowArtefact.tenant_id,
@@ -135,7 +147,28 @@ async def collect(session: AsyncSession) -> int:
     referred = exists().where(
         FlowArtefact.tenant_id == Artefact.tenant_id, FlowArtefact.digest == Artefact.digest
     )
+    await session.execute(delete(Upload).where(Upload.expires_at <= func.clock_timestamp()))
+    offered = exists().where(Upload.tenant_id == Artefact.tenant_id, _is_upload())
+    named = exists().where(
+        DiscoveryFlowRow.tenant_id == Artefact.tenant_id,
+        DiscoveryFlowRow.source_digest.is_(None),
+        DiscoveryFlowRow.state.not_in(_ENDED),
+        DiscoveryFlowRow.spec["source"]["artefact"]["digest"].as_string() == Artefact.digest,
+    )
     removed = await session.execute(
-        delete(Artefact).where(~uploading, ~referred).returning(Artefact.id)
+        delete(Artefact).where(~uploading, ~referred, ~offered, ~named).returning(Artefact.id)
     )
     return len(removed.all())
+
+
+def _is_upload() -> ColumnElement[bool]:
+    """A person's upload, finished or under way."""
+    return (Upload.digest == Artefact.digest) | (Upload.id == Artefact.id)
+
+
+async def is_there(session: AsyncSession, tenant_id: UUID, digest: str) -> bool:
+    """Whether the tenant has a sealed artefact of that digest."""
+    found = await session.scalar(
+        select(Artefact.id).where(Artefact.tenant_id == tenant_id, Artefact.digest == digest)
+    )
+    return found is not None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..durations import parse_duration
 from ..errors import NotFoundError
 from ..mounts import SCHEMA_FOLDER, SOURCE_FOLDER, VOLUME_FOLDER
 from ..phases import Phase, phase_spec
+from ..resource import Source
 from ..resource_llm import LLM
 from ..states import RunState
 from ..wire import ArtefactReference, Claim, LLMBudget, LLMSettings
@@ -29,7 +31,7 @@ async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun)
     inputs = await _inputs(session, flow, phase.name)
     config_map, volume = spec.source.config_map, spec.source.persistent_volume_claim
     pinned = flow.source_digest is not None
-    source_name = config_map.key if config_map else (volume.path if volume else "")
+    source_name = _source_name(spec.source)
     source_path = (
         f"{SOURCE_FOLDER}/{config_map.key}"
         if config_map
@@ -51,7 +53,8 @@ async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun)
         heartbeat_seconds=HEARTBEAT_SECONDS,
         source_name=source_name.rsplit("/", 1)[-1],
         source_format=spec.source.format,
-        source_path=None if pinned else source_path,
+        source_path=None if pinned or spec.source.artefact else source_path,
+        uploaded=None if pinned else await _uploaded(session, flow, spec.source),
         target_schema_path=None if pinned else schema_path,
         inputs=inputs,
         llm=LLMSettings(
@@ -64,7 +67,34 @@ async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun)
         mapping_history=(
             await mapping_history(session) if phase.name is Phase.FIELD_MAPPING else []
         ),
+        hint=_hint(flow, phase.name),
     )
+
+
+async def _uploaded(
+    session: AsyncSession, flow: DiscoveryFlowRow, source: Source
+) -> ArtefactReference | None:
+    if source.artefact is None:
+        return None
+    try:
+        return await blobs.reference(session, flow.tenant_id, source.artefact.digest)
+    except NoResultFound:
+        raise NotFoundError(f"{source.artefact.digest} is not uploaded") from None
+
+
+def _source_name(source: Source) -> str:
+    if source.config_map is not None:
+        return source.config_map.key
+    if source.persistent_volume_claim is not None:
+        return source.persistent_volume_claim.path
+    return source.artefact.name if source.artefact is not None else ""
+
+
+def _hint(flow: DiscoveryFlowRow, phase: Phase) -> str | None:
+    """What a person asked for with the round, told to the phase that it begins with."""
+    if flow.round_info.get("fromPhase") != phase:
+        return None
+    return flow.round_info.get("hint") or None
 
 
 async def _budget(session: AsyncSession, flow_id: UUID, llm: LLM) -> LLMBudget | None:

@@ -15,7 +15,7 @@ from ..phases import FIRST_PHASE
 from ..resource import DiscoveryFlowSpec
 from ..snapshots import FlowSnapshot
 from ..states import FlowState, Occurrence, RunState, Trigger, is_ended
-from . import blobs, gate
+from . import blobs, rounds
 from .records import drop_staged
 from .schema import DiscoveryFlowRow, FlowArtefact, MasterFlow, Tenant
 from .snapshot import flow_snapshot
@@ -79,6 +79,8 @@ async def register(
         version=0,
         event_sequence=0,
         last_fence=0,
+        # a copy of an old resource may still carry a request for a round that was another flow's
+        rerun_ids=[spec.rerun.id] if spec.rerun else [],
     )
     session.add(flow)
     await session.flush()
@@ -168,7 +170,7 @@ async def cancel(session: AsyncSession, flow_id: UUID, actor: str) -> None:
     """→ Cancelled, for good."""
     flow = await lock_flow(session, flow_id)
     if not is_ended(flow.state):
-        await gate.close_everything(session, flow, "the flow was cancelled")
+        await rounds.close_everything(session, flow, "the flow was cancelled")
         await transition(session, flow, Trigger.CANCELLED, actor=actor)
 
 
@@ -182,7 +184,7 @@ async def mark_deleted(session: AsyncSession, flow_id: UUID) -> None:
     if is_ended(flow.state):
         await append_event(session, flow, Trigger.DELETED, actor=ACTOR, from_state=flow.state)
     else:
-        await gate.close_everything(session, flow, "the resource was deleted")
+        await rounds.close_everything(session, flow, "the resource was deleted")
         await transition(
             session, flow, Trigger.DELETED, actor=ACTOR, message="the resource was deleted"
         )

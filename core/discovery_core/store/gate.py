@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ..durations import parse_duration
 from ..errors import SupersededError
 from ..phases import next_phase
-from ..resource import ApprovalPolicy, MappingEdit
-from ..states import FlowState, Occurrence, RunState, Trigger
+from ..resource_gate import ApprovalPolicy, MappingEdit
+from ..states import FlowState, Occurrence, Trigger
 from .approvals import decide_request, reopen_refused
+from .rounds import ask_again
 from .schema import ApprovalRequestRow, DiscoveryFlowRow
 from .transition import (
     append_event,
     database_now,
-    end_live_run,
     lock_flow,
     open_request,
     transition,
@@ -47,18 +47,18 @@ async def answer(
     reason: str,
     decided_by: str,
     via: str,
+    hint: str | None = None,
 ) -> None:
     """One compare-and-set on the open request; the flow moves in the same transaction."""
     flow = await lock_flow(session, flow_id)
     request = await _open(session, flow, request_id)
     if request.artefact_digest != artefact_digest:
         raise SupersededError(f"the answer is about {artefact_digest}, not what is asked")
-    approve = decision == "Approve"
     await decide_request(
         session,
         flow,
         request,
-        approve=approve,
+        decision=decision,
         edits=edits,
         reason=reason,
         decided_by=decided_by,
@@ -70,13 +70,46 @@ async def answer(
         "edits": len(edits),
         "via": via,
     }
+    if decision == "AskAgain":
+        await ask_again(session, flow, hint=hint, by=decided_by, reason=reason, details=details)
+        return
     await _move(
         session,
         flow,
-        Trigger.APPROVED if approve else Trigger.REJECTED,
+        Trigger.APPROVED if decision == "Approve" else Trigger.REJECTED,
         actor=decided_by,
         message=reason,
         details=details,
+    )
+
+
+async def approve_by_policy(session: AsyncSession, flow_id: UUID, request_id: UUID) -> None:
+    """Approves a request as its frozen policy says; a request that is not open is left alone."""
+    flow = await lock_flow(session, flow_id)
+    request = await open_request(session, flow)
+    if request is None or request.id != request_id or flow.state != FlowState.AWAITING_APPROVAL:
+        return
+    policy = ApprovalPolicy.model_validate(request.policy)
+    if policy.mode != "AutoApprove":
+        return
+    reason = f"every mapping has at least confidence {policy.min_confidence}"
+    await decide_request(
+        session,
+        flow,
+        request,
+        decision="Approve",
+        edits=[],
+        reason=reason,
+        decided_by=POLICY,
+        via=POLICY,
+    )
+    await _move(
+        session,
+        flow,
+        Trigger.APPROVED,
+        actor=POLICY,
+        message=f"approved by policy: {reason}",
+        details={"requestId": str(request.id), "artefactDigest": request.artefact_digest},
     )
 
 
@@ -172,7 +205,7 @@ async def expire(session: AsyncSession, flow_id: UUID, request_id: UUID) -> None
             session,
             flow,
             request,
-            approve=True,
+            decision="Approve",
             edits=[],
             reason="deadline passed",
             decided_by=POLICY,
@@ -199,14 +232,3 @@ async def expire(session: AsyncSession, flow_id: UUID, request_id: UUID) -> None
         message="nobody answered before the deadline",
         details=details,
     )
-
-
-async def close_everything(session: AsyncSession, flow: DiscoveryFlowRow, why: str) -> None:
-    """Ends the live attempt and the open request of a flow that is about to end."""
-    await end_live_run(session, flow, RunState.SUPERSEDED, why)
-    request = await open_request(session, flow)
-    if request is not None:
-        request.state = "Cancelled"
-        request.decided_at = await database_now(session)
-        request.reason = why
-        await session.flush()

@@ -17,10 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ErrorCode
 from ..phases import Phase
-from ..resource import DiscoveryFlowSpec, MappingEdit
+from ..resource import DiscoveryFlowSpec
+from ..resource_gate import MappingEdit, Rerun
 from ..snapshots import Capacity, FlowSnapshot
 from ..states import FlowState, Trigger, is_ended
-from . import attempts, blobs, flow_steps, gate, leadership
+from . import attempts, blobs, flow_steps, gate, leadership, rounds
 from .database import ClusterScope, Database
 from .listener import listen
 from .records import drop_staged
@@ -290,6 +291,7 @@ class OperatorStore:
         reason: str,
         decided_by: str,
         via: str,
+        hint: str | None = None,
     ) -> None:
         """Decides the open request.
 
@@ -306,8 +308,17 @@ class OperatorStore:
                 reason=reason,
                 decided_by=decided_by,
                 via=via,
+                hint=hint,
             )
         )
+
+    async def approve_by_policy(self, flow_id: UUID, request_id: UUID) -> None:
+        """Approves a request whose frozen policy is AutoApprove; recorded as the policy's."""
+        await self._write(lambda session: gate.approve_by_policy(session, flow_id, request_id))
+
+    async def rerun(self, flow_id: UUID, wanted: Rerun) -> None:
+        """Begins the round that spec.rerun asks for, once per id."""
+        await self._write(lambda session: rounds.rerun(session, flow_id, wanted))
 
     async def refuse_answer(
         self, flow_id: UUID, *, request_id: UUID, problems: list[str], decided_by: str

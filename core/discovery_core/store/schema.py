@@ -30,7 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ..states import FlowState, RunState
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 CHUNK_BYTES = 1024 * 1024
 LIVE_RUN_STATES = (RunState.CREATED, RunState.LAUNCHED, RunState.RUNNING)
 
@@ -116,7 +116,11 @@ class MasterFlow(Base):
 
 
 class DiscoveryFlowRow(Base):
-    """Where a discovery flow stands. Changed only by `store.transition`, under its row lock."""
+    """Where a discovery flow stands. Changed only by `store.transition`, under its row lock.
+
+    `round_info` says how the round began: `fromPhase`, `hint`, `by`, `trigger`. `rerun_ids` are
+    the ids of spec.rerun that were followed or refused.
+    """
 
     __tablename__ = "discovery_flows"
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -136,6 +140,8 @@ class DiscoveryFlowRow(Base):
     version: Mapped[int] = mapped_column(server_default="1")
     event_sequence: Mapped[int] = mapped_column(server_default="0")
     last_fence: Mapped[int] = mapped_column(server_default="0")
+    round_info: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    rerun_ids: Mapped[list[Any]] = mapped_column(server_default=text("'[]'::jsonb"))
     source_digest: Mapped[str | None]
     target_schema_digest: Mapped[str | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=_now)
@@ -238,6 +244,46 @@ class ArtefactChunk(Base):
     )
 
 
+class Upload(Base):
+    """A file that a person has uploaded (or is uploading: `digest` null) for a flow to come.
+
+    `id` is the artefact's. It keeps the artefact until `expires_at`.
+    """
+
+    __tablename__ = "uploads"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    digest: Mapped[str | None]
+    name: Mapped[str]
+    uploaded_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=_now)
+    expires_at: Mapped[datetime]
+
+
+class Notification(Base):
+    """A message to a tenant's webhook about an event of the history, written together with it.
+
+    Pending until it is delivered or given up; `next_try` is when to try (again).
+    """
+
+    __tablename__ = "notifications"
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    flow_id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(server_default="Pending")
+    tries: Mapped[int] = mapped_column(server_default="0")
+    next_try: Mapped[datetime] = mapped_column(server_default=_now)
+    problem: Mapped[str] = mapped_column(server_default="")
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "flow_id"], ["discovery_flows.tenant_id", "discovery_flows.flow_id"]
+        ),
+        _one_of("state", ["Pending", "Delivered", "Skipped", "Failed"], "state"),
+        Index("ix_notifications_pending", "next_try", postgresql_where=text("state = 'Pending'")),
+    )
+
+
 class FlowArtefact(Base):
     """What keeps an artefact: a flow uses it under a name. Without such a row it is collected."""
 
@@ -267,6 +313,7 @@ class ApprovalRequestRow(Base):
     state: Mapped[str]
     policy: Mapped[dict[str, Any]]
     targets: Mapped[list[Any]]
+    fields: Mapped[list[Any]] = mapped_column(server_default=text("'[]'::jsonb"))
     opened_at: Mapped[datetime] = mapped_column(server_default=_now)
     expires_at: Mapped[datetime]
     reminders: Mapped[int] = mapped_column(server_default="0")
@@ -284,11 +331,11 @@ class ApprovalRequestRow(Base):
         ForeignKeyConstraint(["tenant_id", "run_id"], ["phase_runs.tenant_id", "phase_runs.id"]),
         _one_of(
             "state",
-            ["Open", "Approved", "Rejected", "Expired", "Refused", "Cancelled"],
+            ["Open", "Approved", "Rejected", "AskedAgain", "Expired", "Refused", "Cancelled"],
             "state",
         ),
         CheckConstraint(
-            "state NOT IN ('Approved', 'Rejected') OR decided_by IS NOT NULL",
+            "state NOT IN ('Approved', 'Rejected', 'AskedAgain') OR decided_by IS NOT NULL",
             name="attributable",
         ),
         Index(

@@ -10,9 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..durations import parse_duration
 from ..phases import Phase
-from ..resource import ApprovalPolicy, DiscoveryFlowSpec
+from ..resource import DiscoveryFlowSpec
+from ..resource_gate import ApprovalPolicy
 from ..snapshots import FlowEvent, FlowSnapshot, RequestSnapshot, RunSnapshot, Spent
-from ..states import FlowState, RunState
+from ..states import FlowState, RunState, is_ended
+from . import blobs
 from .schema import (
     ApprovalRequestRow,
     DiscoveryFlowRow,
@@ -62,24 +64,35 @@ def run_snapshot(run: PhaseRun) -> RunSnapshot:
 
 
 async def _request_snapshot(session: AsyncSession, request: ApprovalRequestRow) -> RequestSnapshot:
-    columns = await session.scalars(
-        select(FieldMappingRow.source_column)
+    rows = await session.execute(
+        select(
+            FieldMappingRow.source_column,
+            FieldMappingRow.proposal["confidence"].as_float(),
+            FieldMappingRow.proposal["target"].as_string(),
+        )
         .where(
             FieldMappingRow.tenant_id == request.tenant_id,
             FieldMappingRow.request_id == request.id,
         )
         .order_by(FieldMappingRow.position)
     )
-    listed = tuple(columns)
+    columns = rows.tuples().all()
+    mapped = {target for _, _, target in columns}
     return RequestSnapshot(
         request_id=request.id,
         artefact_digest=request.artefact_digest,
-        mappings=len(listed),
+        mappings=len(columns),
         policy=ApprovalPolicy.model_validate(request.policy),
         opened_at=request.opened_at,
         expires_at=request.expires_at,
         targets=tuple(request.targets),
-        columns=listed,
+        columns=tuple(column for column, _, _ in columns),
+        lowest_confidence=min((sure for _, sure, _ in columns), default=1.0),
+        required_unmapped=tuple(
+            field["name"]
+            for field in request.fields
+            if field.get("required") and field["name"] not in mapped
+        ),
     )
 
 
@@ -129,6 +142,14 @@ async def spent_by(session: AsyncSession, flow_id: UUID) -> Spent:
         )
     ).one()
     return Spent(int(row[0] or 0), float(row[1] or 0.0))
+
+
+async def _upload_missing(session: AsyncSession, flow: DiscoveryFlowRow) -> bool:
+    """Whether the spec names an uploaded file that is not there (any more)."""
+    uploaded = spec_of(flow).source.artefact
+    if uploaded is None or flow.source_digest is not None or is_ended(flow.state):
+        return False
+    return not await blobs.is_there(session, flow.tenant_id, uploaded.digest)
 
 
 async def flow_snapshot(session: AsyncSession, flow_id: UUID) -> FlowSnapshot | None:
@@ -181,6 +202,7 @@ async def flow_snapshot(session: AsyncSession, flow_id: UUID) -> FlowSnapshot | 
         created_at=master.created_at,
         not_before=flow.not_before,
         source_pinned=flow.source_digest is not None,
+        upload_missing=await _upload_missing(session, flow),
         missing=tuple(flow.missing),
         deleted=master.deleted_at is not None,
         failed_attempts=failed,
@@ -188,6 +210,7 @@ async def flow_snapshot(session: AsyncSession, flow_id: UUID) -> FlowSnapshot | 
         run=run_snapshot(run) if run is not None else None,
         request=await _request_snapshot(session, opened) if opened is not None else None,
         answered_requests=frozenset(r.id for r in requests if r.state != "Open"),
+        rerun_ids=frozenset(flow.rerun_ids),
         answer_note=flow.answer_note,
         records_imported=imported.get("rowsImported"),
         records_rejected=imported.get("rowsRejected"),

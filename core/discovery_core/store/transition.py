@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import IllegalTransitionError, NotFoundError
 from ..states import FlowState, Occurrence, RunState, Trigger, target_of
+from .notifications import enqueue
 from .schema import (
     LIVE_RUN_STATES,
     ApprovalRequestRow,
@@ -125,24 +126,24 @@ async def append_event(
     flow.version += 1
     flow.event_sequence += 1
     flow.updated_at = await database_now(session)
-    session.add(
-        FlowEventRow(
-            tenant_id=flow.tenant_id,
-            flow_id=flow.flow_id,
-            sequence=flow.event_sequence,
-            at=flow.updated_at,
-            actor=actor,
-            trigger=trigger,
-            from_state=from_state,
-            to_state=flow.state,
-            phase=phase or flow.phase,
-            round=flow.round,
-            attempt=attempt,
-            message=message[:MESSAGE_LIMIT],
-            details=details or {},
-        )
+    event = FlowEventRow(
+        tenant_id=flow.tenant_id,
+        flow_id=flow.flow_id,
+        sequence=flow.event_sequence,
+        at=flow.updated_at,
+        actor=actor,
+        trigger=trigger,
+        from_state=from_state,
+        to_state=flow.state,
+        phase=phase or flow.phase,
+        round=flow.round,
+        attempt=attempt,
+        message=message[:MESSAGE_LIMIT],
+        details=details or {},
     )
+    session.add(event)
     await session.flush()
+    await enqueue(session, event)
     await session.execute(
         text("SELECT pg_notify(:channel, :flow)"), {"channel": CHANNEL, "flow": str(flow.flow_id)}
     )

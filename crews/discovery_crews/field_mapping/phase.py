@@ -7,15 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from discovery_core.wire import ApprovedMapping, FieldMapping, MappingResult
+from discovery_core.wire import (
+    ApprovedMapping,
+    FieldMapping,
+    MappingResult,
+    TargetDescription,
+)
 from pydantic import TypeAdapter
 
+from discovery_crews.asset_inventory.plan import numeric_with_unit
 from discovery_crews.crew_base import ContextTool, CrewOutcome, Step, Submission, run_crew
 from discovery_crews.mapping.engine import lesson_key, propose
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.profile import read_profile
-from discovery_crews.target_schema import TargetSchema, load_schema
+from discovery_crews.tables.units import units_like
+from discovery_crews.target_schema import TargetField, TargetSchema, load_schema
 
+from .hint import Followed, follow
 from .judgement import (
     Doubts,
     MappingDecisions,
@@ -29,6 +37,9 @@ SUBMIT_DOUBTS = "submit_doubts"
 SUBMIT_MAPPING = "submit_mapping"
 SHOWN = 300
 _SAMPLE = 60
+_DESCRIPTION = 300
+_ALLOWED = 500
+_PROBLEMS = 10
 
 
 def run(context: PhaseContext) -> PhaseOutcome:
@@ -44,7 +55,10 @@ def run(context: PhaseContext) -> PhaseOutcome:
     mappings = apply_decisions(
         proposed, outcome.answers[SUBMIT_MAPPING], outcome.answers[SUBMIT_DOUBTS]
     )
-    result = _result(mappings, schema)
+    fields = [_described(field) for field in schema.fields]
+    followed = follow(context.hint, mappings, fields)
+    mappings = followed.mappings
+    result = _result(mappings, schema, fields, _about_hint(context.hint, followed))
     artefact = context.workdir / "mappings.json"
     artefact.write_bytes(
         TypeAdapter(list[FieldMapping]).dump_json(mappings, by_alias=True, indent=1)
@@ -123,7 +137,7 @@ def judge(
             ),
         ),
     ]
-    inputs = {"phase": "field_mapping" + (f"; hint: {context.hint}" if context.hint else "")}
+    inputs = {"phase": "field_mapping", "hint": context.hint or "none"}
     return run_crew(CONFIG, steps, context.llm, inputs=inputs)
 
 
@@ -152,7 +166,37 @@ def _shortlist(mapping: FieldMapping) -> dict[str, Any]:
     }
 
 
-def _result(mappings: Sequence[FieldMapping], schema: TargetSchema) -> MappingResult:
+def _described(field: TargetField) -> TargetDescription:
+    convertible = units_like(field.unit) if field.unit and numeric_with_unit(field) else []
+    return TargetDescription(
+        name=field.name,
+        type=field.type,
+        unit=field.unit,
+        description=field.description[:_DESCRIPTION],
+        required=field.required,
+        allowed_values=list(field.allowed_values) if len(field.allowed_values) <= _ALLOWED else [],
+        transforms=[f"unit:{unit}" for unit in convertible],
+    )
+
+
+def _about_hint(hint: str | None, followed: Followed) -> str:
+    """What became of the hint, for the summary."""
+    if not hint:
+        return ""
+    told = f" {followed.instructions} instructions of the hint followed."
+    if followed.problems:
+        told += " Not followed: " + "; ".join(followed.problems[:_PROBLEMS]) + "."
+    if not followed.instructions and not followed.problems:
+        told = " The hint has no lines such as `Column -> field`; the crew was shown it."
+    return told
+
+
+def _result(
+    mappings: Sequence[FieldMapping],
+    schema: TargetSchema,
+    fields: list[TargetDescription],
+    about_hint: str,
+) -> MappingResult:
     mapped = {mapping.target for mapping in mappings if mapping.target is not None}
     missing = [f.name for f in schema.fields if f.required and f.name not in mapped]
     by_agent = sum(1 for mapping in mappings if mapping.decided_by == "agent")
@@ -165,6 +209,7 @@ def _result(mappings: Sequence[FieldMapping], schema: TargetSchema) -> MappingRe
     return MappingResult(
         mappings=list(mappings),
         targets=schema.names,
+        fields=fields,
         required_unmapped=missing,
-        summary=summary + ".",
+        summary=summary + "." + about_hint,
     )

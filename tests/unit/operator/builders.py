@@ -8,7 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from discovery_core.phases import Phase
-from discovery_core.resource import ApprovalPolicy, DiscoveryFlowSpec
+from discovery_core.resource import DiscoveryFlowSpec
+from discovery_core.resource_gate import ApprovalPolicy
 from discovery_core.snapshots import Capacity, FlowSnapshot, RequestSnapshot, RunSnapshot
 from discovery_core.states import FlowState, RunState
 from discovery_operator.manifests.names import job_name

@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from discovery_core.durations import parse_duration
-from discovery_core.phases import FIRST_PHASE, next_phase, phase_spec
+from discovery_core.phases import FIRST_PHASE, PHASES, Phase, next_phase, phase_spec
+from discovery_core.resource_gate import Rerun
 from discovery_core.snapshots import Capacity, FlowSnapshot, RequestSnapshot, RunSnapshot
 from discovery_core.states import FlowState, RunState, Trigger, is_ended, target_of
 from discovery_operator import actions as act
@@ -56,6 +57,7 @@ class Model:
     policy: Presence = Presence.PRESENT
     rules: Rules = field(default_factory=Rules)
     refuse_launch: bool = False
+    confidence: float = 0.5
     transitions: list[tuple[FlowState | None, Trigger, FlowState]] = field(default_factory=list)
     serial: int = 0
 
@@ -149,6 +151,8 @@ class Model:
             case act.Resume():
                 asked = self.row.request is not None
                 self.step(Trigger.APPROVAL_REQUESTED if asked else Trigger.RESUMED)
+            case act.StartRound():
+                self._round(action.rerun)
             case act.Admit():
                 self.step(Trigger.ADMITTED)
             case act.ReferenceFound():
@@ -194,6 +198,52 @@ class Model:
         del why
         if not is_ended(self.row.state):
             self.step(trigger, run=_superseded(self.row.run), request=None)
+
+    def _round(self, wanted: Rerun) -> None:
+        flow = self.row
+        assert wanted.id not in flow.rerun_ids, "a rerun is followed twice"
+        order = [spec.name for spec in PHASES]
+        reopening = wanted.from_phase == "approval"
+        phase = Phase.FIELD_MAPPING if reopening else Phase(wanted.from_phase)
+        reached = order.index(phase) <= order.index(flow.phase)
+        if reopening:
+            reached = order.index(phase) < order.index(flow.phase) or is_ended(flow.state)
+        heard = flow.rerun_ids | {wanted.id}
+        if not reached or (reopening and flow.state is FlowState.AWAITING_APPROVAL):
+            self.flow = replace(flow, rerun_ids=heard, answer_note="not possible")
+            return
+        self.step(
+            Trigger.REOPENED if reopening else Trigger.RERUN,
+            **self._new_round(phase),
+            rerun_ids=heard,
+            request=self._question() if reopening else None,
+        )
+
+    def _new_round(self, phase: Phase) -> dict[str, Any]:
+        flow = self.row
+        if flow.run is not None and is_live(flow.run):
+            self.jobs.pop(flow.run.job_name, None)
+        return {
+            "round": flow.round + 1,
+            "phase": phase,
+            "run": None,
+            "failed_attempts": 0,
+            "last_attempt": 0,
+            "answer_note": "",
+        }
+
+    def _question(self) -> RequestSnapshot:
+        policy = self.row.spec.approval_policy
+        expires = self.now + timedelta(seconds=parse_duration(policy.timeout))
+        return RequestSnapshot(
+            self._id(),
+            DIGEST,
+            3,
+            policy,
+            self.now,
+            expires,
+            lowest_confidence=self.confidence,
+        )
 
     def _start(self, action: act.StartAttempt) -> None:
         flow = self.row
@@ -252,8 +302,16 @@ class Model:
         match action:
             case act.TakeAnswer():
                 assert action.approval.request_id == request.request_id
+                if action.approval.decision == "AskAgain":
+                    again = self._new_round(Phase.FIELD_MAPPING)
+                    again |= {"request": None, "answered_requests": closed}
+                    self.step(Trigger.ASKED_AGAIN, **again)
+                    return
                 approved = action.approval.decision == "Approve"
                 self._decided(Trigger.APPROVED if approved else Trigger.REJECTED, approved, closed)
+            case act.ApproveByPolicy():
+                assert request.policy.mode == "AutoApprove"
+                self._decided(Trigger.APPROVED, True, closed)
             case act.RefuseAnswer():
                 renewed = replace(request, request_id=self._id())
                 self.flow = replace(
@@ -309,10 +367,7 @@ class Model:
             self.jobs[job.name] = replace(job, state=JobState.COMPLETE)
         done: dict[str, Any] = {"run": None, "failed_attempts": 0, "last_attempt": 0}
         if phase_spec(flow.phase).gated:
-            policy = flow.spec.approval_policy
-            expires = self.now + timedelta(seconds=parse_duration(policy.timeout))
-            asked = RequestSnapshot(self._id(), DIGEST, 3, policy, self.now, expires)
-            self.step(Trigger.APPROVAL_REQUESTED, request=asked)
+            self.step(Trigger.APPROVAL_REQUESTED, request=self._question())
             return
         following = next_phase(flow.phase)
         if following is None:

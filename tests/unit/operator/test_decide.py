@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from discovery_core.errors import ErrorCode
-from discovery_core.resource import ApprovalPolicy
+from discovery_core.resource_gate import ApprovalPolicy
 from discovery_core.states import FlowState, RunState, WaitsFor
 from discovery_operator.actions import (
     Admit,

@@ -158,6 +158,47 @@ def approved() -> Model:
     return model
 
 
+def rerun(model: Model, from_phase: str = "data_import") -> Model:
+    model.spec_fields["rerun"] = {"id": "again", "fromPhase": from_phase}
+    model.generation += 1
+    return model
+
+
+def in_inventory() -> Model:
+    """Running the phase after the gate."""
+    model = approved()
+    assert model.row.state is S.RUNNING
+    return model
+
+
+def after_gate(state: FlowState) -> Model:
+    """In a state that is reached with approved mappings."""
+    if state is S.QUEUED:
+        model = answered("Approve")
+        model.capacity = FULL
+        model.settle()
+        return model
+    model = in_inventory()
+    if state is S.WAITING:
+        model.pod = PodView(
+            "pod", "Pending", waiting="CreateContainerConfigError", waiting_message="no secret"
+        )
+        model.settle()
+    return model
+
+
+def ended(state: FlowState) -> Model:
+    if state is S.SUCCEEDED:
+        model = phase(phase(phase(approved())))
+    elif state is S.FAILED:
+        model = reported(in_inventory(), ErrorCode.EMPTY_FILE)
+    else:
+        model = answered("Reject")
+    model.settle()
+    assert model.row.state is state
+    return model
+
+
 SCRIPTS: dict[tuple[FlowState, Trigger], Callable[[], Model]] = {
     (S.PENDING, T.ADMITTED): pending,
     (S.PENDING, T.REFERENCE_MISSING): lambda: missing(pending()),
@@ -179,6 +220,14 @@ SCRIPTS: dict[tuple[FlowState, Trigger], Callable[[], Model]] = {
     (S.SUSPENDED, T.RESUMED): lambda: wish(suspended(running()), "Run"),
     (S.SUSPENDED, T.APPROVAL_REQUESTED): lambda: wish(suspended(asked()), "Run"),
 }
+SCRIPTS[S.AWAITING_APPROVAL, T.ASKED_AGAIN] = lambda: answered("AskAgain")
+for _state in (S.QUEUED, S.RUNNING, S.WAITING, S.AWAITING_APPROVAL):
+    SCRIPTS[_state, T.RERUN] = lambda state=_state: rerun(REACH[state]())  # type: ignore[misc]
+for _state in (S.QUEUED, S.RUNNING, S.WAITING):
+    SCRIPTS[_state, T.REOPENED] = lambda state=_state: rerun(after_gate(state), "approval")  # type: ignore[misc]
+for _state in (S.SUCCEEDED, S.FAILED, S.REJECTED):
+    SCRIPTS[_state, T.RERUN] = lambda state=_state: rerun(ended(state))  # type: ignore[misc]
+    SCRIPTS[_state, T.REOPENED] = lambda state=_state: rerun(ended(state), "approval")  # type: ignore[misc]
 for _state, _reach in REACH.items():
     if _state is not S.SUSPENDED:
         SCRIPTS[_state, T.SUSPENDED] = lambda reach=_reach: wish(reach(), "Suspend")  # type: ignore[misc]

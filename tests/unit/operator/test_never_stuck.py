@@ -121,6 +121,8 @@ class Life(RuleBasedStateMachine):
         missing=st.sampled_from([(), (), ("ConfigMap 'servers'",)]),
         good_phases=st.integers(0, 4),
         lives=st.sampled_from([True, True, True, True, False]),
+        mode=st.sampled_from(["Always", "AutoApprove"]),
+        confidence=st.sampled_from([0.5, 0.95]),
     )
     def begin(
         self,
@@ -131,11 +133,14 @@ class Life(RuleBasedStateMachine):
         missing: tuple[str, ...],
         good_phases: int,
         lives: bool,
+        mode: str,
+        confidence: float,
     ) -> None:
+        self.model.confidence = confidence
         self.model.missing = missing
         self.model.spec_fields = {
             "state": state,
-            "approvalPolicy": {"onTimeout": on_timeout},
+            "approvalPolicy": {"onTimeout": on_timeout, "mode": mode, "minConfidence": 0.9},
             "retries": {"maxAttempts": attempts},
         }
         self.model.rules = Rules(allow_automatic_approval=allow)
@@ -276,7 +281,7 @@ class Life(RuleBasedStateMachine):
     @rule(
         right=st.booleans(),
         digest=st.sampled_from([DIGEST, DIGEST, OTHER_DIGEST]),
-        decision=st.sampled_from(["Approve", "Reject"]),
+        decision=st.sampled_from(["Approve", "Reject", "AskAgain"]),
     )
     def somebody_answers(self, right: bool, digest: str, decision: str) -> None:
         request = self.model.row.request
@@ -291,6 +296,16 @@ class Life(RuleBasedStateMachine):
             },
         }
         self.model.generation += 1
+        self.settle()
+
+    @precondition(lambda self: self.model.flow is not None and not self.model.flow.deleted)
+    @rule(
+        from_phase=st.sampled_from(["data_import", "field_mapping", "asset_inventory", "approval"])
+    )
+    def somebody_wants_another_round(self, from_phase: str) -> None:
+        self.model.generation += 1
+        rerun = {"id": f"rerun-{self.model.generation}", "fromPhase": from_phase}
+        self.model.spec_fields = {**self.model.spec_fields, "rerun": rerun}
         self.settle()
 
     @rule(presence=st.sampled_from(list(Presence)))

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from discovery_core.resource import ApprovalPolicy, DiscoveryFlowStatus
+from discovery_core.resource import DiscoveryFlowStatus
+from discovery_core.resource_gate import ApprovalPolicy
 from discovery_core.states import CONDITION_TYPES, STATES, FlowState, RunState
 from discovery_operator.observed import Observed
 from discovery_operator.status import build_status, status_patch

@@ -1,0 +1,114 @@
+"""What a person changes about proposed mappings: checked against target fields and values.
+
+Pure, because two places need the same answer: the API says at once what is wrong with an edit,
+and the store, which everything passes through, refuses it as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .errors import InvalidAnswerError
+from .resource_gate import NO_TRANSFORM, MappingEdit
+from .wire import FieldMapping, TargetDescription
+
+_SHOWN_SAMPLES = 3
+
+
+def apply_edits(
+    mappings: Sequence[FieldMapping],
+    edits: Sequence[MappingEdit],
+    targets: Sequence[str],
+    fields: Sequence[TargetDescription] = (),
+) -> list[FieldMapping]:
+    """The final mappings. Raises InvalidAnswerError naming every edit that is at fault.
+
+    An edited column becomes the primary source of its target; a column that held it before
+    becomes an alternate. `fields` describe the targets where that is known.
+    """
+    described = {field.name: field for field in fields}
+    known = {mapping.column: mapping for mapping in mappings}
+    problems = _unknown(known, edits, set(targets))
+    problems += _taken_twice(edits)
+    for edit in edits:
+        if edit.column in known and edit.target in described:
+            problems += _misfit(known[edit.column], edit, described[edit.target])
+        elif edit.transform not in (None, NO_TRANSFORM) and not edit.target:
+            problems.append(f"column {edit.column!r} is not mapped, so it has no unit")
+    if problems:
+        raise InvalidAnswerError(problems)
+    edited = {edit.column: edit for edit in edits}
+    primary = {edit.target for edit in edits if edit.target}
+    final = []
+    for mapping in mappings:
+        if mapping.column in edited:
+            final.append(_edited(mapping, edited[mapping.column]))
+        elif mapping.target in primary:
+            final.append(mapping.model_copy(update={"role": "alternate"}))
+        else:
+            final.append(mapping)
+    return final
+
+
+def _unknown(
+    known: dict[str, FieldMapping], edits: Sequence[MappingEdit], legal: set[str]
+) -> list[str]:
+    problems: list[str] = []
+    seen: set[str] = set()
+    for edit in edits:
+        if edit.column not in known:
+            problems.append(f"there is no column {edit.column!r}")
+        if edit.column in seen:
+            problems.append(f"column {edit.column!r} is edited twice")
+        if edit.target and edit.target not in legal:
+            problems.append(f"{edit.target!r} is not a target field (column {edit.column!r})")
+        seen.add(edit.column)
+    return problems
+
+
+def _taken_twice(edits: Sequence[MappingEdit]) -> list[str]:
+    taken: dict[str, str] = {}
+    return [
+        f"columns {taken[edit.target]!r} and {edit.column!r} are both given {edit.target!r}; a "
+        "field has one primary column"
+        for edit in edits
+        if edit.target and taken.setdefault(edit.target, edit.column) != edit.column
+    ]
+
+
+def _misfit(mapping: FieldMapping, edit: MappingEdit, field: TargetDescription) -> list[str]:
+    """Why an edit contradicts its field or the column's values; empty where it does not."""
+    problems = []
+    if edit.transform not in (None, NO_TRANSFORM, *field.transforms):
+        units = ", ".join(field.transforms) or "no unit"
+        problems.append(
+            f"{edit.transform!r} is not possible for {field.name!r} (column {edit.column!r}); "
+            f"it takes {units}"
+        )
+    samples = [sample.strip() for sample in mapping.samples if sample.strip()]
+    shown = ", ".join(repr(sample[:40]) for sample in samples[:_SHOWN_SAMPLES])
+    if field.type in ("integer", "number", "date") and samples and not any(map(_digits, samples)):
+        kind = "dates" if field.type == "date" else "numbers"
+        problems.append(
+            f"column {edit.column!r} has values such as {shown}, and {field.name!r} takes {kind}"
+        )
+    allowed = {value.casefold() for value in field.allowed_values}
+    if allowed and samples and not any(sample.casefold() in allowed for sample in samples):
+        problems.append(
+            f"column {edit.column!r} has values such as {shown}, and {field.name!r} takes only "
+            + ", ".join(field.allowed_values[:10])
+        )
+    return problems
+
+
+def _digits(text: str) -> bool:
+    return any(character.isdigit() for character in text)
+
+
+def _edited(mapping: FieldMapping, edit: MappingEdit) -> FieldMapping:
+    target = edit.target or None
+    if edit.transform is None:
+        transform = mapping.transform if target is not None and target == mapping.target else None
+    else:
+        transform = None if edit.transform == NO_TRANSFORM else edit.transform
+    return mapping.model_copy(update={"target": target, "role": "primary", "transform": transform})

@@ -1,0 +1,63 @@
+"""What a person asked for when the mapping is done once more.
+
+A hint is free text for the crew; lines such as `Column -> field` are instructions, which code
+follows to the letter, so that asking again helps with the built-in planner too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from discovery_core.errors import InvalidAnswerError
+from discovery_core.mapping_edits import apply_edits
+from discovery_core.resource_gate import MappingEdit
+from discovery_core.wire import FieldMapping, TargetDescription
+
+from discovery_crews.mapping.confidence import APPROVED
+from discovery_crews.mapping.engine import lesson_key
+
+_INSTRUCTION = re.compile(r"^\s*[\"'`]?(?P<column>.+?)[\"'`]?\s*(?:->|=>|→)\s*(?P<target>.*?)\s*$")
+_NONE = frozenset(["", "-", "none", "nothing", "ignore"])
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The mappings with the hint's instructions, and what could not be followed, in words."""
+
+    mappings: list[FieldMapping]
+    instructions: int
+    problems: list[str]
+
+
+def follow(
+    hint: str | None, mappings: Sequence[FieldMapping], fields: Sequence[TargetDescription]
+) -> Followed:
+    """Applies the instructions among the hint's lines."""
+    final = list(mappings)
+    columns = {lesson_key(mapping.column): mapping.column for mapping in mappings}
+    targets = {field.name.casefold(): field.name for field in fields}
+    names = [field.name for field in fields]
+    count, problems = 0, []
+    for line in (hint or "").splitlines():
+        found = _INSTRUCTION.match(line)
+        if found is None:
+            continue
+        column = columns.get(lesson_key(found["column"]), found["column"])
+        wanted = found["target"].strip("\"'`. ")
+        target = "" if wanted.casefold() in _NONE else targets.get(wanted.casefold(), wanted)
+        try:
+            edit = MappingEdit(column=column[:512], target=target[:128])
+            final = [
+                _as_asked(mapping) if mapping.column == column else mapping
+                for mapping in apply_edits(final, [edit], names, fields)
+            ]
+            count += 1
+        except InvalidAnswerError as error:
+            problems += error.problems
+    return Followed(final, count, problems)
+
+
+def _as_asked(mapping: FieldMapping) -> FieldMapping:
+    return mapping.model_copy(update={"confidence": APPROVED, "reason": "As the hint asks."})
