@@ -45,7 +45,8 @@ class ApprovalPolicy(ResourceModel):
                 ),
                 rule(
                     "!has(self.approvers) || "
-                    "self.approvers.users.size() + self.approvers.groups.size() > 0",
+                    "(has(self.approvers.users) && self.approvers.users.size() > 0) || "
+                    "(has(self.approvers.groups) && self.approvers.groups.size() > 0)",
                     "approvers names nobody: give users or groups, or leave it out",
                 ),
             ]
@@ -113,7 +114,7 @@ class Approval(ResourceModel):
             "x-kubernetes-map-type": "atomic",
             "x-kubernetes-validations": [
                 rule(
-                    "self.decision == 'Approve' || self.edits.size() == 0",
+                    "self.decision == 'Approve' || !has(self.edits) || self.edits.size() == 0",
                     "edits go with decision Approve",
                 ),
                 rule(

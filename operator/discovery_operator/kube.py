@@ -6,6 +6,7 @@ exception, so that a failed look is never taken for an absence.
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 from uuid import UUID
@@ -69,6 +70,16 @@ class Cluster:
         """The namespace's uid: the tenant. A re-created namespace has another."""
         found = await self._get(f"{CORE}/namespaces/{name}")
         return None if found is None else UUID(found["metadata"]["uid"])
+
+    async def secret(self, namespace: str, name: str) -> dict[str, str] | None:
+        """A Secret's data as text, by name. Raises KubernetesError and ValueError."""
+        found = await self._get(f"{CORE}/namespaces/{namespace}/secrets/{name}")
+        if found is None:
+            return None
+        return {
+            key: base64.b64decode(value).decode()
+            for key, value in (found.get("data") or {}).items()
+        }
 
     async def flow(self, namespace: str, name: str) -> Raw | None:
         """A DiscoveryFlow by name."""

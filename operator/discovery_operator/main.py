@@ -32,6 +32,7 @@ from .observe import Observer
 from .queue import KeyedQueue
 from .settings import OperatorSettings
 from .upkeep import Upkeep
+from .webhook import Webhooks
 
 log = get_logger(__name__)
 
@@ -109,12 +110,23 @@ class Operator:
             sweep_seconds=settings.sweep_seconds,
             resync_seconds=settings.resync_seconds,
         )
+        webhooks = Webhooks(
+            store,
+            self._cluster,
+            leads=leadership.leads,
+            endpoints=settings.webhook_endpoints,
+            public_url=settings.public_url,
+            timeout=settings.webhook_timeout_seconds,
+            poll=settings.webhook_poll_seconds,
+            tls=settings.webhook_tls(),
+        )
         self._leadership, self._upkeep = leadership, upkeep
         self._health.waiting_for = "the first sweep"
         await _together(
             leadership.run(),
             upkeep.listen(),
             upkeep.run(),
+            webhooks.run(),
             *(controller.work(leadership.leads) for _ in range(settings.workers)),
         )
 

@@ -20,3 +20,6 @@ TRANSITION_SECONDS = Histogram(
     "From the commit that made a phase ready to the creation of its Job.",
     buckets=(0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300),
 )
+NOTIFICATIONS = Counter(
+    "discoveryflow_notifications", "Messages to webhooks by what became of them.", ["outcome"]
+)

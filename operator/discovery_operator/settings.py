@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -29,7 +30,9 @@ class OperatorSettings(BaseSettings):
 
     `crew_resources` is JSON as a container's `resources`; `admission_policy` names both the
     ValidatingAdmissionPolicy and its binding; `pending_allowance_seconds` is how long an
-    attempt may take until its pod reports for work.
+    attempt may take until its pod reports for work. `webhook_endpoints` are the beginnings of
+    addresses that namespaces' webhooks may have; without any, nothing is sent. `public_url` is
+    where people find the pages.
     """
 
     model_config = SettingsConfigDict(env_prefix="DISCOVERY_", extra="ignore")
@@ -53,6 +56,12 @@ class OperatorSettings(BaseSettings):
     pending_allowance_seconds: int = Field(default=600, ge=10)
     keep_finished_jobs_seconds: int = Field(default=3600, ge=0)
 
+    public_url: str = ""
+    webhook_endpoints: CommaList = ()
+    webhook_ca_file: Path | None = None
+    webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=60)
+    webhook_poll_seconds: float = Field(default=2.0, gt=0)
+
     sweep_seconds: float = Field(default=5.0, gt=0)
     resync_seconds: float = Field(default=60.0, gt=0)
     leader_ttl_seconds: float = Field(default=10.0, ge=2)
@@ -74,6 +83,14 @@ class OperatorSettings(BaseSettings):
             launch_timeout=float(self.pending_allowance_seconds),
             allow_automatic_approval=self.allow_automatic_approval,
         )
+
+    def webhook_tls(self) -> ssl.SSLContext | None:
+        """Whom to trust beside the public authorities. Raises OSError and ssl.SSLError."""
+        if self.webhook_ca_file is None:
+            return None
+        context = ssl.create_default_context()
+        context.load_verify_locations(cafile=str(self.webhook_ca_file))
+        return context
 
     def limits(self) -> tuple[int, int]:
         """Most attempts at a time: in all, and per tenant."""

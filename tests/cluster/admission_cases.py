@@ -36,11 +36,22 @@ ACTORS = {
 }
 READABLE = ("servers", "exports", "fields", "llm")
 
+# {namespace} stands for the namespace of the flow
+ANN = "system:serviceaccount:{namespace}:ann"
+BOSS = "system:serviceaccount:{namespace}:boss"
+GROUP = "system:serviceaccounts:{namespace}"
+
 # flows that exist already, and whether they ask
 FLOWS: dict[str, tuple[Spec, bool]] = {
     "asked": (PLAIN, True),
     "quiet": (PLAIN, False),
     "with-hidden-secret": (WITH_HIDDEN_SECRET, True),
+    "limited": ({"source": SOURCE, "approvalPolicy": {"approvers": {"users": [ANN]}}}, True),
+    "grouped": ({"source": SOURCE, "approvalPolicy": {"approvers": {"groups": [GROUP]}}}, True),
+    "separate": (
+        {"source": SOURCE, "requestedBy": BOSS, "approvalPolicy": {"separateRequester": True}},
+        True,
+    ),
 }
 
 
@@ -141,6 +152,62 @@ REFUSED = [
         says=("{me} may not answer approval requests",),
     ),
     Attempt(
+        "approver who is not named",
+        "boss",
+        flow="limited",
+        patch=[answer()],
+        rule="not among the approvers",
+        says=("{me} is not among spec.approvalPolicy.approvers",),
+    ),
+    Attempt(
+        "requester who answers",
+        "boss",
+        flow="separate",
+        patch=[answer()],
+        rule="answer by the requester",
+        says=("{me} asked for this flow and may not answer it",),
+    ),
+    Attempt(
+        "who names himself an approver",
+        "boss",
+        flow="limited",
+        patch=[put("/spec/approvalPolicy/approvers/users", ["{me}"])],
+        rule="approvers changed by somebody else",
+        says=("{me} may not change who answers",),
+    ),
+    Attempt(
+        "who removes the approvers",
+        "boss",
+        flow="limited",
+        patch=[{"op": "remove", "path": "/spec/approvalPolicy/approvers"}],
+        rule="approvers changed by somebody else",
+        says=("{me} may not change who answers",),
+    ),
+    Attempt(
+        "requester who ends the separation",
+        "boss",
+        flow="separate",
+        patch=[put("/spec/approvalPolicy/separateRequester", False)],
+        rule="approvers changed by somebody else",
+        says=("{me} may not change who answers",),
+    ),
+    Attempt(
+        "approver who asks again without the verb",
+        "ed",
+        flow="asked",
+        patch=[answer(decision="AskAgain", hint="Name -> hostname")],
+        rule="answer without the verb approve",
+        says=("{me} may not answer approval requests",),
+    ),
+    Attempt(
+        "approver who wants another round",
+        "ann",
+        flow="asked",
+        patch=[put("/spec/rerun", {"id": "again", "fromPhase": "data_import"})],
+        rule="change without the verb update",
+        says=("this changes spec.rerun:",),
+    ),
+    Attempt(
         "approver who stops the flow",
         "ann",
         flow="asked",
@@ -180,6 +247,13 @@ REFUSED = [
         says=("approval without a person is switched off", "approval.allowAutomatic"),
     ),
     Attempt(
+        "approval by confidence on creation",
+        "boss",
+        spec={"source": SOURCE, "approvalPolicy": {"mode": "AutoApprove", "minConfidence": 0.9}},
+        rule="automatic approval is off",
+        says=("approval without a person is switched off", "approval.allowAutomatic"),
+    ),
+    Attempt(
         "automatic approval later",
         "boss",
         flow="asked",
@@ -199,6 +273,15 @@ REFUSED = [
         "editor who creates with automatic approval",
         "ed",
         spec={"source": SOURCE, "approvalPolicy": {"onTimeout": "Approve"}},
+        rule="looser gate without the verb approve",
+        says=("{me} may not loosen the gate",),
+        policy="automatic",
+    ),
+    Attempt(
+        "editor who lets confidence decide",
+        "ed",
+        flow="asked",
+        patch=[put("/spec/approvalPolicy", {"mode": "AutoApprove", "minConfidence": 0.9})],
         rule="looser gate without the verb approve",
         says=("{me} may not loosen the gate",),
         policy="automatic",
@@ -313,6 +396,33 @@ ALLOWED = [
         "ann",
         flow="with-hidden-secret",
         patch=[answer()],
+    ),
+    Attempt("named approver answers", "ann", flow="limited", patch=[answer()]),
+    Attempt("approver by group answers", "boss", flow="grouped", patch=[answer()]),
+    Attempt("somebody else than the requester answers", "ann", flow="separate", patch=[answer()]),
+    Attempt(
+        "approver asks again",
+        "ann",
+        flow="asked",
+        patch=[answer(decision="AskAgain", hint="Name -> hostname")],
+    ),
+    Attempt(
+        "editor limits who may answer",
+        "ed",
+        flow="asked",
+        patch=[put("/spec/approvalPolicy/approvers", {"users": ["the-director"]})],
+    ),
+    Attempt(
+        "editor wants another round of a flow with a hidden Secret",
+        "ed",
+        flow="with-hidden-secret",
+        patch=[put("/spec/rerun", {"id": "again", "fromPhase": "data_import"})],
+    ),
+    Attempt(
+        "who may do both lets confidence decide",
+        "boss",
+        spec={"source": SOURCE, "approvalPolicy": {"mode": "AutoApprove", "minConfidence": 0.9}},
+        policy="automatic",
     ),
     Attempt(
         "editor changes how it is worked",

@@ -122,6 +122,12 @@ def _grants(sandbox: Sandbox, namespace: str) -> list[dict[str, Any]]:
     return manifests
 
 
+def _in(spec: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """The spec with the namespace's own user names."""
+    filled: dict[str, Any] = json.loads(json.dumps(spec).replace("{namespace}", namespace))
+    return filled
+
+
 @pytest.fixture(scope="module")
 def stage(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     names = ["full", "automatic", *(variant(rule) for rule in RULES)]
@@ -137,7 +143,9 @@ def stage(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     for manifest in namespaces:
         inside = manifest["metadata"]["name"]
         grants += _grants(sandbox, inside)
-        flows += [sandbox.flow(name, spec, inside) for name, (spec, _) in FLOWS.items()]
+        flows += [
+            sandbox.flow(name, _in(spec, inside), inside) for name, (spec, _) in FLOWS.items()
+        ]
     kubectl.apply(grants)
     kubectl.apply(flows)
     request = {

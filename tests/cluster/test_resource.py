@@ -16,6 +16,10 @@ CASES: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "bad-manifests.yaml").read_text(encoding="utf-8")
 )
 CANCEL_IS_FINAL = "state Cancel is final; create another DiscoveryFlow"
+EDITS_WITH_APPROVAL = "edits go with decision Approve"
+HINT_WITH_ASK_AGAIN = "hint goes with decision AskAgain"
+UNIT_OR_NONE = "write the unit of the column's values, such as unit:MiB, or none"
+RERUN_STAYS = "this rerun has been asked for already; write another id"
 FIRST_ANSWER_COUNTS = "this request has been answered already; the first answer counts"
 BASE = {"engagement": "dc-east-exit", "source": {"configMap": {"name": "servers", "key": "a.csv"}}}
 
@@ -131,7 +135,8 @@ def test_every_rule_of_the_definition_is_tried() -> None:
     version = yaml.safe_load(text)["spec"]["versions"][0]
     tried = [part for case in CASES for part in case["says"]]
     tried += [message for _, message in CHANGES.values()]
-    tried += [CANCEL_IS_FINAL, FIRST_ANSWER_COUNTS]
+    tried += [CANCEL_IS_FINAL, FIRST_ANSWER_COUNTS, RERUN_STAYS]
+    tried += [EDITS_WITH_APPROVAL, HINT_WITH_ASK_AGAIN, UNIT_OR_NONE]
     messages = set(_messages(version["schema"]["openAPIV3Schema"]["properties"]["spec"]))
     assert len(messages) > 15
     untried = {m for m in messages if not any(part in m or m in part for part in tried)}
@@ -171,9 +176,26 @@ def test_the_first_answer_to_a_request_stays(sandbox: Sandbox, inside: Kubectl) 
     assert FIRST_ANSWER_COUNTS in give(
         _answer(first, "Approve", edits=[{"column": "a", "target": "b"}])
     )
+    edits = [{"column": "a", "target": "b"}]
+    assert EDITS_WITH_APPROVAL in give(_answer(second, "Reject", edits=edits))
+    assert HINT_WITH_ASK_AGAIN in give(_answer(second, "Reject", hint="x"))
+    odd = [{"column": "a", "target": "b", "transform": "in feet"}]
+    assert UNIT_OR_NONE in give(_answer(second, "Approve", edits=odd))
     assert give(_answer(second, "Reject")) == ""
     remove = {"op": "remove", "path": "/spec/approval"}
     assert inside.try_patch(sandbox.resource, "asked", [remove]).ok
+
+
+def test_a_rerun_stays_as_it_was_asked_for(sandbox: Sandbox, inside: Kubectl) -> None:
+    inside.apply(sandbox.flow("rerun", BASE))
+
+    def give(rerun: dict[str, Any]) -> str:
+        operation = {"op": "add", "path": "/spec/rerun", "value": rerun}
+        return inside.try_patch(sandbox.resource, "rerun", [operation]).stderr
+
+    assert give({"id": "one", "fromPhase": "data_import"}) == ""
+    assert RERUN_STAYS in give({"id": "one", "fromPhase": "approval"})
+    assert give({"id": "two", "fromPhase": "approval"}) == ""
 
 
 def test_columns_and_selectors(sandbox: Sandbox, inside: Kubectl) -> None:

@@ -21,7 +21,7 @@ from ..resource import DiscoveryFlowSpec
 from ..resource_gate import MappingEdit, Rerun
 from ..snapshots import Capacity, FlowSnapshot
 from ..states import FlowState, Trigger, is_ended
-from . import attempts, blobs, flow_steps, gate, leadership, rounds
+from . import attempts, blobs, flow_steps, gate, leadership, notifications, rounds
 from .database import ClusterScope, Database
 from .listener import listen
 from .records import drop_staged
@@ -337,6 +337,27 @@ class OperatorStore:
     async def expire_request(self, flow_id: UUID, request_id: UUID) -> None:
         """Applies the frozen policy's onTimeout where the deadline has really passed."""
         await self._write(lambda session: gate.expire(session, flow_id, request_id))
+
+    # -- notifications -------------------------------------------------------------------------
+
+    async def due_notifications(self, limit: int) -> list[notifications.Due]:
+        """Messages to webhooks whose time has come, the oldest first."""
+        return await self._read(lambda session: notifications.due(session, limit))
+
+    async def settle_notification(
+        self,
+        message: notifications.Due,
+        *,
+        state: str,
+        problem: str = "",
+        retry_seconds: float | None = None,
+    ) -> None:
+        """Writes what became of a try; with `retry_seconds` it is tried again after that time."""
+        await self._write(
+            lambda session: notifications.settle(
+                session, message, state=state, problem=problem, retry_seconds=retry_seconds
+            )
+        )
 
     # -- upkeep --------------------------------------------------------------------------------
 

@@ -1,0 +1,196 @@
+"""Tells a namespace's webhook what happened, as often as it takes.
+
+The address and the key are the namespace's own, in a Secret of a fixed name, so that a team sets
+up its channel with kubectl and nobody else's Secret has to be readable. Which addresses are
+possible at all says the installation: the operator must not become a way to reach anything else
+from inside the cluster. Messages are signed as https://www.standardwebhooks.com has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import ssl
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from discovery_core.logging import get_logger
+from discovery_core.store import OperatorStore
+from discovery_core.store.notifications import OPENED, REMINDER, Due
+
+from . import metrics
+from .faults import FAULTS
+from .kube import Cluster, KubernetesError
+
+log = get_logger(__name__)
+
+SECRET = "discoveryflow-webhook"  # noqa: S105 - a name
+BATCH = 50
+# seconds until the next try; after the last one the message is given up
+DELAYS = (5.0, 30.0, 120.0, 600.0, 1800.0, 7200.0, 21600.0, 43200.0)
+_KEY_PREFIX = "whsec_"
+
+
+class UndeliverableError(Exception):
+    """A message could not be delivered. `final` where trying again cannot help."""
+
+    def __init__(self, problem: str, *, final: bool = False) -> None:
+        super().__init__(problem)
+        self.final = final
+
+
+def signature(key: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """`v1,` and the HMAC-SHA256 of `id.timestamp.body`. A key may be written as whsec_base64."""
+    secret = key.encode()
+    if key.startswith(_KEY_PREFIX):
+        try:
+            secret = base64.b64decode(key.removeprefix(_KEY_PREFIX), validate=True)
+        except binascii.Error:
+            raise UndeliverableError(f"{SECRET}: key is not base64 after {_KEY_PREFIX}") from None
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
+
+
+def is_allowed(url: str, endpoints: tuple[str, ...]) -> bool:
+    """Whether an address has the scheme, host and port of an allowed one, and begins as its path.
+
+    Names and passwords in an address are refused, and so are dots that leave a path.
+    """
+    try:
+        given = urlsplit(url)
+        port = given.port
+    except ValueError:
+        return False
+    if given.username or given.password or "/../" in f"{given.path}/":
+        return False
+    for endpoint in endpoints:
+        known = urlsplit(endpoint)
+        same = (known.scheme, known.hostname, known.port) == (given.scheme, given.hostname, port)
+        base = known.path.rstrip("/")
+        if same and (given.path == base or given.path.startswith(f"{base}/")):
+            return True
+    return False
+
+
+class Webhooks:
+    """Delivers what the outbox holds, on the leading operator."""
+
+    def __init__(
+        self,
+        store: OperatorStore,
+        cluster: Cluster,
+        *,
+        leads: asyncio.Event,
+        endpoints: tuple[str, ...],
+        public_url: str,
+        timeout: float,
+        poll: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._leads = leads
+        self._endpoints = endpoints
+        self._public_url = public_url.rstrip("/")
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._poll = poll
+        self._tls = tls
+
+    async def run(self) -> None:
+        """For ever. What fails is logged and tried again."""
+        async with aiohttp.ClientSession(timeout=self._timeout) as http:
+            while True:
+                await self._leads.wait()
+                delivered = 0
+                try:
+                    delivered = await self.deliver(http)
+                except FAULTS as error:
+                    log.warning("notifications wait", error=str(error))
+                if delivered < BATCH:
+                    await asyncio.sleep(self._poll)
+
+    async def deliver(self, http: aiohttp.ClientSession) -> int:
+        """One round over what is due; returns how many messages were tried."""
+        messages = await self._store.due_notifications(BATCH)
+        await asyncio.gather(*(self._deliver(http, message) for message in messages))
+        return len(messages)
+
+    async def _deliver(self, http: aiohttp.ClientSession, message: Due) -> None:
+        try:
+            sent = await self._send(http, message)
+        except UndeliverableError as error:
+            await self._postpone(message, str(error), final=error.final)
+        except (aiohttp.ClientError, OSError, TimeoutError, KubernetesError) as error:
+            await self._postpone(message, f"{type(error).__name__}: {error}", final=False)
+        else:
+            state = "Delivered" if sent else "Skipped"
+            metrics.NOTIFICATIONS.labels(outcome=state.lower()).inc()
+            await self._store.settle_notification(message, state=state)
+
+    async def _postpone(self, message: Due, problem: str, *, final: bool) -> None:
+        delay = None if final or message.tries >= len(DELAYS) else DELAYS[message.tries]
+        log.warning(
+            "webhook not told",
+            flow=str(message.flow_id),
+            namespace=message.namespace,
+            kind=message.kind,
+            problem=problem,
+            retry_seconds=delay,
+        )
+        metrics.NOTIFICATIONS.labels(outcome="failed" if delay is None else "retried").inc()
+        await self._store.settle_notification(
+            message, state="Failed", problem=problem, retry_seconds=delay
+        )
+
+    async def _send(self, http: aiohttp.ClientSession, message: Due) -> bool:
+        """Whether there was anybody to tell. Raises UndeliverableError and network errors."""
+        if not self._endpoints:
+            return False
+        secret = await self._cluster.secret(message.namespace, SECRET)
+        if secret is None:
+            return False
+        url, key = secret.get("url", "").strip(), secret.get("key", "").strip()
+        if not url or not key:
+            raise UndeliverableError(f"Secret {SECRET} needs the keys url and key")
+        if not is_allowed(url, self._endpoints):
+            raise UndeliverableError(
+                "the address in Secret "
+                f"{SECRET} is not allowed by this installation (notifications.allowedEndpoints)"
+            )
+        body = json.dumps(self._payload(message), ensure_ascii=False).encode()
+        now = int(time.time())
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "discoveryflow",
+            "webhook-id": message.id,
+            "webhook-timestamp": str(now),
+            "webhook-signature": signature(key, message.id, now, body),
+        }
+        async with http.post(
+            url, data=body, headers=headers, allow_redirects=False, ssl=self._tls or True
+        ) as answer:
+            if answer.status == 410:
+                raise UndeliverableError("the receiver wants no more messages (410)", final=True)
+            if not 200 <= answer.status < 300:
+                raise UndeliverableError(f"the receiver answered {answer.status}")
+        return True
+
+    def _payload(self, message: Due) -> dict[str, Any]:
+        asks = message.kind in (OPENED, REMINDER)
+        place = f"/flows/{message.flow_id}" + ("/review" if asks else "")
+        name = f"{message.namespace}/{message.payload['name']}"
+        if asks:
+            text = f"{name} waits for the approval of its field mappings"
+        else:
+            text = f"{name} is {message.payload['state']}: {message.payload['event']}"
+            text += f" by {message.payload['actor']}"
+        if message.payload["message"]:
+            text += f" ({message.payload['message']})"
+        link = {"url": f"{self._public_url}{place}"} if self._public_url else {}
+        return {**message.payload, "id": message.id, "text": text, **link}
