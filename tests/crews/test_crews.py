@@ -113,7 +113,7 @@ def test_import_cleansing_and_inventory(desk: Desk) -> None:
     assert [call for call in imported.usage.tool_calls if call.startswith("submit")] == [
         "submit_schema_judgement", "submit_quality_judgement", "submit_anomaly_judgement",
     ]  # fmt: skip
-    assert set(imported.artefacts) == {"records", "profile", "rejected"}
+    assert set(imported.artefacts) == {"records", "profile", "rejected", "preview"}
 
     cleansed = desk.run(cleansing_phase)
     assert isinstance(cleansed.result, CleansingResult)

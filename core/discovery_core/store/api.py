@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -15,11 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ..errors import NotFoundError
 from ..snapshots import AttemptRecord, FlowEvent, FlowSnapshot
 from ..wire import ApprovedMapping, FieldMapping
-from . import assets
+from . import analytics, assets, reads, uploads
 from .approvals import mapping_history, proposals, remove_lesson
 from .database import Database, TenantScope
+from .listener import listen
 from .schema import ApprovalRequestRow, PhaseRun
 from .snapshot import flow_snapshot, history
+from .streams import read_chunks
 
 T = TypeVar("T")
 POLL_SECONDS = 0.1
@@ -152,9 +154,102 @@ class ApiStore:
         """Takes a lesson back. Raises NotFoundError."""
         await self._in(tenant_id, lambda session: remove_lesson(session, header, removed_by))
 
-    async def history(self, tenant_id: UUID, flow_id: UUID) -> list[FlowEvent]:
-        """The flow's history, oldest first."""
-        return await self._in(tenant_id, lambda session: history(session, flow_id))
+    async def history(self, tenant_id: UUID, flow_id: UUID, after: int = 0) -> list[FlowEvent]:
+        """The flow's history after a sequence number, oldest first."""
+        return await self._in(tenant_id, lambda session: history(session, flow_id, after))
+
+    async def results(self, tenant_id: UUID, flow_id: UUID) -> dict[str, dict[str, Any]]:
+        """The accepted result of each phase that has one."""
+        return await self._in(tenant_id, lambda session: reads.results(session, flow_id))
+
+    async def artefacts(self, tenant_id: UUID, flow_id: UUID) -> list[reads.StoredArtefact]:
+        """Artefacts of the accepted results."""
+        return await self._in(tenant_id, lambda session: reads.artefacts(session, flow_id))
+
+    async def artefact(
+        self, tenant_id: UUID, flow_id: UUID, phase: str, name: str
+    ) -> reads.StoredArtefact:
+        """One artefact by phase and name. Raises NotFoundError."""
+        return await self._in(
+            tenant_id, lambda session: reads.artefact(session, flow_id, phase, name)
+        )
+
+    def read_artefact(
+        self, tenant_id: UUID, artefact: reads.StoredArtefact
+    ) -> AsyncIterator[bytes]:
+        """An artefact's bytes, in pieces."""
+        return read_chunks(self.db, TenantScope(tenant_id), artefact.artefact_id, artefact.size)
+
+    async def list_assets(
+        self,
+        tenant_id: UUID,
+        engagement: str | None,
+        *,
+        search: str = "",
+        asset_type: str = "",
+        after: str = "",
+        limit: int = 100,
+    ) -> list[reads.AssetRow]:
+        """Assets of an engagement in the order of their identity."""
+        return await self._in(
+            tenant_id,
+            lambda session: reads.assets(
+                session,
+                engagement,
+                search=search,
+                asset_type=asset_type,
+                after=after,
+                limit=limit,
+            ),
+        )
+
+    async def states(self, tenant_id: UUID, flow_ids: list[UUID]) -> list[reads.FlowState]:
+        """Where these flows of a tenant stand."""
+        return await self._in(tenant_id, lambda session: reads.states(session, flow_ids))
+
+    async def known_namespaces(self) -> list[str]:
+        """Names of namespaces that have or had flows. Authorise before showing any of them."""
+
+        async def work(session: AsyncSession) -> list[str]:
+            found = await session.scalars(text("SELECT known_namespaces()"))
+            return list(found)
+
+        return await self.db.run(None, work)
+
+    async def offer_tenant(
+        self, namespace_uid: UUID, namespace: str, cluster_id: UUID | None
+    ) -> bool:
+        """Makes a namespace a tenant where it is none; False where its cluster is not clear."""
+        return await uploads.offer_tenant(self.db, namespace_uid, namespace, cluster_id)
+
+    async def store_upload(
+        self,
+        tenant_id: UUID,
+        *,
+        name: str,
+        media_type: str,
+        uploaded_by: str,
+        stream: AsyncIterator[bytes],
+        max_bytes: int,
+    ) -> uploads.Uploaded:
+        """Stores a person's file. Raises DiscoveryError(LIMIT_EXCEEDED)."""
+        return await uploads.store_upload(
+            self.db,
+            tenant_id,
+            name=name,
+            media_type=media_type,
+            uploaded_by=uploaded_by,
+            stream=stream,
+            max_bytes=max_bytes,
+        )
+
+    async def analytics(self, tenant_id: UUID, engagement: str | None) -> dict[str, Any]:
+        """Durations, waits, approvals, confidence, edits, tokens and failures."""
+        return await self._in(tenant_id, lambda session: analytics.of(session, engagement))
+
+    def listen(self) -> AsyncIterator[UUID | None]:
+        """Ids of flows that changed; None after each (re)connection, which means: rescan."""
+        return listen(self.db.url)
 
     async def inventory_summary(self, tenant_id: UUID, engagement: str | None) -> dict[str, Any]:
         """Number of assets of an engagement, in all and by type."""

@@ -7,11 +7,10 @@ returned. A pod whose attempt has ended, or was taken over, finds no row and is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import (
@@ -39,16 +38,15 @@ from .claims import claim_of
 from .database import Database, TenantScope
 from .records import RecordBatch, insert_records
 from .schema import (
-    CHUNK_BYTES,
     LIVE_RUN_STATES,
     Artefact,
-    ArtefactChunk,
     DiscoveryFlowRow,
     FlowArtefact,
     PhaseRun,
     Record,
 )
 from .snapshot import phase_seconds
+from .streams import read_chunks, write_chunks
 from .transition import append_event, database_now, lock_flow, transition
 
 STAGE_BATCH = 1000
@@ -183,17 +181,7 @@ class ExecutionStore:
                 )
 
         await self._db.run(scope, begin)
-        hasher, size, sequence = hashlib.sha256(), 0, 0
-        async for piece in _pieces(stream):
-            size += len(piece)
-            if size > max_bytes:
-                raise DiscoveryError(
-                    ErrorCode.LIMIT_EXCEEDED, f"the artefact is larger than {max_bytes} bytes"
-                )
-            hasher.update(piece)
-            await self._put_chunk(scope, artefact_id, sequence, piece)
-            sequence += 1
-        digest = "sha256:" + hasher.hexdigest()
+        digest, size = await write_chunks(self._db, scope, artefact_id, stream, max_bytes)
 
         async def finish(session: AsyncSession) -> ArtefactReference:
             run = await _held_run(session, pod_uid, fence)
@@ -213,21 +201,6 @@ class ExecutionStore:
 
         return await self._db.run(scope, finish)
 
-    async def _put_chunk(
-        self, scope: TenantScope, artefact_id: UUID, sequence: int, data: bytes
-    ) -> None:
-        async def work(session: AsyncSession) -> None:
-            await session.merge(
-                ArtefactChunk(
-                    tenant_id=scope.tenant_id,
-                    artefact_id=artefact_id,
-                    sequence=sequence,
-                    data=data,
-                )
-            )
-
-        await self._db.run(scope, work)
-
     async def read_artefact(
         self, *, tenant_id: UUID, pod_uid: str, fence: int, digest: str
     ) -> AsyncIterator[bytes]:
@@ -239,35 +212,14 @@ class ExecutionStore:
 
         async def find(session: AsyncSession) -> tuple[UUID, int]:
             run = await _held_run(session, pod_uid, fence)
-            artefact = await session.scalar(
-                select(Artefact)
-                .join(
-                    FlowArtefact,
-                    (FlowArtefact.tenant_id == Artefact.tenant_id)
-                    & (FlowArtefact.digest == Artefact.digest),
-                )
-                .where(Artefact.digest == digest, FlowArtefact.flow_id == run.flow_id)
-                .limit(1)
-            )
+            artefact = await _artefact_of(session, run.flow_id, digest)
             if artefact is None:
                 raise NotFoundError(f"this flow has no artefact {digest}")
-            return artefact.id, -(-artefact.size // CHUNK_BYTES)
+            return artefact.id, artefact.size
 
-        artefact_id, chunks = await self._db.run(scope, find)
-        for sequence in range(max(chunks, 1)):
-
-            async def read(session: AsyncSession, sequence: int = sequence) -> bytes:
-                data = await session.scalar(
-                    select(ArtefactChunk.data).where(
-                        ArtefactChunk.artefact_id == artefact_id,
-                        ArtefactChunk.sequence == sequence,
-                    )
-                )
-                if data is None:
-                    raise NotFoundError(f"artefact {digest} has been removed")
-                return data
-
-            yield await self._db.run(scope, read)
+        artefact_id, size = await self._db.run(scope, find)
+        async for piece in read_chunks(self._db, scope, artefact_id, size):
+            yield piece
 
     async def stage_records(
         self,
@@ -378,6 +330,23 @@ async def _held_run(
     return run
 
 
+async def _artefact_of(session: AsyncSession, flow_id: UUID, digest: str) -> Artefact | None:
+    """An artefact that the flow refers to: by a result, or as the uploaded source of its spec."""
+    referred = exists().where(
+        FlowArtefact.tenant_id == Artefact.tenant_id,
+        FlowArtefact.digest == Artefact.digest,
+        FlowArtefact.flow_id == flow_id,
+    )
+    named = exists().where(
+        DiscoveryFlowRow.flow_id == flow_id,
+        DiscoveryFlowRow.spec["source"]["artefact"]["digest"].as_string() == digest,
+    )
+    found: Artefact | None = await session.scalar(
+        select(Artefact).where(Artefact.digest == digest, referred | named)
+    )
+    return found
+
+
 async def _require_artefact(session: AsyncSession, tenant_id: UUID, digest: str) -> None:
     found = await session.scalar(
         select(Artefact.id)
@@ -388,17 +357,3 @@ async def _require_artefact(session: AsyncSession, tenant_id: UUID, digest: str)
         raise DiscoveryError(
             ErrorCode.INVALID_RESULT, f"artefact {digest} was not uploaded; upload it first"
         )
-
-
-async def _pieces(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Re-cuts a stream into pieces of exactly CHUNK_BYTES, the last one shorter."""
-    buffer = bytearray()
-    empty = True
-    async for data in stream:
-        buffer += data
-        while len(buffer) >= CHUNK_BYTES:
-            empty = False
-            yield bytes(buffer[:CHUNK_BYTES])
-            del buffer[:CHUNK_BYTES]
-    if buffer or empty:
-        yield bytes(buffer)

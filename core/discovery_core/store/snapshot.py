@@ -220,10 +220,12 @@ async def flow_snapshot(session: AsyncSession, flow_id: UUID) -> FlowSnapshot | 
     )
 
 
-async def history(session: AsyncSession, flow_id: UUID) -> list[FlowEvent]:
-    """The flow's history, oldest first."""
+async def history(session: AsyncSession, flow_id: UUID, after: int = 0) -> list[FlowEvent]:
+    """The flow's history after a sequence number, oldest first."""
     rows = await session.scalars(
-        select(FlowEventRow).where(FlowEventRow.flow_id == flow_id).order_by(FlowEventRow.sequence)
+        select(FlowEventRow)
+        .where(FlowEventRow.flow_id == flow_id, FlowEventRow.sequence > after)
+        .order_by(FlowEventRow.sequence)
     )
     return [
         FlowEvent(

@@ -15,6 +15,7 @@ from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.profile import brief, profile_records, read_profile, write_profile
 from discovery_crews.tables.engine import connect, count_rows
+from discovery_crews.tables.preview import write_preview
 
 from .apply import apply_plan, candidate_effects
 from .judgement import Candidates, CleansingPlan, check, recommend, steps_of
@@ -43,7 +44,12 @@ def run(context: PhaseContext) -> PhaseOutcome:
     usage.seconds_crew = round(time.perf_counter() - started, 3)
     return PhaseOutcome(
         CleansingResult(rows=rows, rules=applications, summary=plan.summary),
-        {"records": records, "profile": clean_profile, "plan": plan_file},
+        {
+            "records": records,
+            "profile": clean_profile,
+            "plan": plan_file,
+            "preview": write_preview(workdir, records),
+        },
         usage,
     )
 

@@ -13,6 +13,7 @@ from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.profile import brief, profile_records, write_profile
 from discovery_crews.readers import ReadRequest, ReadTable, read_source
 from discovery_crews.settings import reader_limits
+from discovery_crews.tables.preview import write_preview
 
 from .anomalies import find_anomalies
 from .judgement import Judgement, about, check, findings, recommend
@@ -65,6 +66,7 @@ def run(context: PhaseContext) -> PhaseOutcome:
     )
     outcome.usage.seconds_crew = round(time.perf_counter() - started, 3)
     artefacts = {"records": table.parquet, "profile": profile_file, "rejected": table.rejected}
+    artefacts["preview"] = write_preview(context.workdir, table.parquet)
     return PhaseOutcome(result, artefacts, outcome.usage)
 
 
