@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from discovery_core.store import ApiStore, Database
 from fastapi import FastAPI
 
+from .live import Live
 from .openapi import describe_problems
-from .routes import attempts, conflicts, flows, lessons
+from .routes import (
+    analytics,
+    attempts,
+    conflicts,
+    create,
+    flows,
+    lessons,
+    lifecycle,
+    listing,
+    results,
+)
+from .routes import live as live_routes
 from .server import finish
 from .settings import ApiSettings
 
@@ -18,8 +31,12 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     """The application over an open database."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        live: Live = app.state.live
+        listener = asyncio.create_task(live.run(), name="live")
         yield
+        listener.cancel()
+        await asyncio.wait([listener])
         await db.close()
 
     app = FastAPI(
@@ -32,8 +49,18 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.store = ApiStore(db)
+    app.state.live = Live(app.state.store)
     app.state.settings = settings
-    for routes in (flows, attempts, lessons, conflicts):
+    for routes in (
+        listing, create, flows, lifecycle, results, attempts, lessons, conflicts, live_routes,
+        analytics,
+    ):  # fmt: skip
         app.include_router(routes.router)
     describe_problems(app)
-    return finish(app, db, settings, max_message_bytes=settings.max_message_bytes)
+    return finish(
+        app,
+        db,
+        settings,
+        max_message_bytes=settings.max_message_bytes,
+        streamed=("/api/v1/discovery/uploads", "/api/v1/discovery/flows"),
+    )

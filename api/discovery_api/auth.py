@@ -1,37 +1,13 @@
-"""Acts in Kubernetes as the caller, and never as itself.
-
-RBAC and the admission policy decide, and the API server's audit log names the person. The user
-API's own ServiceAccount has no rights, so a mistake here cannot grant any.
-"""
+"""Who calls: the bearer token of a request."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
-from discovery_core.resource import GROUP, PLURAL, VERSION
-from fastapi import Depends
+from fastapi import Depends, WebSocket
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from kubernetes_asyncio.client import (
-    ApiClient,
-    ApiException,
-    AuthenticationV1Api,
-    AuthorizationV1Api,
-    CustomObjectsApi,
-    V1ResourceAttributes,
-    V1SelfSubjectAccessReview,
-    V1SelfSubjectAccessReviewSpec,
-    V1SelfSubjectReview,
-)
 
-from .kubernetes import REQUEST_TIMEOUT, UNREACHABLE, client_as, message_of
-from .problems import ProblemError, unauthenticated, unavailable
-from .settings import ServerSettings
-
-# the CEL rule of the resource that lets the first answer win
-_ANSWERED = "has been answered already"
-
+from .problems import unauthenticated
 
 _scheme = HTTPBearer(
     auto_error=False, description="A Kubernetes token, for example of `kubectl create token NAME`"
@@ -47,115 +23,12 @@ def _bearer_token(found: Annotated[HTTPAuthorizationCredentials | None, Depends(
     return found.credentials.strip()
 
 
+def socket_token(websocket: WebSocket) -> str:
+    """The token of a WebSocket's `Authorization` header. Raises ProblemError 401."""
+    kind, _, token = websocket.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token.strip():
+        raise unauthenticated("send Authorization: Bearer <token>")
+    return token.strip()
+
+
 Token = Annotated[str, Depends(_bearer_token)]
-
-
-class Caller:
-    """One request's view of Kubernetes, with the caller's token."""
-
-    def __init__(self, client: ApiClient) -> None:
-        self._custom = CustomObjectsApi(client)
-        self._reviews = AuthenticationV1Api(client)
-        self._access = AuthorizationV1Api(client)
-
-    async def user_name(self) -> str:
-        """Who the API server takes the caller for."""
-        with _translated():
-            review = await self._reviews.create_self_subject_review(
-                V1SelfSubjectReview(), _request_timeout=REQUEST_TIMEOUT
-            )
-        name: str = review.status.user_info.username
-        return name
-
-    async def flow(self, namespace: str, name: str) -> dict[str, Any]:
-        """The resource, if the caller may see it. 403 and 404 are told apart to nobody."""
-        with _translated(hide=True):
-            found: dict[str, Any] = await self._custom.get_namespaced_custom_object(
-                GROUP, VERSION, namespace, PLURAL, name, _request_timeout=REQUEST_TIMEOUT
-            )
-        return found
-
-    async def require(self, namespace: str, name: str, verb: str) -> None:
-        """Raises ProblemError 403 unless the caller may do `verb` with this DiscoveryFlow."""
-        attributes = V1ResourceAttributes(
-            group=GROUP, version=VERSION, resource=PLURAL, namespace=namespace, name=name, verb=verb
-        )
-        review = V1SelfSubjectAccessReview(
-            spec=V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
-        )
-        with _translated():
-            answer = await self._access.create_self_subject_access_review(
-                review, _request_timeout=REQUEST_TIMEOUT
-            )
-        if not answer.status.allowed:
-            raise ProblemError(
-                403,
-                "forbidden",
-                "Not allowed",
-                f"this needs the verb {verb!r} on the DiscoveryFlow {namespace}/{name}",
-            )
-
-    async def answer(self, namespace: str, name: str, approval: dict[str, Any]) -> None:
-        """Writes `spec.approval`. Raises ProblemError 403, 404, 409 or 422.
-
-        A JSON patch replaces the field as a whole; a merge patch would blend the answer with an
-        earlier one.
-        """
-        with _translated():
-            await self._custom.patch_namespaced_custom_object(
-                GROUP,
-                VERSION,
-                namespace,
-                PLURAL,
-                name,
-                [{"op": "add", "path": "/spec/approval", "value": approval}],
-                _request_timeout=REQUEST_TIMEOUT,
-            )
-
-
-@asynccontextmanager
-async def acting_as(settings: ServerSettings, token: str) -> AsyncIterator[Caller]:
-    """A client for one request; two requests never share one."""
-    client = client_as(settings, token)
-    try:
-        yield Caller(client)
-    finally:
-        await client.close()
-
-
-class _translated:  # noqa: N801 - reads as a verb
-    """Makes problems of what the API server refuses."""
-
-    def __init__(self, *, hide: bool = False) -> None:
-        self._hide = hide
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ApiException):
-            raise _problem(error, hide=self._hide) from error
-        if isinstance(error, UNREACHABLE):
-            raise unavailable(f"Kubernetes does not answer: {message_of(error)}") from error
-
-
-def _problem(error: ApiException, *, hide: bool) -> ProblemError:
-    message = message_of(error)
-    if error.status == 401:
-        return unauthenticated("Kubernetes does not accept the token; it may have expired")
-    if error.status == 404 or (hide and error.status == 403):
-        return not_found()
-    if error.status == 403:
-        return ProblemError(403, "forbidden", "Not allowed", message)
-    if _ANSWERED in message:
-        return ProblemError(409, "answered", "Answered already", message)
-    if error.status == 409:
-        return ProblemError(409, "conflict", "Changed by somebody else; try again", message)
-    if error.status in (400, 422):
-        return ProblemError(422, "invalid-answer", "The answer was refused", message)
-    return unavailable(f"Kubernetes does not answer: {message}")
-
-
-def not_found() -> ProblemError:
-    """404, the same for what does not exist and for what the caller may not see."""
-    return ProblemError(404, "not-found", "Not found", "no such flow, or you may not see it")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 from typing import Self, TypeVar
+from uuid import UUID
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -85,6 +86,12 @@ class ApiSettings(ServerSettings):
     port: int = Field(default=8444, description="port to listen on")
     max_message_bytes: int = Field(
         default=2 * 1024**2, ge=1024, description="largest body of a request"
+    )
+    max_upload_bytes: int = Field(default=1024**3, ge=1, description="largest uploaded file")
+    public_url: str = Field(default="", description="where people find the pages, for links")
+    cluster_id: UUID | None = Field(
+        default=None,
+        description="UID of kube-system; needed where several clusters share the database",
     )
     decision_wait_seconds: float = Field(
         default=5.0, ge=0, le=60, description="how long an answer waits for its decision"

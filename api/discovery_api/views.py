@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from discovery_core.phases import progress
-from discovery_core.resource_gate import ApprovalPolicy, MappingEdit
+from discovery_core.resource_gate import ApprovalPolicy, MappingEdit, Transform
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import STATES, FlowState
 from discovery_core.store import RequestRow
-from discovery_core.wire import FieldMapping, MappingCandidate
+from discovery_core.wire import FieldMapping, MappingCandidate, TargetDescription
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
@@ -61,6 +61,20 @@ class OpenRequest(BaseModel):
     policy: ApprovalPolicy = Field(description="as it was when the request opened")
     mappings: int = Field(description="how many mappings are proposed")
     targets: list[str] = Field(description="every target that an answer may name")
+    fields: list[TargetDescription] = Field(description="what the targets mean")
+
+
+class Permissions(BaseModel):
+    """What RBAC lets the caller do with the flow: answer, change, delete it."""
+
+    approve: bool
+    update: bool
+    delete: bool
+
+    @property
+    def tag(self) -> str:
+        """A part of the entity tag."""
+        return "".join(str(int(may)) for may in (self.approve, self.update, self.delete))
 
 
 class FlowView(BaseModel):
@@ -85,9 +99,12 @@ class FlowView(BaseModel):
     state_since: datetime
     approval_request: OpenRequest | None
     ui_state: UiState
+    permissions: Permissions
 
     @classmethod
-    def of(cls, flow: FlowSnapshot, mappings: list[FieldMapping]) -> FlowView:
+    def of(
+        cls, flow: FlowSnapshot, mappings: list[FieldMapping], permissions: Permissions
+    ) -> FlowView:
         """From what the database knows."""
         request = flow.request
         asking = flow.state is FlowState.AWAITING_APPROVAL and request is not None
@@ -101,6 +118,7 @@ class FlowView(BaseModel):
                 policy=request.policy,
                 mappings=request.mappings,
                 targets=list(request.targets),
+                fields=list(request.fields),
             )
         return cls.model_validate(
             {
@@ -128,6 +146,55 @@ class FlowView(BaseModel):
                     if asking
                     else [],
                 ),
+                "permissions": permissions,
+            }
+        )
+
+
+class FlowSummary(BaseModel):
+    """A flow in a list, as its resource shows it; null until the operator has seen it."""
+
+    flow_id: UUID
+    name: str
+    namespace: str
+    engagement: str | None
+    state: str
+    current_phase: str | None
+    phase_status: PhaseStatus
+    progress: str | None
+    round: int | None
+    message: str
+    created_at: str
+    requested_by: str | None
+    records_imported: int | None
+    records_rejected: int | None
+    assets: int | None
+    approval_request: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, item: dict[str, Any]) -> FlowSummary:
+        """From the resource."""
+        meta, spec = item["metadata"], item.get("spec") or {}
+        status = item.get("status") or {}
+        state = status.get("state") or "Pending"
+        return cls.model_validate(
+            {
+                "flow_id": meta["uid"],
+                "name": meta["name"],
+                "namespace": meta["namespace"],
+                "engagement": spec.get("engagement"),
+                "state": state,
+                "current_phase": status.get("phase"),
+                "phase_status": STATES[FlowState(state)].phase_status,
+                "progress": status.get("progress"),
+                "round": status.get("round"),
+                "message": status.get("message") or "",
+                "created_at": meta.get("creationTimestamp") or "",
+                "requested_by": spec.get("requestedBy"),
+                "records_imported": status.get("recordsImported"),
+                "records_rejected": status.get("recordsRejected"),
+                "assets": status.get("assets"),
+                "approval_request": status.get("approvalRequest"),
             }
         )
 
@@ -137,6 +204,9 @@ class FinalMapping(BaseModel):
 
     column: Column
     target: Annotated[str, StringConstraints(max_length=128)] | None
+    transform: Transform | None = Field(
+        default=None, description="unit of the column's values, such as unit:MiB, or none"
+    )
 
 
 class Answer(BaseModel):
@@ -157,6 +227,12 @@ class ApproveMappings(Answer):
 
     mappings: list[FinalMapping] | None = Field(default=None, max_length=2000)
     edits: list[MappingEdit] | None = Field(default=None, max_length=1000)
+
+
+class AskAgain(Answer):
+    """The mapping is done once more. Lines such as `Column -> field` are followed to the letter."""
+
+    hint: Annotated[str, StringConstraints(max_length=2000)] = ""
 
 
 class DecisionView(BaseModel):

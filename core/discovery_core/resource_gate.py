@@ -18,6 +18,11 @@ UserName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Hint = Annotated[str, StringConstraints(max_length=2000)]
 NO_TRANSFORM = "none"
 _TRANSFORM_PATTERN = r"^(none|unit:[A-Za-z%/]{1,16})$"
+Transform = Annotated[
+    str,
+    StringConstraints(min_length=4, max_length=21, pattern=_TRANSFORM_PATTERN),
+    explained("write the unit of the column's values, such as unit:MiB, or none"),
+]
 
 
 class Approvers(ResourceModel):
@@ -91,14 +96,7 @@ class MappingEdit(ResourceModel):
     target: Annotated[str, StringConstraints(max_length=128)] = Field(
         default="", description="Target field; empty means that the column is not mapped."
     )
-    transform: (
-        Annotated[
-            str,
-            StringConstraints(min_length=4, max_length=21, pattern=_TRANSFORM_PATTERN),
-            explained("write the unit of the column's values, such as unit:MiB, or none"),
-        ]
-        | None
-    ) = Field(
+    transform: Transform | None = Field(
         default=None,
         description="Unit of the column's values, such as unit:MiB, or none. Left out: as proposed "
         "where the target stays.",
@@ -150,6 +148,17 @@ class Approval(ResourceModel):
     )
 
 
+FromPhase = Literal[
+    "data_import",
+    "data_cleansing",
+    "field_mapping",
+    "approval",
+    "asset_inventory",
+    "dependency_analysis",
+    "migration_strategy",
+]
+
+
 class Rerun(ResourceModel):
     """Another round from a phase on. Results of that phase and of later ones are superseded."""
 
@@ -160,15 +169,7 @@ class Rerun(ResourceModel):
         StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][-A-Za-z0-9_.]*$"),
         explained("write an id of letters, digits, '-', '_' and '.', such as retry-1"),
     ] = Field(description="Any text that was not used before; each id is followed once.")
-    from_phase: Literal[
-        "data_import",
-        "data_cleansing",
-        "field_mapping",
-        "approval",
-        "asset_inventory",
-        "dependency_analysis",
-        "migration_strategy",
-    ] = Field(
+    from_phase: FromPhase = Field(
         description="Where to begin. approval asks again about the same mappings, for example "
         "after a request has expired."
     )

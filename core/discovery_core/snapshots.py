@@ -15,6 +15,7 @@ from .phases import Phase
 from .resource import DiscoveryFlowSpec
 from .resource_gate import ApprovalPolicy
 from .states import FlowState, RunState
+from .wire import TargetDescription
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class RequestSnapshot:
     expires_at: datetime
     targets: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    fields: tuple[TargetDescription, ...] = ()
     lowest_confidence: float = 0.0
     required_unmapped: tuple[str, ...] = ()
 

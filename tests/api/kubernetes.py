@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 Answer = Callable[[dict[str, Any], str], Awaitable[None]]
 USERS = {"token-ann": "ann", "token-bob": "bob", "token-eve": "eve"}
+FLOWS = "/apis/discoveryflow.dev/v1alpha1/namespaces/{namespace}/discoveryflows"
+ALL_FLOWS = "/apis/discoveryflow.dev/v1alpha1/discoveryflows"
 FLOW = "/apis/discoveryflow.dev/v1alpha1/namespaces/{namespace}/discoveryflows/{name}"
 
 
@@ -33,6 +36,11 @@ class FakeKubernetes:
     shown_after: int = 0
     drops: bool = False
     drops_confirmation: bool = False
+    namespaces: dict[str, str] = field(default_factory=dict)
+    resources: list[dict[str, Any]] = field(default_factory=list)
+    cluster_viewers: set[str] = field(default_factory=set)
+    editors: set[str] = field(default_factory=lambda: {"ann"})
+    changes: list[dict[str, Any]] = field(default_factory=list)
     viewers: set[str] = field(default_factory=lambda: {"ann", "bob"})
     approvers: set[str] = field(default_factory=lambda: {"ann"})
     on_answer: Answer | None = None
@@ -59,6 +67,10 @@ class FakeKubernetes:
         app = web.Application()
         app.router.add_get(FLOW, self._get_flow)
         app.router.add_patch(FLOW, self._patch_flow)
+        app.router.add_get(FLOWS, self._list_flows)
+        app.router.add_post(FLOWS, self._create_flow)
+        app.router.add_get(ALL_FLOWS, self._list_flows)
+        app.router.add_get("/api/v1/namespaces/{namespace}", self._get_namespace)
         app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._whoami)
         app.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", self._review)
         app.router.add_post(
@@ -87,21 +99,28 @@ class FakeKubernetes:
             return status(401, "Unauthorized")
         if user not in self.viewers:
             return status(403, f"{user} cannot get discoveryflows")
+        if request.path in self.objects:
+            return web.json_response(self.objects[request.path])
         self.shown_after -= 1
         shown = {"approvalRequest": {"requestId": self.request_id}} if self.shown_after < 0 else {}
         return web.json_response({"metadata": {"uid": self.flow_uid}, "status": shown})
 
     async def _patch_flow(self, request: web.Request) -> web.Response:
         user = self._user(request)
-        if user not in self.approvers:
-            return status(403, "an answer needs the verb approve")
         patch = await request.json()
-        if self.before_answer is not None:
+        answers = patch[0]["path"] == "/spec/approval"
+        if answers and user not in self.approvers:
+            return status(403, "an answer needs the verb approve")
+        if answers and self.before_answer is not None:
             await self.before_answer(patch[0]["value"], str(user))
         if self.refusal is not None:
             return self.refusal
         assert request.content_type == "application/json-patch+json"
-        assert patch[0]["path"] == "/spec/approval"
+        if patch[0]["path"] != "/spec/approval":
+            if user not in self.editors:
+                return status(403, "may change nothing but spec.approval")
+            self.changes.append(patch[0])
+            return web.json_response({"metadata": {"uid": self.flow_uid}})
         self.answers.append(patch[0]["value"])
         if self.on_answer is not None:
             await self.on_answer(patch[0]["value"], str(user))
@@ -109,16 +128,64 @@ class FakeKubernetes:
             request.transport.abort()
         return web.json_response({"metadata": {"uid": self.flow_uid}})
 
+    async def _list_flows(self, request: web.Request) -> web.Response:
+        user = self._user(request)
+        if user is None:
+            return status(401, "Unauthorized")
+        namespace = request.match_info.get("namespace")
+        if user not in (self.cluster_viewers if namespace is None else self.viewers):
+            return status(403, f"{user} cannot list discoveryflows")
+        wanted = dict(
+            part.split("=") for part in request.query.get("fieldSelector", "").split(",") if part
+        )
+        items = [
+            item
+            for item in self.resources
+            if namespace in (None, item["metadata"]["namespace"])
+            and wanted.get("status.state", item["status"]["state"]) == item["status"]["state"]
+            and wanted.get("spec.engagement") in (None, item["spec"].get("engagement"))
+        ]
+        begin, limit = int(request.query.get("continue") or 0), int(request.query["limit"])
+        more = str(begin + limit) if begin + limit < len(items) else ""
+        return web.json_response(
+            {"items": items[begin : begin + limit], "metadata": {"continue": more}}
+        )
+
+    async def _create_flow(self, request: web.Request) -> web.Response:
+        user = self._user(request)
+        if user not in self.editors:
+            return status(403, f"{user} cannot create discoveryflows")
+        body = await request.json()
+        namespace = request.match_info["namespace"]
+        path = FLOW.format(namespace=namespace, name=body["metadata"]["name"])
+        if path in self.objects:
+            return status(409, "discoveryflows already exists")
+        body["metadata"]["uid"] = str(uuid4())
+        self.objects[path] = body
+        self.resources.append(body | {"status": {"state": "Pending"}})
+        return web.json_response(body, status=201)
+
+    async def _get_namespace(self, request: web.Request) -> web.Response:
+        uid = self.namespaces.get(request.match_info["namespace"])
+        if uid is None:
+            return await self._get_object(request)
+        return web.json_response({"metadata": {"uid": uid}})
+
     async def _whoami(self, request: web.Request) -> web.Response:
         user = self._user(request)
         if user is None:
             return status(401, "Unauthorized")
-        return web.json_response({"status": {"userInfo": {"username": user}}})
+        return web.json_response({"status": {"userInfo": {"username": user, "groups": ["team"]}}})
 
     async def _may_approve(self, request: web.Request) -> web.Response:
         user = self._user(request)
         asked = (await request.json())["spec"]["resourceAttributes"]
-        allowed = asked["verb"] == "approve" and user in self.approvers
+        by_verb = {
+            "approve": self.approvers,
+            "patch": self.approvers | self.editors,
+            "list": self.viewers if asked.get("namespace") else self.cluster_viewers,
+        }
+        allowed = user in by_verb.get(asked["verb"], self.editors)
         return web.json_response({"spec": {}, "status": {"allowed": allowed}})
 
     async def _review(self, request: web.Request) -> web.Response:

@@ -7,8 +7,9 @@ from uuid import UUID
 from discovery_core.snapshots import AttemptRecord
 from fastapi import APIRouter, Request
 
-from ..auth import Token, acting_as
-from .visible import state_of, visible
+from ..auth import Token
+from ..caller import acting_as
+from ..visible import state_of, visible
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}/attempts", tags=["flows"])
 

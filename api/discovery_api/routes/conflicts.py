@@ -16,9 +16,10 @@ from discovery_core.store.assets import Changes, Choice, Conflict
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field, StringConstraints
 
-from ..auth import Token, acting_as
+from ..auth import Token
+from ..caller import acting_as
 from ..problems import ProblemError
-from .visible import state_of, visible
+from ..visible import state_of, visible
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}", tags=["inventory"])
 VERB = "approve"

@@ -5,30 +5,26 @@ The database says how it stands; Kubernetes says whether the caller may know, an
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-from discovery_core.errors import InvalidAnswerError, NotFoundError
-from discovery_core.mapping_edits import apply_edits
-from discovery_core.resource_gate import MappingEdit
-from discovery_core.snapshots import FlowSnapshot
-from discovery_core.states import FlowState
-from discovery_core.store import ApiStore, Location, RequestRow
-from discovery_core.wire import FieldMapping
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
-from ..auth import Caller, Token, acting_as
-from ..problems import ProblemError, unavailable
-from ..views import ANSWERS, Answer, ApproveMappings, DecisionView, FinalMapping, FlowView
-from .visible import state_of, visible
+from ..auth import Token
+from ..caller import acting_as
+from ..decisions import approval_edits, decide
+from ..views import (
+    ANSWERS,
+    Answer,
+    ApproveMappings,
+    AskAgain,
+    DecisionView,
+    FlowView,
+)
+from ..visible import permissions_of, state_of, visible
 
 router = APIRouter(prefix="/api/v1/discovery/flows", tags=["flows"])
-SHOWN_SECONDS = 3.0
-SHOWN_POLL_SECONDS = 0.1
 
 
 @router.get("/{flow_id}", response_model=FlowView, responses={304: {"description": "unchanged"}})
@@ -42,14 +38,15 @@ async def get_flow(
     store, settings = state_of(request)
     async with acting_as(settings, token) as caller:
         location, _ = await visible(request, store, caller, flow_id)
-    flow = await store.flow(location.tenant_id, flow_id)
-    headers = {"ETag": f'"{flow.version}"', "Cache-Control": "private, no-cache"}
+        flow = await store.flow(location.tenant_id, flow_id)
+        permissions = await permissions_of(caller, location)
+    headers = {"ETag": f'"{flow.version}-{permissions.tag}"', "Cache-Control": "private, no-cache"}
     if _matches(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     mappings = (
         await store.mappings(location.tenant_id, flow.request.request_id) if flow.request else []
     )
-    view = FlowView.of(flow, mappings)
+    view = FlowView.of(flow, mappings, permissions)
     return JSONResponse(view.model_dump(mode="json", by_alias=True), headers=headers)
 
 
@@ -64,172 +61,20 @@ async def approve_mappings(
     request: Request, flow_id: UUID, token: Token, body: ApproveMappings
 ) -> Response:
     """Approves the proposed mappings, as they are or changed."""
-
-    def edits(flow: FlowSnapshot, proposed: list[FieldMapping]) -> list[MappingEdit]:
-        assert flow.request is not None  # noqa: S101 - checked by _decide
-        wanted = body.edits or []
-        if body.mappings is not None:
-            if body.edits is not None:
-                raise InvalidAnswerError(["send either mappings or edits, not both"])
-            wanted = _edits_of(body.mappings, proposed)
-        apply_edits(proposed, wanted, list(flow.request.targets))
-        return wanted
-
-    return await _decide(request, flow_id, token, body, "Approve", edits)
+    return _answered(await decide(request, flow_id, token, body, "Approve", approval_edits(body)))
 
 
 @router.post("/{flow_id}/reject-mappings", response_model=DecisionView, responses=ANSWERS)
 async def reject_mappings(request: Request, flow_id: UUID, token: Token, body: Answer) -> Response:
     """Rejects the proposed mappings; the flow ends as Rejected."""
-    return await _decide(request, flow_id, token, body, "Reject", lambda *_: [])
+    return _answered(await decide(request, flow_id, token, body, "Reject"))
 
 
-EditsOf = Callable[[FlowSnapshot, list[FieldMapping]], list[MappingEdit]]
+@router.post("/{flow_id}/ask-again", response_model=DecisionView, responses=ANSWERS)
+async def ask_again(request: Request, flow_id: UUID, token: Token, body: AskAgain) -> Response:
+    """Has the mapping done once more, with a hint; then the question is asked anew."""
+    return _answered(await decide(request, flow_id, token, body, "AskAgain", hint=body.hint))
 
 
-async def _decide(
-    request: Request,
-    flow_id: UUID,
-    token: str,
-    body: Answer,
-    decision: str,
-    edits_of: EditsOf,
-) -> Response:
-    """Writes the answer as the caller, and waits a little for the decision."""
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        location, resource = await visible(request, store, caller, flow_id)
-        request_id, digest = _asked(body)
-        flow = await store.flow(location.tenant_id, flow_id)
-        await _check_open(store, location.tenant_id, flow, request_id, digest)
-        edits = edits_of(flow, await store.mappings(location.tenant_id, request_id))
-        user = await caller.user_name()
-        request.state.log |= {"user": user, "decision": decision}
-        approval = {
-            "requestId": str(request_id),
-            "artefactDigest": digest,
-            "decision": decision,
-            "edits": [edit.model_dump(mode="json", by_alias=True) for edit in edits],
-            "reason": body.reason,
-            "decidedBy": user,
-        }
-        await _shown(caller, location, resource, request_id)
-        try:
-            await caller.answer(location.namespace, location.name, approval)
-        except ProblemError as refused:
-            # whoever was faster may be the reason
-            row = await store.request(location.tenant_id, request_id)
-            _check_ours(row, decision, user)
-            # written, and only the confirmation was lost
-            if refused.status != 503 or row.state == "Open":
-                raise
-    row = await store.wait_for_decision(
-        location.tenant_id, request_id, settings.decision_wait_seconds
-    )
-    _check_ours(row, decision, user)
-    view = DecisionView.of(row)
-    if not view.committed:
-        view.message = _why_not_yet(await store.flow(location.tenant_id, flow_id))
+def _answered(view: DecisionView) -> JSONResponse:
     return JSONResponse(view.model_dump(mode="json"), status_code=200 if view.committed else 202)
-
-
-async def _shown(
-    caller: Caller, location: Location, resource: dict[str, Any], request_id: UUID
-) -> None:
-    """Waits until the resource shows the request, because admission compares an answer with it.
-
-    The database knows a request some milliseconds earlier. Raises ProblemError 503.
-    """
-    deadline = asyncio.get_running_loop().time() + SHOWN_SECONDS
-    while True:
-        shown = (resource.get("status") or {}).get("approvalRequest") or {}
-        if shown.get("requestId") == str(request_id):
-            return
-        if asyncio.get_running_loop().time() >= deadline:
-            raise unavailable(
-                "the resource does not show this request yet; is the operator running? Try again"
-            )
-        await asyncio.sleep(SHOWN_POLL_SECONDS)
-        resource = await caller.flow(location.namespace, location.name)
-
-
-def _why_not_yet(flow: FlowSnapshot) -> str:
-    """Why a written answer is not a decision yet, as far as is known."""
-    if flow.answer_note:
-        return flow.answer_note
-    if flow.state is FlowState.SUSPENDED:
-        return "the answer is written and counts as soon as the flow is resumed (spec.state: Run)"
-    return "the answer is written and not yet a decision; ask for the flow again in a moment"
-
-
-def _asked(body: Answer) -> tuple[UUID, str]:
-    """Which question the answer is about. Raises ProblemError 428 where it does not say."""
-    if body.request_id is None or body.artefact_digest is None:
-        raise ProblemError(
-            428,
-            "precondition-required",
-            "Say what you answer",
-            "send requestId and artefactDigest of the approval request that you looked at",
-        )
-    return body.request_id, body.artefact_digest
-
-
-async def _check_open(
-    store: ApiStore, tenant_id: UUID, flow: FlowSnapshot, request_id: UUID, digest: str
-) -> None:
-    """Raises ProblemError 409 where another request is open, or none, or about other bytes."""
-    current = flow.request
-    if current is None or current.request_id != request_id:
-        detail = f"this flow has no open request of that id; it is {flow.state}"
-        with suppress(NotFoundError):
-            row = await store.request(tenant_id, request_id)
-            if row.flow_id == flow.flow_id:
-                detail = _outcome(row)
-        raise ProblemError(409, "answered", "The request is not open", detail)
-    if current.artefact_digest != digest:
-        raise ProblemError(
-            409,
-            "stale",
-            "The mappings have changed",
-            f"the request is about {current.artefact_digest}; look at it again",
-        )
-
-
-def _outcome(row: RequestRow) -> str:
-    return f"the request was {row.state.lower()}" + (
-        f" by {row.decided_by}" if row.decided_by else ""
-    )
-
-
-def _check_ours(row: RequestRow, decision: str, user: str) -> None:
-    """Raises where somebody else's answer was taken, or ours was refused."""
-    if row.state == "Open":
-        return
-    if row.state == "Refused" and row.decided_by == user:
-        raise InvalidAnswerError(row.problems)
-    wanted = "Approved" if decision == "Approve" else "Rejected"
-    if row.state != wanted or row.decided_by != user:
-        raise ProblemError(409, "answered", "Answered already", _outcome(row))
-
-
-def _edits_of(final: list[FinalMapping], proposed: list[FieldMapping]) -> list[MappingEdit]:
-    """The changes that turn the proposal into a complete final list.
-
-    Raises InvalidAnswerError where columns are missing, unknown or given twice.
-    """
-    given = [mapping.column for mapping in final]
-    known = {mapping.column: mapping for mapping in proposed}
-    problems = [f"column {column!r} is missing" for column in known if column not in given]
-    problems += [f"there is no column {column!r}" for column in given if column not in known]
-    problems += [
-        f"column {column!r} is given {given.count(column)} times"
-        for column in dict.fromkeys(given)
-        if given.count(column) > 1
-    ]
-    if problems:
-        raise InvalidAnswerError(problems)
-    return [
-        MappingEdit(column=mapping.column, target=mapping.target or "")
-        for mapping in final
-        if (mapping.target or None) != known[mapping.column].target
-    ]

@@ -13,9 +13,10 @@ from discovery_core.errors import NotFoundError
 from discovery_core.wire import ApprovedMapping
 from fastapi import APIRouter, Query, Request, Response
 
-from ..auth import Token, acting_as
+from ..auth import Token
+from ..caller import acting_as
 from ..problems import ProblemError
-from .visible import state_of, visible
+from ..visible import state_of, visible
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}/lessons", tags=["lessons"])
 VERB = "approve"

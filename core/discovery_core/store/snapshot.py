@@ -14,6 +14,7 @@ from ..resource import DiscoveryFlowSpec
 from ..resource_gate import ApprovalPolicy
 from ..snapshots import FlowEvent, FlowSnapshot, RequestSnapshot, RunSnapshot, Spent
 from ..states import FlowState, RunState, is_ended
+from ..wire import TargetDescription
 from . import blobs
 from .schema import (
     ApprovalRequestRow,
@@ -87,6 +88,7 @@ async def _request_snapshot(session: AsyncSession, request: ApprovalRequestRow) 
         expires_at=request.expires_at,
         targets=tuple(request.targets),
         columns=tuple(column for column, _, _ in columns),
+        fields=tuple(TargetDescription.model_validate(field) for field in request.fields),
         lowest_confidence=min((sure for _, sure, _ in columns), default=1.0),
         required_unmapped=tuple(
             field["name"]

@@ -1,0 +1,79 @@
+"""Live updates: one database listener per process, and whoever waits for a flow is woken.
+
+NOTIFY is a hint. What a client is sent is read from the database, after the last entry that it
+has seen, so that a lost hint or a lost connection costs time and never an entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import structlog
+from discovery_core.store import ApiStore
+from sqlalchemy.exc import SQLAlchemyError
+
+log = structlog.get_logger(__name__)
+RETRY_SECONDS = 1.0
+
+
+class Subscription:
+    """What one client waits for: one flow, or all of them (`flow_id` None)."""
+
+    def __init__(self, flow_id: UUID | None) -> None:
+        self.flow_id = flow_id
+        self._changed: set[UUID] = set()
+        self._rescan = False
+        self._event = asyncio.Event()
+
+    def wake(self, flow_id: UUID | None) -> None:
+        """Something may have changed; None: anything."""
+        if flow_id is None:
+            self._rescan = True
+        elif self.flow_id in (None, flow_id):
+            self._changed.add(flow_id)
+        else:
+            return
+        self._event.set()
+
+    async def wait(self, seconds: float) -> tuple[set[UUID], bool]:
+        """Flows that changed, and whether anything may have; both empty after `seconds`."""
+        try:
+            await asyncio.wait_for(self._event.wait(), seconds)
+        except TimeoutError:
+            return set(), False
+        changed, rescan = self._changed, self._rescan
+        self._changed, self._rescan = set(), False
+        self._event.clear()
+        return changed, rescan
+
+
+class Live:
+    """Hands notifications on to the clients of this process."""
+
+    def __init__(self, store: ApiStore) -> None:
+        self._store = store
+        self._subscriptions: set[Subscription] = set()
+
+    async def run(self) -> None:
+        """Listens for ever."""
+        while True:
+            try:
+                async for flow_id in self._store.listen():
+                    for subscription in self._subscriptions:
+                        subscription.wake(flow_id)
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("listener failed", error=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+
+    @contextmanager
+    def subscribed(self, flow_id: UUID | None) -> Iterator[Subscription]:
+        """Wakes the subscription until the block ends."""
+        subscription = Subscription(flow_id)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)

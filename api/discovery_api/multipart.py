@@ -1,0 +1,141 @@
+"""Forms with a file, read as a stream: gigabytes pass through and are never kept here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from email.message import Message
+
+from fastapi import Request
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser
+
+from .problems import ProblemError
+
+FIELD_BYTES = 64 * 1024
+HEADER_BYTES = 8 * 1024
+
+_HEADERS, _DATA, _PART_END, _END = "headers", "data", "part-end", "end"
+
+
+@dataclass
+class Part:
+    """One part of a form. A file has a `file_name`; its stream has to be read before the next."""
+
+    name: str
+    file_name: str | None
+    media_type: str
+    form: Form
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The part's bytes as they arrive. Raises ProblemError 400 where the form breaks off."""
+        while True:
+            kind, data = await self.form.next_event()
+            if kind == _PART_END:
+                return
+            yield data
+
+    async def text(self) -> str:
+        """A short field as text. Raises ProblemError 413 and 422."""
+        content = bytearray()
+        async for piece in self.stream():
+            content += piece
+            if len(content) > FIELD_BYTES:
+                raise ProblemError(
+                    413, "too-large", "A field is too long", f"{self.name}: at most {FIELD_BYTES} B"
+                )
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            raise ProblemError(422, "invalid-request", "A field is not UTF-8", self.name) from None
+
+
+class Form:
+    """The parts of a multipart/form-data request, in their order."""
+
+    def __init__(self, request: Request) -> None:
+        self._chunks = request.stream()
+        self._events: deque[tuple[str, bytes]] = deque()
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._field, self._value = bytearray(), bytearray()
+        message = Message()
+        message["content-type"] = request.headers.get("content-type", "")
+        boundary = message.get_param("boundary")
+        if message.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):
+            raise ProblemError(
+                415,
+                "unsupported-media-type",
+                "Not a form with a file",
+                "send multipart/form-data with the fields first and `file` last",
+            )
+        self._parser = MultipartParser(
+            boundary.encode(),
+            {
+                "on_part_begin": self._headers.clear,
+                "on_header_field": lambda data, start, end: self._collect(
+                    self._field, data[start:end]
+                ),
+                "on_header_value": lambda data, start, end: self._collect(
+                    self._value, data[start:end]
+                ),
+                "on_header_end": self._header_ended,
+                "on_headers_finished": lambda: self._events.append((_HEADERS, b"")),
+                "on_part_data": lambda data, start, end: self._events.append(
+                    (_DATA, data[start:end])
+                ),
+                "on_part_end": lambda: self._events.append((_PART_END, b"")),
+                "on_end": lambda: self._events.append((_END, b"")),
+            },
+        )
+
+    @staticmethod
+    def _collect(target: bytearray, piece: bytes) -> None:
+        if len(target) + len(piece) > HEADER_BYTES:
+            raise MultipartParseError("a header is too long")
+        target += piece
+
+    def _header_ended(self) -> None:
+        self._headers.append((bytes(self._field).lower(), bytes(self._value)))
+        self._field.clear()
+        self._value.clear()
+
+    async def next_event(self) -> tuple[str, bytes]:
+        """What comes next. Raises ProblemError 400 where the form is broken or breaks off."""
+        while not self._events:
+            chunk = await anext(self._chunks, None)
+            if not chunk:
+                if chunk is None:
+                    raise _broken("it breaks off")
+                continue
+            try:
+                self._parser.write(chunk)
+            except MultipartParseError as error:
+                raise _broken(str(error)) from error
+        return self._events.popleft()
+
+    async def parts(self) -> AsyncIterator[Part]:
+        """Each part. What is not read of one is skipped."""
+        while True:
+            kind, _ = await self.next_event()
+            if kind == _END:
+                return
+            if kind == _HEADERS:
+                yield self._part()
+
+    def _part(self) -> Part:
+        message = Message()
+        for field, value in self._headers:
+            message[field.decode("latin-1")] = value.decode("utf-8", "replace")
+        name = message.get_param("name", header="content-disposition")
+        file_name = message.get_param("filename", header="content-disposition")
+        return Part(
+            name=name if isinstance(name, str) else "",
+            file_name=file_name if isinstance(file_name, str) else None,
+            media_type=message.get_content_type(),
+            form=self,
+        )
+
+
+def _broken(why: str) -> ProblemError:
+    return ProblemError(400, "invalid-request", "The form cannot be read", why)

@@ -1,0 +1,227 @@
+"""Live updates over real connections: nothing is missed, repeated, or foreign."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+import websockets
+from discovery_api.app import create_app
+from discovery_api.settings import ApiSettings
+from discovery_core.store.database import database_url
+from sqlalchemy import create_engine, text
+
+from tests.api.desk import ANN, API, EVE, resource, url
+from tests.api.kubernetes import FakeKubernetes
+from tests.postgres import Stores
+from tests.store.flows import Flow
+
+SECONDS = 15.0
+
+
+@pytest.fixture
+def kubernetes() -> FakeKubernetes:
+    return FakeKubernetes(cluster_viewers={"ann"})
+
+
+@pytest.fixture
+async def address(
+    stores: Stores, kubernetes: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[str]:
+    """The API on a port of loopback, with short beats."""
+    monkeypatch.setattr("discovery_api.routes.live.BEAT_SECONDS", 0.5)
+    monkeypatch.setattr("discovery_api.routes.live.PROGRESS_SECONDS", 0.3)
+    settings = ApiSettings(
+        host="127.0.0.1",
+        database_url=stores.urls.api,
+        kubernetes_url=await kubernetes.start(),
+    )
+    app = create_app(stores.api.db, settings)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1)
+    )
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started, "the server")
+    (listening,) = server.servers[0].sockets
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    await serving
+    await kubernetes.stop()
+
+
+@dataclass
+class Stream:
+    """What a client of a stream has received."""
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    beats: int = 0
+
+    def read(self, lines: list[str]) -> None:
+        """One block of lines, up to an empty one."""
+        fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
+        self.beats += any(line.startswith(":") for line in lines)
+        if "event" in fields:
+            message = {"event": fields["event"], "id": fields.get("id")}
+            self.messages.append(message | {"data": json.loads(fields["data"])})
+
+    def entries(self) -> list[int]:
+        """Numbers of the history entries so far."""
+        return [m["data"]["sequence"] for m in self.messages if m["event"] == "entry"]
+
+
+@asynccontextmanager
+async def listening(address: str, path: str, headers: dict[str, str]) -> AsyncIterator[Stream]:
+    """Reads a stream in the background."""
+    stream = Stream()
+
+    async def read() -> None:
+        block: list[str] = []
+        async for line in response.aiter_lines():
+            if line:
+                block.append(line)
+            else:
+                stream.read(block)
+                block = []
+
+    async with (
+        httpx.AsyncClient(base_url=address, timeout=SECONDS) as client,
+        client.stream("GET", path, headers=headers) as response,
+    ):
+        assert response.status_code == 200, await response.aread()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        reader = asyncio.create_task(read())
+        try:
+            yield stream
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+
+
+async def until(true: Any, what: str) -> None:
+    """Waits until something holds."""
+    deadline = asyncio.get_running_loop().time() + SECONDS
+    while not true():
+        assert asyncio.get_running_loop().time() < deadline, what
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def flow(stores: Stores, kubernetes: FakeKubernetes) -> Flow:
+    flow = Flow(stores)
+    await flow.queue()
+    kubernetes.flow_uid = str(flow.flow_id)
+    kubernetes.resources = [resource(flow)]
+    return flow
+
+
+async def test_entries_come_as_they_are_written(address: str, flow: Flow) -> None:
+    async with listening(address, url(flow, "/events"), ANN) as stream:
+        await until(lambda: stream.entries() == [1, 2], "what had happened before")
+        await flow.run_phase()
+        await until(lambda: stream.entries() == [1, 2, 3, 4], "what happens now")
+        last = [m for m in stream.messages if m["event"] == "progress"][-1]["data"]
+        assert (last["state"], last["phase"]) == ("Queued", "data_cleansing")
+        await until(lambda: stream.beats > 0, "a sign of life")
+
+
+async def test_after_a_reconnect_nothing_is_missed_or_repeated(address: str, flow: Flow) -> None:
+    async with listening(address, url(flow, "/events"), ANN) as stream:
+        await until(lambda: stream.entries() == [1, 2], "the first entries")
+        last = str(stream.messages[-2]["id"] or stream.messages[-1]["id"])
+    await flow.run_phase()
+    async with listening(address, url(flow, "/events"), ANN | {"Last-Event-ID": last}) as again:
+        await until(lambda: again.entries() == [3, 4], "only what is new")
+
+
+async def test_a_lost_listener_costs_time_and_no_entry(
+    address: str, flow: Flow, stores: Stores
+) -> None:
+    async with listening(address, url(flow, "/events"), ANN) as stream:
+        await until(lambda: stream.entries() == [1, 2], "the first entries")
+        engine = create_engine(database_url(stores.urls.superuser))
+        with engine.begin() as connection:
+            ended = connection.scalar(
+                text(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                    "WHERE application_name = 'discoveryflow-listener'"
+                )
+            )
+        engine.dispose()
+        assert ended
+        await flow.run_phase()
+        await until(lambda: stream.entries() == [1, 2, 3, 4], "entries without the listener")
+
+
+async def test_progress_is_shown_while_a_crew_works(address: str, flow: Flow) -> None:
+    from discovery_core.wire import Heartbeat
+
+    await flow.start()
+    pod = await flow.claim()
+    async with listening(address, url(flow, "/events"), ANN) as stream:
+        await until(lambda: stream.messages, "the beginning")
+        await flow.stores.execution.heartbeat(
+            tenant_id=flow.tenant_id,
+            pod_uid=pod.pod_uid,
+            beat=Heartbeat(fence=pod.claim.fence, done=7, total=9, message="reading"),
+        )
+        await until(
+            lambda: any(m["data"].get("rows_done") == 7 for m in stream.messages), "progress"
+        )
+
+
+async def test_a_stream_ends_when_the_flow_may_not_be_seen_any_more(
+    address: str, flow: Flow, kubernetes: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery_api.routes.live.RECHECK_SECONDS", 0.2)
+    async with listening(address, url(flow, "/events"), ANN) as stream:
+        await until(lambda: stream.messages, "the beginning")
+        kubernetes.viewers = set()
+        await until(lambda: stream.messages[-1]["event"] == "gone", "the end")
+
+
+async def test_all_flows_begin_with_where_they_stand(
+    address: str, flow: Flow, stores: Stores
+) -> None:
+    foreign = Flow(stores, name="foreign")
+    await foreign.queue()
+    async with listening(address, f"{API}/events", ANN) as stream:
+        await until(lambda: stream.messages, "the first state")
+        await flow.run_phase()
+        await foreign.run_phase()
+        await until(
+            lambda: any(m["data"]["phase"] == "data_cleansing" for m in stream.messages),
+            "the next state",
+        )
+        await asyncio.sleep(1)
+        assert {m["data"]["flow_id"] for m in stream.messages} == {str(flow.flow_id)}
+
+
+async def test_a_socket_says_the_same(address: str, flow: Flow) -> None:
+    ws = address.replace("http", "ws")
+    async with websockets.connect(
+        f"{ws}{API}/ws?flow_id={flow.flow_id}&after=1", additional_headers=ANN
+    ) as socket:
+        first = json.loads(await socket.recv())
+        assert (first["event"], first["data"]["sequence"]) == ("entry", 2)
+    async with websockets.connect(f"{ws}{API}/ws", additional_headers=ANN) as socket:
+        assert json.loads(await socket.recv())["data"]["name"] == "servers"
+
+
+@pytest.mark.parametrize("headers", [EVE, {}, {"Authorization": "Bearer nobody"}])
+async def test_strangers_hear_nothing(address: str, flow: Flow, headers: dict[str, str]) -> None:
+    async with httpx.AsyncClient(base_url=address) as client:
+        answer = await client.get(url(flow, "/events"), headers=headers)
+        assert answer.status_code in (401, 404)
+    ws = address.replace("http", "ws")
+    with pytest.raises(websockets.InvalidStatus):
+        async with websockets.connect(
+            f"{ws}{API}/ws?flow_id={flow.flow_id}", additional_headers=headers
+        ) as socket:
+            await socket.recv()
