@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from tests.cluster.kube import Helm, Kubectl, cluster_environment
+from tests.cluster.people import Person, make_person, reached
 from tests.cluster.product import Flow, Product
 from tests.cluster.sandbox import Sandbox
 
@@ -59,6 +61,23 @@ def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Kube
     request.node.stash[_NAMESPACE] = inside
     yield inside
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def api(kubectl: Kubectl) -> Iterator[httpx.Client]:
+    """A client of the installed user API."""
+    with reached(Product(kubectl), "api", 8444) as client:
+        yield client
+
+
+@pytest.fixture
+def person(namespace: Kubectl) -> Callable[..., Person]:
+    """Makes people of the flow's namespace, or of another."""
+
+    def make(name: str, *roles: str, within: Kubectl | None = None) -> Person:
+        return make_person(within or namespace, name, *roles)
+
+    return make
 
 
 @pytest.hookimpl(wrapper=True)

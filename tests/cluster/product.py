@@ -98,6 +98,14 @@ class Flow:
         assert found is not None
         return found
 
+    def wait_for(self, state: str, seconds: float = 60) -> None:
+        """Waits for a state, also from an ended one."""
+        eventually(
+            lambda: self.status().get("state") == state,
+            seconds=seconds,
+            what=f"{self.name} is {state}",
+        )
+
     def condition(self, kind: str) -> dict[str, Any]:
         """One condition."""
         (found,) = [c for c in self.status()["conditions"] if c["type"] == kind]

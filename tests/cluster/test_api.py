@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import concurrent.futures
-import os
-import re
-import ssl
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,7 +14,8 @@ import httpx
 import pytest
 
 from tests.cluster.kube import Kubectl, eventually
-from tests.cluster.product import INSTALLED_IN, Flow, Product
+from tests.cluster.people import Person, reached
+from tests.cluster.product import Flow, Product
 
 AUDIENCE = "discoveryflow-execution"
 
@@ -30,84 +25,10 @@ def product(kubectl: Kubectl) -> Product:
     return Product(kubectl)
 
 
-@contextmanager
-def reached(product: Product, component: str, port: int) -> Iterator[httpx.Client]:
-    """A client of one of the two Services, which checks its certificate against the chart's CA."""
-    name = f"discoveryflow-{component}"
-    secret = product.kubectl.json("get", "secret", f"{name}-tls")
-    authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
-    kubectl = product.kubectl
-    forward = subprocess.Popen(
-        [
-            *("kubectl", f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={INSTALLED_IN}"),
-            *("port-forward", f"service/{name}", f":{port}", "--address=127.0.0.1"),
-        ],
-        env={**os.environ, "PATH": kubectl.path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert forward.stdout is not None
-        found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
-        assert found, "kubectl port-forward says no port"
-        host = f"{name}.{INSTALLED_IN}.svc"
-
-        def to_service(request: httpx.Request) -> None:
-            request.extensions["sni_hostname"] = host
-
-        with httpx.Client(
-            base_url=f"https://127.0.0.1:{found[1]}",
-            headers={"Host": host},
-            verify=ssl.create_default_context(cadata=authority),
-            timeout=30,
-            trust_env=False,
-            event_hooks={"request": [to_service]},
-        ) as client:
-            yield client
-    finally:
-        forward.terminate()
-        forward.wait(10)
-
-
-@pytest.fixture(scope="module")
-def api(product: Product) -> Iterator[httpx.Client]:
-    with reached(product, "api", 8444) as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def execution(product: Product) -> Iterator[httpx.Client]:
     with reached(product, "execution", 8443) as client:
         yield client
-
-
-@dataclass
-class Person:
-    """A ServiceAccount with a role, and its token."""
-
-    user: str
-    headers: dict[str, str]
-
-
-@pytest.fixture
-def person(namespace: Kubectl) -> Callable[..., Person]:
-    """Makes people of the flow's namespace, or of another."""
-
-    def make(name: str, *roles: str, within: Kubectl | None = None) -> Person:
-        kubectl = within or namespace
-        kubectl("create", "serviceaccount", name)
-        for role in roles:
-            kubectl(
-                *("create", "rolebinding", f"{name}-{role}", f"--clusterrole={role}"),
-                f"--serviceaccount={kubectl.namespace}:{name}",
-            )
-        token = kubectl("create", "token", name).strip()
-        return Person(
-            f"system:serviceaccount:{kubectl.namespace}:{name}",
-            {"Authorization": f"Bearer {token}"},
-        )
-
-    return make
 
 
 @pytest.fixture

@@ -1,0 +1,77 @@
+"""People of the cluster tests: accounts with roles and tokens, and their way to the APIs."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from tests.cluster.kube import Kubectl
+from tests.cluster.product import INSTALLED_IN, Product
+
+
+@contextmanager
+def reached(product: Product, component: str, port: int) -> Iterator[httpx.Client]:
+    """A client of one of the two Services, which checks its certificate against the chart's CA."""
+    name = f"discoveryflow-{component}"
+    secret = product.kubectl.json("get", "secret", f"{name}-tls")
+    authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
+    kubectl = product.kubectl
+    forward = subprocess.Popen(
+        [
+            *("kubectl", f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={INSTALLED_IN}"),
+            *("port-forward", f"service/{name}", f":{port}", "--address=127.0.0.1"),
+        ],
+        env={**os.environ, "PATH": kubectl.path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert forward.stdout is not None
+        found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
+        assert found, "kubectl port-forward says no port"
+        host = f"{name}.{INSTALLED_IN}.svc"
+
+        def to_service(request: httpx.Request) -> None:
+            request.extensions["sni_hostname"] = host
+
+        with httpx.Client(
+            base_url=f"https://127.0.0.1:{found[1]}",
+            headers={"Host": host},
+            verify=ssl.create_default_context(cadata=authority),
+            timeout=30,
+            trust_env=False,
+            event_hooks={"request": [to_service]},
+        ) as client:
+            yield client
+    finally:
+        forward.terminate()
+        forward.wait(10)
+
+
+@dataclass
+class Person:
+    """A ServiceAccount with a role, and its token."""
+
+    user: str
+    headers: dict[str, str]
+
+
+def make_person(kubectl: Kubectl, name: str, *roles: str) -> Person:
+    """A ServiceAccount of the namespace with these ClusterRoles in it."""
+    kubectl("create", "serviceaccount", name)
+    for role in roles:
+        kubectl(
+            *("create", "rolebinding", f"{name}-{role}", f"--clusterrole={role}"),
+            f"--serviceaccount={kubectl.namespace}:{name}",
+        )
+    token = kubectl("create", "token", name).strip()
+    user = f"system:serviceaccount:{kubectl.namespace}:{name}"
+    return Person(user, {"Authorization": f"Bearer {token}"})
