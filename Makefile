@@ -22,13 +22,17 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --no-deps --editable .
 	touch $@
 
-check: $(VENV)/.installed ## lint, types, layers, unit, store, API and crew tests (no root, no cluster)
+VENDOR := api/discovery_api/web/static/vendor/htmx.min.js
+$(VENDOR): web-assets/package-lock.json
+	bash web-assets/build
+
+check: $(VENV)/.installed $(VENDOR) ## lint, types, layers, unit, store, API and crew tests (no root, no cluster)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PYTHON) -m discovery_core.crd --check
-	$(PYTEST) -n 2 -m "not cluster and not netns" tests
+	$(PYTEST) -n 2 -m "not cluster and not netns and not browser" tests
 
 test: check ## everything CI checks: also images, chart, a real cluster, network isolation
 	bash tests/run-on-cluster

@@ -123,23 +123,34 @@ class Stores:
     cluster_id: UUID
 
 
-@pytest.fixture
-async def stores(database_urls: DatabaseUrls) -> AsyncIterator[Stores]:
+async def open_stores(urls: DatabaseUrls) -> Stores:
     """Stores of one cluster, whose operator holds the leadership."""
     databases = {
-        role: Database(getattr(database_urls, role), application_name=f"test-{role}")
+        role: Database(getattr(urls, role), application_name=f"test-{role}")
         for role in ("operator", "execution", "api")
     }
     cluster_id = uuid4()
     operator = OperatorStore(databases["operator"], cluster_id)
     await operator.register_cluster()
     assert await operator.acquire_leadership("test", ttl=600) == 1
-    yield Stores(
-        urls=database_urls,
+    return Stores(
+        urls=urls,
         operator=operator,
         execution=ExecutionStore(databases["execution"]),
         api=ApiStore(databases["api"]),
         cluster_id=cluster_id,
     )
-    for database in databases.values():
+
+
+async def close_stores(stores: Stores) -> None:
+    """Closes their connections."""
+    for database in (stores.operator.db, stores.execution.db, stores.api.db):
         await database.close()
+
+
+@pytest.fixture
+async def stores(database_urls: DatabaseUrls) -> AsyncIterator[Stores]:
+    """Stores over a fresh database."""
+    opened = await open_stores(database_urls)
+    yield opened
+    await close_stores(opened)

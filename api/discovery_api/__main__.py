@@ -24,7 +24,8 @@ def main() -> None:
         application_name="discoveryflow-api",
         pool_size=settings.database_pool,
     )
-    serve(create_app(db, settings), settings, settings.port)
+    app = create_app(db, settings)
+    serve(app, settings, settings.port, on_exit=app.state.live.close)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from discovery_core.store import ApiStore, Database
 from fastapi import FastAPI
 
+from .limits import RateLimit, SecurityHeaders
 from .live import Live
 from .openapi import describe_problems
 from .routes import (
@@ -24,7 +25,9 @@ from .routes import (
 )
 from .routes import live as live_routes
 from .server import finish
+from .sessions import Sessions
 from .settings import ApiSettings
+from .web.install import install_pages
 
 
 def create_app(db: Database, settings: ApiSettings) -> FastAPI:
@@ -50,6 +53,7 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     )
     app.state.store = ApiStore(db)
     app.state.live = Live(app.state.store)
+    app.state.sessions = Sessions(settings)
     app.state.settings = settings
     for routes in (
         listing, create, flows, lifecycle, results, attempts, lessons, conflicts, live_routes,
@@ -57,6 +61,11 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     ):  # fmt: skip
         app.include_router(routes.router)
     describe_problems(app)
+    install_pages(app)
+    app.add_middleware(
+        RateLimit, per_second=settings.requests_per_second, burst=settings.request_burst
+    )
+    app.add_middleware(SecurityHeaders, tls=app.state.sessions.secure)
     return finish(
         app,
         db,

@@ -27,6 +27,12 @@ class Subscription:
         self._changed: set[UUID] = set()
         self._rescan = False
         self._event = asyncio.Event()
+        self.closed = False
+
+    def close(self) -> None:
+        """The process is about to end: the client is to reconnect to another one."""
+        self.closed = True
+        self._event.set()
 
     def wake(self, flow_id: UUID | None) -> None:
         """Something may have changed; None: anything."""
@@ -56,6 +62,7 @@ class Live:
     def __init__(self, store: ApiStore) -> None:
         self._store = store
         self._subscriptions: set[Subscription] = set()
+        self._closed = False
 
     async def run(self) -> None:
         """Listens for ever."""
@@ -68,10 +75,18 @@ class Live:
                 log.warning("listener failed", error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
 
+    def close(self) -> None:
+        """Ends all streams, so that the process can end without breaking them off."""
+        self._closed = True
+        for subscription in self._subscriptions:
+            subscription.close()
+
     @contextmanager
     def subscribed(self, flow_id: UUID | None) -> Iterator[Subscription]:
         """Wakes the subscription until the block ends."""
         subscription = Subscription(flow_id)
+        if self._closed:
+            subscription.close()
         self._subscriptions.add(subscription)
         try:
             yield subscription

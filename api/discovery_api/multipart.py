@@ -16,6 +16,10 @@ from .problems import ProblemError
 FIELD_BYTES = 64 * 1024
 HEADER_BYTES = 8 * 1024
 
+Headers = tuple[tuple[bytes, bytes], ...]
+# what the parser has found: its kind, and the bytes or the headers that belong to it
+Event = tuple[str, bytes, Headers]
+
 _HEADERS, _DATA, _PART_END, _END = "headers", "data", "part-end", "end"
 
 
@@ -31,7 +35,7 @@ class Part:
     async def stream(self) -> AsyncIterator[bytes]:
         """The part's bytes as they arrive. Raises ProblemError 400 where the form breaks off."""
         while True:
-            kind, data = await self.form.next_event()
+            kind, data, _ = await self.form.next_event()
             if kind == _PART_END:
                 return
             yield data
@@ -56,7 +60,7 @@ class Form:
 
     def __init__(self, request: Request) -> None:
         self._chunks = request.stream()
-        self._events: deque[tuple[str, bytes]] = deque()
+        self._events: deque[Event] = deque()
         self._headers: list[tuple[bytes, bytes]] = []
         self._field, self._value = bytearray(), bytearray()
         message = Message()
@@ -80,12 +84,12 @@ class Form:
                     self._value, data[start:end]
                 ),
                 "on_header_end": self._header_ended,
-                "on_headers_finished": lambda: self._events.append((_HEADERS, b"")),
+                "on_headers_finished": self._headers_finished,
                 "on_part_data": lambda data, start, end: self._events.append(
-                    (_DATA, data[start:end])
+                    (_DATA, data[start:end], ())
                 ),
-                "on_part_end": lambda: self._events.append((_PART_END, b"")),
-                "on_end": lambda: self._events.append((_END, b"")),
+                "on_part_end": lambda: self._events.append((_PART_END, b"", ())),
+                "on_end": lambda: self._events.append((_END, b"", ())),
             },
         )
 
@@ -100,7 +104,11 @@ class Form:
         self._field.clear()
         self._value.clear()
 
-    async def next_event(self) -> tuple[str, bytes]:
+    def _headers_finished(self) -> None:
+        # a copy, because one chunk may hold the headers of several parts
+        self._events.append((_HEADERS, b"", tuple(self._headers)))
+
+    async def next_event(self) -> Event:
         """What comes next. Raises ProblemError 400 where the form is broken or breaks off."""
         while not self._events:
             chunk = await anext(self._chunks, None)
@@ -117,15 +125,15 @@ class Form:
     async def parts(self) -> AsyncIterator[Part]:
         """Each part. What is not read of one is skipped."""
         while True:
-            kind, _ = await self.next_event()
+            kind, _, headers = await self.next_event()
             if kind == _END:
                 return
             if kind == _HEADERS:
-                yield self._part()
+                yield self._part(headers)
 
-    def _part(self) -> Part:
+    def _part(self, headers: Headers) -> Part:
         message = Message()
-        for field, value in self._headers:
+        for field, value in headers:
             message[field.decode("latin-1")] = value.decode("utf-8", "replace")
         name = message.get_param("name", header="content-disposition")
         file_name = message.get_param("filename", header="content-disposition")

@@ -20,7 +20,7 @@ from discovery_core.errors import (
 )
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import (
     DataError,
@@ -190,16 +190,26 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
+def _wants_page(request: Request) -> bool:
+    """Whether a person looks at the answer."""
+    accepts = request.headers.get("accept", "")
+    return not request.url.path.startswith("/api/") and "text/html" in accepts
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of `app` a problem."""
 
-    async def handle(request: Request, error: Exception) -> JSONResponse:
+    async def handle(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
         where = {"method": request.method, "path": request.url.path}
         if problem.status == 503:
             log.warning("not available", **where, reason=problem.detail, error=_short(error))
         elif problem.status >= 500:
             log.error("request failed", **where, exc_info=error)
+        as_page = getattr(request.app.state, "page_errors", None)
+        if as_page is not None and _wants_page(request):
+            page: Response = as_page(request, problem)
+            return page
         return respond(problem)
 
     for kind in (

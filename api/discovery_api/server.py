@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import structlog
@@ -74,7 +75,22 @@ def _add_health(app: FastAPI, db: Database) -> None:
         return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
 
 
-def serve(app: FastAPI, settings: ServerSettings, port: int) -> None:
+class Server(uvicorn.Server):
+    """Tells whoever streams that the end has come, before it waits for requests under way."""
+
+    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_exit = on_exit
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._on_exit()
+        await super().shutdown(sockets)
+
+
+def serve(
+    app: FastAPI, settings: ServerSettings, port: int, on_exit: Callable[[], None] = lambda: None
+) -> None:
     """Serves until SIGTERM or SIGINT; requests under way get SHUTDOWN_SECONDS to end."""
     cert, key = settings.tls_cert_file, settings.tls_key_file
     config = uvicorn.Config(
@@ -94,7 +110,7 @@ def serve(app: FastAPI, settings: ServerSettings, port: int) -> None:
         log.error("the certificate cannot be used", certificate=str(cert), error=str(error))  # noqa: TRY400 - the message says all
         raise SystemExit(2) from None
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(uvicorn.Server(config), settings))
+        asyncio.run(_run(Server(config, on_exit), settings))
 
 
 async def _run(server: uvicorn.Server, settings: ServerSettings) -> None:

@@ -93,6 +93,28 @@ class ApiSettings(ServerSettings):
         default=None,
         description="UID of kube-system; needed where several clusters share the database",
     )
+    session_key_file: Path | None = Field(
+        default=None,
+        description="keys that seal browsers' sessions, one a line, the first one is used; "
+        "default: one that ends with the process",
+    )
+    session_seconds: float = Field(
+        default=8 * 3600, gt=0, description="longest session of a browser"
+    )
+    session_idle_seconds: float = Field(
+        default=3600, gt=0, description="how long a session lasts without a look at a page"
+    )
+    requests_per_second: float = Field(
+        default=50, ge=0, description="requests per caller, 0: no limit"
+    )
+    request_burst: int = Field(default=200, ge=1, description="requests per caller at once")
+    oidc_issuer: str = Field(default="", description="sign in by OpenID Connect at this issuer")
+    oidc_client_id: str = Field(default="discoveryflow", description="our name at the issuer")
+    oidc_client_secret_file: Path | None = Field(
+        default=None, description="our secret there; default: none, a public client with PKCE"
+    )
+    oidc_scopes: str = Field(default="openid email groups", description="what is asked for")
+    oidc_ca_file: Path | None = Field(default=None, description="the issuer's CA (PEM)")
     decision_wait_seconds: float = Field(
         default=5.0, ge=0, le=60, description="how long an answer waits for its decision"
     )

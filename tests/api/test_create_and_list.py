@@ -89,6 +89,25 @@ async def test_a_file_becomes_a_flow_that_reads_it(
     assert data == FILE
 
 
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_a_form_may_arrive_in_any_pieces(
+    client: httpx.AsyncClient, kubernetes: FakeKubernetes, size: int
+) -> None:
+    made = httpx.Request("POST", "http://api", **form(namespace="migration", engagement="dc"))
+    body = made.read()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), size):
+            yield body[start : start + size]
+
+    headers = ANN | {"Content-Type": made.headers["Content-Type"]}
+    sent = await client.post(f"{API}/flows", content=pieces(), headers=headers)
+    assert sent.status_code == 201, sent.text
+    (resource,) = kubernetes.resources
+    assert resource["spec"]["engagement"] == "dc"
+    assert resource["spec"]["source"]["artefact"]["digest"] == digest_of(FILE)
+
+
 async def test_an_upload_stays_as_long_as_it_is_needed(
     client: httpx.AsyncClient, kubernetes: FakeKubernetes, stores: Stores
 ) -> None:

@@ -45,7 +45,7 @@ async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[ht
         max_record_bytes=4096,
     )
     kube = client_as(settings, "own-token")
-    app = create_app(stores.execution._db, settings, Identifier(kube, 0))
+    app = create_app(stores.execution.db, settings, Identifier(kube, 0))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://execution") as client:
         yield client

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 import websockets
 from discovery_api.app import create_app
+from discovery_api.server import Server
 from discovery_api.settings import ApiSettings
 from discovery_core.store.database import database_url
 from sqlalchemy import create_engine, text
@@ -44,8 +45,9 @@ async def address(
         kubernetes_url=await kubernetes.start(),
     )
     app = create_app(stores.api.db, settings)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1)
+    server = Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=3),
+        app.state.live.close,
     )
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started, "the server")
@@ -225,3 +227,28 @@ async def test_strangers_hear_nothing(address: str, flow: Flow, headers: dict[st
             f"{ws}{API}/ws?flow_id={flow.flow_id}", additional_headers=headers
         ) as socket:
             await socket.recv()
+
+
+async def test_streams_end_before_the_process_does(
+    stores: Stores, kubernetes: FakeKubernetes, flow: Flow
+) -> None:
+    settings = ApiSettings(
+        host="127.0.0.1", database_url=stores.urls.api, kubernetes_url=await kubernetes.start()
+    )
+    app = create_app(stores.api.db, settings)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None)
+    server = Server(config, app.state.live.close)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started, "the server")
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with (
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS) as client,
+        client.stream("GET", url(flow, "/events"), headers=ANN) as response,
+    ):
+        lines = response.aiter_lines()
+        await anext(lines)
+        server.should_exit = True
+        # the stream comes to its end, and is not broken off
+        assert [line async for line in lines]
+    await asyncio.wait_for(serving, SECONDS)
+    await kubernetes.stop()

@@ -63,7 +63,7 @@ def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Kube
     kubectl("delete", "namespace", name, "--wait=false")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def api(kubectl: Kubectl) -> Iterator[httpx.Client]:
     """A client of the installed user API."""
     with reached(Product(kubectl), "api", 8444) as client:

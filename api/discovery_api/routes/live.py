@@ -139,7 +139,7 @@ async def of_flow(live: Live, visited: Visit, after: int) -> AsyncIterator[Messa
     shown: dict[str, Any] | None = None
     spoken = checked = clock()
     with live.subscribed(flow_id) as subscription:
-        while True:
+        while not subscription.closed:
             flow = await store.flow(tenant_id, flow_id)
             messages = [
                 Message("entry", _entry(entry), str(entry.sequence))
@@ -223,7 +223,7 @@ async def of_all(
     async with acting_as(settings, token) as caller:
         with _live(connection).subscribed(None) as subscription:
             pending: set[UUID] = set()
-            while True:
+            while not subscription.closed:
                 if clock() - checked >= RECHECK_SECONDS:
                     checked = clock()
                     listed = await all_flows(store, caller, namespace)

@@ -383,3 +383,13 @@ def _edge(row: dict[str, str], nodes: dict[str, Node]) -> Edge:
         confidence=float(row["confidence"] or 0),
         evidence=json.loads(row["evidence"] or "null"),
     )
+
+
+def table_of(text: str, most: int) -> list[list[str]]:
+    """The first rows of a CSV text, its header among them."""
+    rows = []
+    for row in csv.reader(io.StringIO(text)):
+        rows.append(row)
+        if len(rows) >= most:
+            break
+    return rows

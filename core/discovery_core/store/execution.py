@@ -56,7 +56,7 @@ class ExecutionStore:
     """The store as the execution API uses it. Every method acts for one tenant."""
 
     def __init__(self, db: Database) -> None:
-        self._db = db
+        self.db = db
 
     async def claim(
         self,
@@ -93,7 +93,7 @@ class ExecutionStore:
                 await self._bind(session, flow, run, pod_uid=pod_uid, pod_name=pod_name)
             return await claim_of(session, flow, run)
 
-        return await self._db.run(TenantScope(tenant_id), work)
+        return await self.db.run(TenantScope(tenant_id), work)
 
     @staticmethod
     async def _bind(
@@ -125,7 +125,7 @@ class ExecutionStore:
             run.progress_message = beat.message[:500]
             return HeartbeatAnswer(deadline=run.deadline)
 
-        return await self._db.run(TenantScope(tenant_id), work)
+        return await self.db.run(TenantScope(tenant_id), work)
 
     async def pin_inputs(self, *, tenant_id: UUID, pod_uid: str, pin: PinInputs) -> PinnedInputs:
         """Fixes the bytes that every later attempt reads; the first to pin wins."""
@@ -149,7 +149,7 @@ class ExecutionStore:
                 flow.target_schema_digest = pin.target_schema
             return PinnedInputs(source=flow.source_digest, target_schema=flow.target_schema_digest)
 
-        return await self._db.run(TenantScope(tenant_id), work)
+        return await self.db.run(TenantScope(tenant_id), work)
 
     async def store_artefact(
         self,
@@ -180,8 +180,8 @@ class ExecutionStore:
                     )
                 )
 
-        await self._db.run(scope, begin)
-        digest, size = await write_chunks(self._db, scope, artefact_id, stream, max_bytes)
+        await self.db.run(scope, begin)
+        digest, size = await write_chunks(self.db, scope, artefact_id, stream, max_bytes)
 
         async def finish(session: AsyncSession) -> ArtefactReference:
             run = await _held_run(session, pod_uid, fence)
@@ -199,7 +199,7 @@ class ExecutionStore:
             )
             return ArtefactReference(digest=digest, size=size, media_type=media_type)
 
-        return await self._db.run(scope, finish)
+        return await self.db.run(scope, finish)
 
     async def read_artefact(
         self, *, tenant_id: UUID, pod_uid: str, fence: int, digest: str
@@ -217,8 +217,8 @@ class ExecutionStore:
                 raise NotFoundError(f"this flow has no artefact {digest}")
             return artefact.id, artefact.size
 
-        artefact_id, size = await self._db.run(scope, find)
-        async for piece in read_chunks(self._db, scope, artefact_id, size):
+        artefact_id, size = await self.db.run(scope, find)
+        async for piece in read_chunks(self.db, scope, artefact_id, size):
             yield piece
 
     async def stage_records(
@@ -240,7 +240,7 @@ class ExecutionStore:
             await session.execute(delete(Record).where(Record.run_id == run.id))
             return run.id
 
-        run_id = await self._db.run(scope, clear)
+        run_id = await self.db.run(scope, clear)
         total = 0
         batch = RecordBatch(tenant_id, run_id)
 
@@ -251,11 +251,11 @@ class ExecutionStore:
         async for record in records:
             batch.add(record)
             if len(batch) >= STAGE_BATCH:
-                await self._db.run(scope, flush)
+                await self.db.run(scope, flush)
                 total += len(batch)
                 batch.clear()
         if len(batch):
-            await self._db.run(scope, flush)
+            await self.db.run(scope, flush)
             total += len(batch)
         return total
 
@@ -278,7 +278,7 @@ class ExecutionStore:
                 await _require_artefact(session, tenant_id, digest)
             await accept_result(session, flow, run, message)
 
-        await self._db.run(TenantScope(tenant_id), work)
+        await self.db.run(TenantScope(tenant_id), work)
 
     async def fail(self, *, tenant_id: UUID, pod_uid: str, message: Fail) -> None:
         """Records the attempt's failure; whether to try again is the operator's decision.
@@ -312,7 +312,7 @@ class ExecutionStore:
                 details={"code": message.code},
             )
 
-        await self._db.run(TenantScope(tenant_id), work)
+        await self.db.run(TenantScope(tenant_id), work)
 
 
 async def _held_run(

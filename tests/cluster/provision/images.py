@@ -114,6 +114,9 @@ def build_and_load(provider: Loader, names: list[str]) -> dict[str, str]:
         references: dict[str, str] = {}
         if references_file().exists():
             references = json.loads(references_file().read_text())
+        if "operator" in names:
+            # the pages' packages, pinned by web-assets/package-lock.json
+            _run("bash", "web-assets/build")
         for image in IMAGES:
             if image.name in names:
                 references[image.name] = _bring(provider, image)

@@ -1,0 +1,106 @@
+"""Sign in with a Kubernetes token, and sign out."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from ..caller import acting_as
+from ..problems import ProblemError
+from ..sessions import Sessions
+from ..visible import state_of
+from .templating import page
+
+router = APIRouter(include_in_schema=False)
+ATTEMPTS, WINDOW_SECONDS = 20, 300.0
+_MOST_ADDRESSES = 10_000
+_tried: dict[str, deque[float]] = defaultdict(deque)
+
+
+def safe_target(target: str) -> str:
+    """A place of our own to go to after signing in; never another site's."""
+    plain = target.startswith("/") and not target.startswith(("//", "/\\"))
+    return target if plain and "\\" not in target and target.isprintable() else "/"
+
+
+@router.get("/sign-in")
+async def sign_in_page(request: Request, next: str = "/") -> Response:  # noqa: A002 - the query's name
+    """How to sign in."""
+    settings = state_of(request)[1]
+    return page(
+        request,
+        "sign_in.html",
+        None,
+        target=safe_target(next),
+        oidc=bool(settings.oidc_issuer),
+        problem="",
+    )
+
+
+@router.post("/sign-in")
+async def sign_in(
+    request: Request,
+    token: Annotated[str, Form(max_length=16_000)] = "",
+    target: Annotated[str, Form(max_length=1000)] = "/",
+) -> Response:
+    """Begins a session with a pasted token, if Kubernetes accepts it."""
+    sessions: Sessions = request.app.state.sessions
+    settings = state_of(request)[1]
+    sessions.check_origin(request)
+    _count_attempt(request)
+    pasted = "".join(token.split()).encode("ascii", "ignore").decode() or "none"
+    try:
+        async with acting_as(settings, pasted) as caller:
+            user = await caller.user_name()
+    except ProblemError as refused:
+        return page(
+            request,
+            "sign_in.html",
+            None,
+            status_code=refused.status,
+            target=safe_target(target),
+            oidc=bool(settings.oidc_issuer),
+            problem=refused.detail,
+        )
+    request.state.log["user"] = user
+    # a look before the redirect, because a browser sends a Strict cookie to our own pages only
+    answer = RedirectResponse(safe_target(target), status_code=303)
+    sessions.write(answer, sessions.begin(pasted, user))
+    return answer
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request, csrf: Annotated[str, Form(max_length=100)] = "") -> Response:
+    """Ends the session."""
+    sessions: Sessions = request.app.state.sessions
+    session = sessions.of(request)
+    if session is not None:
+        sessions.check_forgery(request, session, csrf)
+    answer = RedirectResponse("/sign-in", status_code=303)
+    sessions.end(answer)
+    return answer
+
+
+def _count_attempt(request: Request) -> None:
+    """Raises ProblemError 429 after too many attempts of one address."""
+    address = request.client.host if request.client else ""
+    now = time.monotonic()
+    if len(_tried) > _MOST_ADDRESSES:
+        _tried.clear()
+    times = _tried[address]
+    while times and times[0] < now - WINDOW_SECONDS:
+        times.popleft()
+    if len(times) >= ATTEMPTS:
+        wait = str(int(times[0] + WINDOW_SECONDS - now) + 1)
+        raise ProblemError(
+            429,
+            "too-many-requests",
+            "Too many attempts",
+            f"try again in {wait} seconds",
+            headers={"Retry-After": wait},
+        )
+    times.append(now)

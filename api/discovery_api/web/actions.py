@@ -1,0 +1,123 @@
+"""What people do on pages: answer, stop, go on, end, once more, sign a lesson off.
+
+Each is a form of ours, sent with the session's token against forgery, and leads back to a page.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID, uuid4
+
+from discovery_core.errors import InvalidAnswerError
+from discovery_core.resource_gate import Rerun
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import RedirectResponse, Response
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+
+from ..decisions import approval_edits, decide
+from ..problems import ProblemError
+from ..views import Answer, ApproveMappings, FinalMapping
+from .pages import review_page
+from .signed_in import CheckedForm, FlowPage, OnFlow
+
+router = APIRouter(include_in_schema=False)
+_STATES = {"suspend": "Suspend", "resume": "Run", "cancel": "Cancel"}
+
+
+def _to(on: FlowPage, place: str = "") -> RedirectResponse:
+    return RedirectResponse(f"/flows/{on.visit.flow_id}{place}", status_code=303)
+
+
+@router.post("/flows/{flow_id}/review")
+async def answer(request: Request, on: OnFlow, form: CheckedForm) -> Response:
+    """Approves with the mappings as they stand in the form, rejects, or asks again."""
+    action = str(form.get("action", ""))
+    if action not in ("approve", "reject", "ask-again"):
+        raise ProblemError(422, "invalid-request", "No such action", action)
+    try:
+        asked = {
+            "requestId": UUID(str(form.get("requestId", ""))),
+            "artefactDigest": str(form.get("artefactDigest", "")),
+            "reason": str(form.get("reason", "")).strip(),
+        }
+        token, flow_id = on.session.token, on.visit.flow_id
+        if action == "approve":
+            body = ApproveMappings.model_validate(asked | {"mappings": _mappings(form)})
+            view = await decide(request, flow_id, token, body, "Approve", approval_edits(body))
+        elif action == "reject":
+            view = await decide(request, flow_id, token, Answer.model_validate(asked), "Reject")
+        else:
+            hint = str(form.get("hint", "")).strip()
+            plain = Answer.model_validate(asked)
+            view = await decide(request, flow_id, token, plain, "AskAgain", hint=hint)
+    except InvalidAnswerError as error:
+        return await review_page(
+            request, on, problems=error.problems, typed=_typed(form), status_code=422
+        )
+    except ValidationError as error:
+        said = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
+        return await review_page(request, on, problems=said, typed=_typed(form), status_code=422)
+    except ProblemError as refused:
+        if refused.status not in (403, 409, 422):
+            raise
+        return await review_page(
+            request,
+            on,
+            problems=[f"{refused.title}: {refused.detail}"],
+            typed=_typed(form),
+            status_code=refused.status,
+        )
+    return _to(on, "" if view.committed else "?waiting=yes")
+
+
+def _numbers(form: FormData) -> list[str]:
+    return [name.removeprefix("column.") for name in form if name.startswith("column.")]
+
+
+def _mappings(form: FormData) -> list[FinalMapping]:
+    """The complete list, as the form has it."""
+    return [
+        FinalMapping.model_validate(
+            {
+                "column": str(form[f"column.{number}"]),
+                "target": str(form.get(f"target.{number}", "")).strip() or None,
+                "transform": str(form.get(f"transform.{number}", "")).strip() or None,
+            }
+        )
+        for number in _numbers(form)
+    ]
+
+
+def _typed(form: FormData) -> dict[str, dict[str, str]]:
+    """What was typed, by column, so that a refusal loses nothing."""
+    return {
+        str(form[f"column.{number}"]): {
+            "target": str(form.get(f"target.{number}", "")),
+            "transform": str(form.get(f"transform.{number}", "")),
+        }
+        for number in _numbers(form)
+    }
+
+
+@router.post("/flows/{flow_id}/{action}")
+async def act(
+    on: OnFlow,
+    form: CheckedForm,
+    action: Annotated[str, Path(pattern="^(suspend|resume|cancel|rerun)$")],
+) -> Response:
+    """Changes the spec in the person's name."""
+    location, caller = on.visit.location, on.visit.caller
+    if action == "rerun":
+        wanted = Rerun.model_validate(
+            {
+                "id": str(uuid4()),
+                "fromPhase": str(form.get("fromPhase", "")),
+                "hint": str(form.get("hint", "")).strip() or None,
+            }
+        )
+        value: object = wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
+        await caller.set_spec(location.namespace, location.name, "rerun", value)
+    else:
+        await caller.set_spec(location.namespace, location.name, "state", _STATES[action])
+    return _to(on)

@@ -1,0 +1,37 @@
+"""How the tests start a browser, and what they ask of every page."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+EXECUTABLE = shutil.which("chromium") or "/usr/bin/chromium"
+# without them Chromium looks for its maker's hosts all the time
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+AXE = ROOT / "web-assets" / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+def accessibility_problems(page: Page) -> list[str]:
+    """What axe finds wrong with the page as it is now, by WCAG A and AA."""
+    # by the debugger, because the page's own policy lets no foreign script in
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found: dict[str, Any] = page.evaluate(
+        "rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES
+    )
+    return [
+        f"{problem['id']}: {problem['help']} at {problem['nodes'][0]['target']}"
+        for problem in found["violations"]
+    ]
