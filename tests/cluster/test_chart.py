@@ -310,9 +310,11 @@ def test_an_upgrade_keeps_passwords_and_certificates(helm: Helm, namespace: Kube
     prefix = f"{RELEASE}-discoveryflow"
 
     def again(*more: str) -> Objects:
-        return rendered(helm, EMBEDDED, space, "--dry-run=server", *more)
+        return rendered(helm, EMBEDDED, space, "--dry-run=server", known, *more)
 
-    first = rendered(helm, EMBEDDED, space)
+    # without a server it is not found
+    known = "--set=api.clusterId=01234567-89ab-cdef-0123-456789abcdef"
+    first = rendered(helm, EMBEDDED, space, known)
     installed = of_kind(first, "Secret")
     for secret in installed:
         # as Helm marks what it installs

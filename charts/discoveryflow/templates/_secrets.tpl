@@ -14,6 +14,10 @@ kept in .Values.rendered, so that all templates of one rendering see the same.
 {{- range $keys -}}
 {{- $_ := set $rendered.passwords . (get $kept . | default (randAlphaNum 32 | b64enc)) -}}
 {{- end -}}
+{{- if not .Values.api.session.existingSecret -}}
+{{- $keptSession := (lookup "v1" "Secret" .Release.Namespace (printf "%s-session" $fullname)).data | default dict -}}
+{{- $_ := set $rendered "session" (get $keptSession "keys" | default (randAlphaNum 48 | b64enc)) -}}
+{{- end -}}
 {{- $wanted := list -}}
 {{- if not .Values.executionApi.tls.existingSecret -}}{{- $wanted = append $wanted "execution" -}}{{- end -}}
 {{- if not .Values.api.tls.existingSecret -}}{{- $wanted = append $wanted "api" -}}{{- end -}}
