@@ -70,7 +70,7 @@ def test_a_file_is_uploaded_watched_edited_and_approved(
     shown = api.get(url(flow_id), headers=ann.headers).json()
     assert shown["permissions"] == {"approve": True, "update": True, "delete": True}
     columns = {m["column"]: m["target"] for m in shown["ui_state"]["mappings_to_approve"]}
-    assert columns["Name"] == "hostname"
+    assert columns["RAM (MB)"] == "memory_gb"
 
     wrong = asked(api, flow_id, ann) | {"edits": [{"column": "OS", "target": "cpu_cores"}]}
     refused = api.post(url(flow_id, "/approve-mappings"), json=wrong, headers=ann.headers)
