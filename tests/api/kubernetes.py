@@ -145,7 +145,10 @@ class FakeKubernetes:
             and wanted.get("status.state", item["status"]["state"]) == item["status"]["state"]
             and wanted.get("spec.engagement") in (None, item["spec"].get("engagement"))
         ]
-        begin, limit = int(request.query.get("continue") or 0), int(request.query["limit"])
+        after = request.query.get("continue") or "0"
+        if not after.isdecimal():
+            return status(410, "the provided continue parameter is too old")
+        begin, limit = int(after), int(request.query["limit"])
         more = str(begin + limit) if begin + limit < len(items) else ""
         return web.json_response(
             {"items": items[begin : begin + limit], "metadata": {"continue": more}}

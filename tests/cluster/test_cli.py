@@ -171,8 +171,8 @@ def test_from_a_file_to_an_export(
     ann("export", "mine", "--format", "assets_csv", "-f", str(target))
     rows = list(csv.DictReader(io.StringIO(target.read_text(encoding="utf-8-sig"))))
     assert len(rows) == 2
-    assert ann("rejected-rows", "mine").startswith("row") or ann("rejected-rows", "mine")
-    assert "run" in ann("logs", "mine", "--phase", "migration_strategy")
+    assert "problem" in ann("rejected-rows", "mine").splitlines()[0]
+    assert '"event": "claimed"' in ann("logs", "mine", "--phase", "migration_strategy")
     again = ann("retry", "mine", "--from-phase", "migration_strategy")
     assert "round 2 begins with migration_strategy" in again
     impossible = ann.run("export", "mine", "--format", "nope")

@@ -93,7 +93,8 @@ class Pod:
         if phase is Phase.ASSET_INVENTORY:
             await self.stage(records or inventory_rows(3))
         artefacts = {
-            name: await self.upload(f"{phase} {name}".encode()) for name in ARTEFACTS.get(phase, ())
+            name: await self.upload(JSON.get(name, f"{phase} {name}").encode())
+            for name in ARTEFACTS.get(phase, ())
         }
         await self.complete(RESULTS[phase], **artefacts)
 
@@ -197,6 +198,10 @@ class Flow:
             "via": "kubernetes",
         } | changes
         await self.stores.operator.answer(self.flow_id, **values)  # type: ignore[arg-type]
+
+
+# what the API reads of the files
+JSON = {"profile": "[]"}
 
 
 async def inventory_rows(count: int, prefix: str = "web") -> AsyncIterator[InventoryRecord]:
