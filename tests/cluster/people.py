@@ -18,16 +18,14 @@ from tests.cluster.product import INSTALLED_IN, Product
 
 
 @contextmanager
-def reached(product: Product, component: str, port: int) -> Iterator[httpx.Client]:
-    """A client of one of the two Services, which checks its certificate against the chart's CA."""
-    name = f"discoveryflow-{component}"
-    secret = product.kubectl.json("get", "secret", f"{name}-tls")
-    authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
+def forwarded(product: Product, component: str, port: int) -> Iterator[int]:
+    """A port of loopback that leads to a component's Service."""
     kubectl = product.kubectl
     forward = subprocess.Popen(
         [
             *("kubectl", f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={INSTALLED_IN}"),
-            *("port-forward", f"service/{name}", f":{port}", "--address=127.0.0.1"),
+            *("port-forward", f"service/discoveryflow-{component}", f":{port}"),
+            "--address=127.0.0.1",
         ],
         env={**os.environ, "PATH": kubectl.path},
         stdout=subprocess.PIPE,
@@ -37,23 +35,35 @@ def reached(product: Product, component: str, port: int) -> Iterator[httpx.Clien
         assert forward.stdout is not None
         found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
         assert found, "kubectl port-forward says no port"
-        host = f"{name}.{INSTALLED_IN}.svc"
+        yield int(found[1])
+    finally:
+        forward.terminate()
+        forward.wait(10)
 
-        def to_service(request: httpx.Request) -> None:
-            request.extensions["sni_hostname"] = host
 
-        with httpx.Client(
-            base_url=f"https://127.0.0.1:{found[1]}",
+@contextmanager
+def reached(product: Product, component: str, port: int) -> Iterator[httpx.Client]:
+    """A client of one of the two Services, which checks its certificate against the chart's CA."""
+    name = f"discoveryflow-{component}"
+    secret = product.kubectl.json("get", "secret", f"{name}-tls")
+    authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
+    host = f"{name}.{INSTALLED_IN}.svc"
+
+    def to_service(request: httpx.Request) -> None:
+        request.extensions["sni_hostname"] = host
+
+    with (
+        forwarded(product, component, port) as local,
+        httpx.Client(
+            base_url=f"https://127.0.0.1:{local}",
             headers={"Host": host},
             verify=ssl.create_default_context(cadata=authority),
             timeout=30,
             trust_env=False,
             event_hooks={"request": [to_service]},
-        ) as client:
-            yield client
-    finally:
-        forward.terminate()
-        forward.wait(10)
+        ) as client,
+    ):
+        yield client
 
 
 @dataclass

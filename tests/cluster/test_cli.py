@@ -173,11 +173,11 @@ def test_from_a_file_to_an_export(
     assert len(rows) == 2
     assert "problem" in ann("rejected-rows", "mine").splitlines()[0]
     assert '"event": "claimed"' in ann("logs", "mine", "--phase", "migration_strategy")
-    again = ann("retry", "mine", "--from-phase", "migration_strategy")
-    assert "round 2 begins with migration_strategy" in again
     impossible = ann.run("export", "mine", "--format", "nope")
     assert impossible.returncode == 3
     assert "assets_csv" in impossible.stderr
+    again = ann("retry", "mine", "--from-phase", "migration_strategy")
+    assert "round 2 begins with migration_strategy" in again
 
 
 def test_answers_and_their_exit_codes(

@@ -75,7 +75,7 @@ def test_unit_variants_name_one_field_as_primary_and_alternate() -> None:
     )
     assert [entry.target for entry in found] == ["memory_gb", "memory_gb"]
     assert sorted(entry.role for entry in found) == ["alternate", "primary"]
-    assert [entry.transform for entry in found] == ["MB", "GB"]
+    assert [entry.transform for entry in found] == ["unit:MB", "unit:GB"]
 
 
 def test_two_columns_that_compete_get_a_field_each() -> None:
@@ -100,7 +100,7 @@ def test_every_field_has_one_primary_at_most() -> None:
 ])  # fmt: skip
 def test_units_decide_and_are_handed_on(header: str, target: str, unit: str) -> None:
     found = one(column(header, ["16", "32", "64"], patterns={"integer": 3}))
-    assert (found.target, found.transform) == (target, unit)
+    assert (found.target, found.transform) == (target, f"unit:{unit}")
 
 
 def test_candidates_are_few_and_in_order() -> None:

@@ -29,7 +29,7 @@ def proposal(column: str, target: str | None, role: str = "primary") -> FieldMap
             "confidence": 0.8,
             "reason": "It fits.",
             "candidates": [MappingCandidate(target=name, score=0.5) for name in TARGETS],
-            "transform": "MB" if target == "memory_gb" else None,
+            "transform": "unit:MB" if target == "memory_gb" else None,
         }
     )
 

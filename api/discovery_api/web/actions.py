@@ -9,7 +9,7 @@ from typing import Annotated
 from uuid import UUID, uuid4
 
 from discovery_core.errors import InvalidAnswerError
-from discovery_core.resource_gate import Rerun
+from discovery_core.resource_gate import NO_TRANSFORM, Rerun
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import ValidationError
@@ -82,11 +82,20 @@ def _mappings(form: FormData) -> list[FinalMapping]:
             {
                 "column": str(form[f"column.{number}"]),
                 "target": str(form.get(f"target.{number}", "")).strip() or None,
-                "transform": str(form.get(f"transform.{number}", "")).strip() or None,
+                "transform": _unit(form, number),
             }
         )
         for number in _numbers(form)
     ]
+
+
+def _unit(form: FormData, number: str) -> str | None:
+    """The unit where a person has written another one; else it is left to the target."""
+    unit = str(form.get(f"transform.{number}", "")).strip()
+    proposed = str(form.get(f"unit.{number}", ""))
+    if unit == proposed:
+        return None
+    return unit or NO_TRANSFORM
 
 
 def _typed(form: FormData) -> dict[str, dict[str, str]]:

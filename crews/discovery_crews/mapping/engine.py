@@ -120,7 +120,7 @@ def _preset(
         first = MappingCandidate(target=known.target, score=PRESET)
         candidates = [first, *others[: CANDIDATES - 1]]
     mapping = _mapping(column, choice, PRESET, what, candidates)
-    return mapping.model_copy(update={"transform": known.unit or mapping.transform})
+    return mapping.model_copy(update={"transform": _transform(known.unit) or mapping.transform})
 
 
 def _proposed(column: ColumnProfile, evidence: Sequence[Evidence], choice: Choice) -> FieldMapping:
@@ -141,6 +141,11 @@ def _proposed(column: ColumnProfile, evidence: Sequence[Evidence], choice: Choic
         if choice.taken:
             reason = f"{evidence[0].target} fits, but another column fits it better."
     return _mapping(column, choice, sure, reason, _candidates(evidence))
+
+
+def _transform(unit: str | None) -> str | None:
+    """What is to be done with the values, as people and edits write it."""
+    return f"unit:{unit}" if unit else None
 
 
 def _candidates(evidence: Sequence[Evidence]) -> list[MappingCandidate]:
@@ -165,6 +170,6 @@ def _mapping(
         reason=reason,
         samples=[sample[:SAMPLE_LENGTH] for sample in column.samples[:SAMPLES]],
         candidates=candidates,
-        transform=unit_of(column) if choice.target is not None else None,
+        transform=_transform(unit_of(column)) if choice.target is not None else None,
         decided_by="engine",
     )
