@@ -43,7 +43,7 @@ def test_data_import(tmp_path: Path) -> None:
         rows = connection.execute(f"SELECT id, sn FROM '{out / 'records.parquet'}'").fetchall()
     assert rows == [("112122", "bo_asset_sn"), ("212312", "bo_asset_sn2")]
     assert {path.name for path in out.iterdir()} == {
-        "records.parquet", "profile.json", "rejected.csv",
+        "records.parquet", "profile.json", "rejected.csv", "preview.json",
     }  # fmt: skip
 
 

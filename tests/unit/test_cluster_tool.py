@@ -227,6 +227,7 @@ def test_files_that_change_during_a_build_are_built_again(
     monkeypatch.setattr(images, "_local_base", lambda **_: "base")
     monkeypatch.setattr(images, "_build", lambda *a, **_: built.append(a[2]))
     monkeypatch.setattr(images, "_save", lambda *_, **__: None)
+    monkeypatch.setattr(images, "_bring_web_assets", lambda: None)
     node = _Node()
     references = images.build_and_load(node, ["operator"])
     assert [reference.rsplit(":")[-1] for reference in built] == ["one", "two"]

@@ -115,8 +115,7 @@ def build_and_load(provider: Loader, names: list[str]) -> dict[str, str]:
         if references_file().exists():
             references = json.loads(references_file().read_text())
         if "operator" in names:
-            # the pages' packages, pinned by web-assets/package-lock.json
-            _run("bash", "web-assets/build")
+            _bring_web_assets()
         for image in IMAGES:
             if image.name in names:
                 references[image.name] = _bring(provider, image)
@@ -124,6 +123,11 @@ def build_and_load(provider: Loader, names: list[str]) -> dict[str, str]:
                 written.write_text(json.dumps(references, indent=1))
                 written.replace(references_file())
     return references
+
+
+def _bring_web_assets() -> None:
+    """The pages' packages, pinned by web-assets/package-lock.json; images copy them."""
+    _run("bash", "web-assets/build")
 
 
 def _bring(provider: Loader, image: Image) -> str:
