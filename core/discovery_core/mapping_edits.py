@@ -6,6 +6,7 @@ and the store, which everything passes through, refuses it as a whole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from .errors import InvalidAnswerError
@@ -13,6 +14,8 @@ from .resource_gate import NO_TRANSFORM, MappingEdit
 from .wire import FieldMapping, TargetDescription
 
 _SHOWN_SAMPLES = 3
+# a number as the inventory converts it: digits, and at most one word such as a unit after them
+_NUMBER = re.compile(r"[~≈]?\s*[-+]?\d[\d.,'\s]*\s*[a-zA-Z%/]*")
 
 
 def apply_edits(
@@ -87,7 +90,8 @@ def _misfit(mapping: FieldMapping, edit: MappingEdit, field: TargetDescription) 
         )
     samples = [sample.strip() for sample in mapping.samples if sample.strip()]
     shown = ", ".join(repr(sample[:40]) for sample in samples[:_SHOWN_SAMPLES])
-    if field.type in ("integer", "number", "date") and samples and not any(map(_digits, samples)):
+    readable = {"integer": _number, "number": _number, "date": _digits}.get(field.type)
+    if readable is not None and samples and not any(map(readable, samples)):
         kind = "dates" if field.type == "date" else "numbers"
         problems.append(
             f"column {edit.column!r} has values such as {shown}, and {field.name!r} takes {kind}"
@@ -99,6 +103,10 @@ def _misfit(mapping: FieldMapping, edit: MappingEdit, field: TargetDescription) 
             + ", ".join(field.allowed_values[:10])
         )
     return problems
+
+
+def _number(text: str) -> bool:
+    return _NUMBER.fullmatch(text) is not None
 
 
 def _digits(text: str) -> bool:

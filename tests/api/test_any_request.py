@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from uuid import uuid4
 
 from tests.postgres import DatabaseUrls
@@ -12,7 +13,7 @@ from tests.ui.desk import open_desk
 EXAMPLES = "15"
 
 
-def test_no_request_is_a_server_error(database_urls: DatabaseUrls) -> None:
+def test_no_request_is_a_server_error(database_urls: DatabaseUrls, tmp_path: Path) -> None:
     with open_desk(database_urls, requests_per_second=0) as desk:
         flow = desk.flow()
         desk.kubernetes.namespaces = {"migration": str(uuid4())}
@@ -32,6 +33,8 @@ def test_no_request_is_a_server_error(database_urls: DatabaseUrls) -> None:
             ],
             capture_output=True,
             text=True,
+            # it keeps a folder of its own where it runs
+            cwd=tmp_path,
             timeout=600,
             check=False,
         )

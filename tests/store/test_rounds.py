@@ -37,6 +37,9 @@ COLUMNS = [
         transform="unit:GB",
     ),
     FieldMapping(column="Notes", target=None, confidence=0.4, reason="none", samples=["rack a"]),
+    FieldMapping(
+        column="System", target=None, confidence=0.4, reason="none", samples=["RHEL 9.3"]
+    ),
 ]
 NAMES = [field.name for field in FIELDS]
 
@@ -279,6 +282,7 @@ def edit(column: str, target: str, transform: str | None = None) -> MappingEdit:
     ("change", "problem"),
     [
         (edit("Notes", "memory_gb"), "values such as 'rack a', and 'memory_gb' takes numbers"),
+        (edit("System", "memory_gb"), "values such as 'RHEL 9.3', and 'memory_gb' takes numbers"),
         (edit("Notes", "retired_on"), "takes dates"),
         (edit("Notes", "criticality"), "takes only low, high"),
         (edit("RAM", "memory_gb", "unit:GHz"), "'unit:GHz' is not possible for 'memory_gb'"),
