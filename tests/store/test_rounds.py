@@ -37,9 +37,7 @@ COLUMNS = [
         transform="unit:GB",
     ),
     FieldMapping(column="Notes", target=None, confidence=0.4, reason="none", samples=["rack a"]),
-    FieldMapping(
-        column="System", target=None, confidence=0.4, reason="none", samples=["RHEL 9.3"]
-    ),
+    FieldMapping(column="System", target=None, confidence=0.4, reason="none", samples=["RHEL 9.3"]),
 ]
 NAMES = [field.name for field in FIELDS]
 
