@@ -351,16 +351,25 @@ class InventoryRecord(WireModel):
     """One typed source row of the inventory.
 
     `values` are canonical (field name → typed value in the schema's unit); `originals` keep
-    the text the value came from, by field; `unmapped` keeps columns without a target.
-    `identity` is the deterministic key under which rows of one asset merge.
+    the text the value came from, by field, and `conversions` how it was read (`rule`, and `unit`
+    for quantities); `unmapped` keeps columns without a target. `identity` is the deterministic key
+    under which rows of one asset merge, `identity_confidence` (0 to 1) how surely they are one, and
+    `keys` are all `kind:value` by which other sources may know the asset. `class_rule` says why it
+    has its type.
     """
 
     row: int
     identity: str = Field(max_length=512)
     name: str | None = None
     asset_type: str
+    class_rule: str = ""
+    identity_confidence: float | None = Field(default=None, ge=0, le=1)
+    keys: list[Annotated[str, StringConstraints(max_length=512)]] = Field(
+        default_factory=list, max_length=20
+    )
     values: dict[str, Any]
     originals: dict[str, str] = Field(default_factory=dict)
+    conversions: dict[str, dict[str, str]] = Field(default_factory=dict)
     unmapped: dict[str, str] = Field(default_factory=dict)
     problems: list[str] = Field(default_factory=list)
 

@@ -103,6 +103,7 @@ class Executor:
             spec=action.spec,
             generation=action.generation,
             actor=action.spec.requested_by or "kubernetes",
+            created_at=resource.created_at,
         )
 
     async def _update_spec(self, action: act.UpdateSpec, uid: UUID, observed: Observed) -> None:

@@ -49,6 +49,7 @@ class ResourceView:
     spec_problem: str = ""
     deleting: bool = False
     status: dict[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ are those of the Kubernetes API reference (Job v1 conditions, Pod v1 status).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +34,12 @@ def resource_view(raw: Raw) -> ResourceView:
         spec_problem=problem,
         deleting=meta.get("deletionTimestamp") is not None,
         status=dict(raw.get("status") or {}),
+        created_at=_moment(meta.get("creationTimestamp")),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _spec(raw: Raw) -> tuple[DiscoveryFlowSpec | None, str]:

@@ -132,6 +132,28 @@ async def test_the_inventory_in_pages(client: httpx.AsyncClient, flow: Flow) -> 
     assert literal.json()["items"] == []
 
 
+async def test_an_asset_says_where_its_values_come_from(
+    client: httpx.AsyncClient, flow: Flow
+) -> None:
+    (asset,) = (await client.get(url(flow, "/assets"), params={"q": "web2"}, headers=ANN)).json()[
+        "items"
+    ]
+    assert (asset["identity_confidence"], asset["class_rule"]) == (0.8, "by_machine_facts")
+    (source,) = (
+        await client.get(
+            url(flow, "/assets/sources"), params={"identity": asset["identity"]}, headers=ANN
+        )
+    ).json()
+    assert (source["flow"], source["row"]) == (flow.name, 2)
+    assert source["values"]["memory_gb"] == 2
+    assert source["originals"]["memory_gb"] == "2 GB"
+    assert source["conversions"]["memory_gb"] == {"unit": "GB", "rule": "unit_in_value"}
+    nobody = await client.get(
+        url(flow, "/assets/sources"), params={"identity": "fqdn:nobody"}, headers=ANN
+    )
+    assert nobody.status_code == 404, nobody.text
+
+
 async def test_files_come_as_they_are(client: httpx.AsyncClient, flow: Flow) -> None:
     listed = (await client.get(url(flow, "/artefacts"), headers=ANN)).json()
     known = {(entry["phase"], entry["name"]): entry for entry in listed}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID, uuid4
 
 from discovery_core.phases import Phase
@@ -108,6 +109,7 @@ class Flow:
     tenant_id: UUID = field(default_factory=uuid4)
     flow_id: UUID = field(default_factory=uuid4)
     name: str = "servers"
+    created_at: datetime | None = None
 
     async def register(self) -> FlowSnapshot:
         """Creates it."""
@@ -119,6 +121,7 @@ class Flow:
             spec=DiscoveryFlowSpec.model_validate(self.spec),
             generation=1,
             actor="ann",
+            created_at=self.created_at,
         )
 
     async def load(self) -> FlowSnapshot:
@@ -213,7 +216,11 @@ async def inventory_rows(count: int, prefix: str = "web") -> AsyncIterator[Inven
             name=f"{prefix}{row}",
             asset_type="server",
             values={"hostname": f"{prefix}{row}", "memory_gb": row},
-            originals={"memory_gb": f"{row} GB"},
+            originals={"hostname": f"{prefix}{row}", "memory_gb": f"{row} GB"},
+            conversions={"memory_gb": {"unit": "GB", "rule": "unit_in_value"}},
+            keys=[f"name:{prefix}{row}"],
+            identity_confidence=0.8,
+            class_rule="by_machine_facts",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -189,6 +190,155 @@ async def test_a_source_can_have_precedence(stores: Stores) -> None:
     assert await stores.api.precedence(tenant, "dc-east") == ["cmdb", "scan"]
     await stores.api.set_precedence(tenant, "dc-east", [])
     assert (assets(stores)[0]["owner"], assets(stores)[0]["memory_gb"]) == ("cy", 16)
+
+
+def known(row: int, identity: str, *keys: str, **fields: Any) -> InventoryRecord:
+    """A row that is known by keys."""
+    return InventoryRecord(
+        row=row,
+        identity=identity,
+        name=identity.split(":")[1],
+        asset_type=fields.pop("asset_type", "server"),
+        keys=list(keys),
+        identity_confidence=0.95,
+        values=fields,
+    )
+
+
+async def inventory(stores: Stores, **sources: list[InventoryRecord]) -> dict[str, Any]:
+    """Assets of an engagement by identity, made of one flow for each source, in their order."""
+    tenant = uuid4()
+    for name, records in sources.items():
+        flow = member(stores, tenant, name)
+        flow.created_at = datetime(2026, 1, 1, tzinfo=UTC)
+        await flow.to_gate()
+        await flow.answer()
+        await flow.run_phase(_each(records))
+    listed = await stores.api.list_assets(tenant, "dc-east")
+    return {asset.identity: asset for asset in listed}
+
+
+async def _each(records: list[InventoryRecord]) -> AsyncIterator[InventoryRecord]:
+    for record in records:
+        yield record
+
+
+CMDB = [
+    known(1, "serial_number:s1", "serial_number:s1", "fqdn:web01.corp", "name:web01", owner="ann"),
+    known(2, "asset_id:ci2", "asset_id:ci2", "name:db01", "name_and_ip:db01 10.0.0.2", owner="bo"),
+    known(3, "hostname:app", "name:app", owner="cy"),
+    known(4, "row:4", memory_gb=1),
+]
+SCAN = [
+    known(1, "fqdn:web01.corp", "fqdn:web01.corp", "name:web01", memory_gb=8),
+    known(2, "asset_id:vm-9", "asset_id:vm-9", "name:db01", "name_and_ip:db01 10.0.0.2",
+          memory_gb=16),
+    # two machines of a name in one source: which of them is meant is not clear
+    known(3, "serial_number:x1", "serial_number:x1", "name:app", memory_gb=1),
+    known(4, "serial_number:x2", "serial_number:x2", "name:app", memory_gb=2),
+]  # fmt: skip
+
+
+async def test_sources_that_know_an_asset_by_other_keys_are_joined(stores: Stores) -> None:
+    made = await inventory(stores, cmdb=CMDB, scan=SCAN)
+    assert made["serial_number:s1"].fields == {"owner": "ann", "memory_gb": 8}
+    assert made["serial_number:s1"].identity_confidence == 0.9
+    assert made["serial_number:s1"].identity_reason == (
+        "serial_number; the same fqdn as fqdn:web01.corp"
+    )
+    assert made["asset_id:ci2"].fields == {"owner": "bo", "memory_gb": 16}
+    assert made["asset_id:ci2"].identity_confidence == 0.8
+    assert made["hostname:app"].fields == {"owner": "cy"}
+    assert made["serial_number:x1"].identity_confidence == 0.95
+    # nobody else's row 4
+    assert [key for key in made if key.startswith("row:4:")]
+    assert len(made) == 6
+
+
+async def test_the_order_in_which_flows_end_does_not_matter(stores: Stores) -> None:
+    other = [record.model_copy(update={"values": record.values | {"memory_gb": 3}})
+             for record in CMDB]  # fmt: skip
+    one = await inventory(stores, cmdb=other, scan=SCAN)
+    two = await inventory(stores, scan=SCAN, cmdb=other)
+
+    def content(made: dict[str, Any]) -> list[Any]:
+        # the identity of a row that nothing tells apart ends in its flow's id
+        return sorted(
+            (":".join(asset.identity.split(":")[:2]), str(asset.fields), asset.identity_reason)
+            for asset in made.values()
+        )
+
+    assert content(one) == content(two)
+    assert one["serial_number:s1"].fields["memory_gb"] == 8
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # another serial number
+        (known(1, "serial_number:a", "serial_number:a", "fqdn:web.corp"),
+         known(1, "serial_number:b", "serial_number:b", "fqdn:web.corp")),
+        # another domain
+        (known(1, "fqdn:web.a", "fqdn:web.a", "name:web"),
+         known(1, "fqdn:web.b", "fqdn:web.b", "name:web")),
+        # another class
+        (known(1, "hostname:core1", "name:core1"),
+         known(1, "serial_number:c", "serial_number:c", "name:core1", asset_type="network")),
+        # an address of two assets that have names
+        (known(1, "hostname:a", "name:a", "ip_address:10.0.0.1"),
+         known(1, "hostname:b", "name:b", "ip_address:10.0.0.1")),
+    ],
+)  # fmt: skip
+async def test_what_speaks_against_it_keeps_assets_apart(
+    stores: Stores, first: InventoryRecord, second: InventoryRecord
+) -> None:
+    made = await inventory(stores, cmdb=[first], scan=[second])
+    assert set(made) == {first.identity, second.identity}
+
+
+async def test_an_address_finds_the_one_asset_that_has_it(stores: Stores) -> None:
+    named = known(1, "hostname:a", "name:a", "ip_address:10.0.0.1", owner="ann")
+    scanned = known(1, "ip_address:10.0.0.1", "ip_address:10.0.0.1", os_name="RHEL 9")
+    made = await inventory(stores, cmdb=[named], scan=[scanned])
+    assert made["hostname:a"].fields == {"owner": "ann", "os_name": "RHEL 9"}
+    assert made["hostname:a"].identity_confidence == 0.5
+
+
+async def test_a_chain_of_keys_does_not_join_what_a_serial_number_parts(stores: Stores) -> None:
+    made = await inventory(
+        stores,
+        a=[known(1, "serial_number:a", "serial_number:a", "fqdn:web.corp")],
+        b=[known(1, "fqdn:web.corp", "fqdn:web.corp", "name_and_ip:web 10.0.0.1")],
+        c=[known(1, "serial_number:c", "serial_number:c", "name_and_ip:web 10.0.0.1")],
+    )
+    assert set(made) == {"serial_number:a", "fqdn:web.corp", "serial_number:c"}
+
+
+async def test_a_decision_follows_the_asset_that_it_is_about(stores: Stores) -> None:
+    tenant = uuid4()
+    for name, record in (
+        ("scan", known(1, "fqdn:web.corp", "fqdn:web.corp", owner="ann")),
+        ("list", known(1, "fqdn:web.corp", "fqdn:web.corp", owner="bo")),
+    ):
+        flow = member(stores, tenant, name)
+        await flow.to_gate()
+        await flow.answer()
+        await flow.run_phase(_each([record]))
+    await stores.api.decide_conflict(
+        tenant, "dc-east", identity="fqdn:web.corp", field="owner", choice="keep", decided_by="zoe"
+    )
+    flow = member(stores, tenant, "cmdb")
+    await flow.to_gate()
+    await flow.answer()
+    cmdb = known(1, "serial_number:s", "serial_number:s", "fqdn:web.corp", owner="cy")
+    await flow.run_phase(_each([cmdb]))
+    (asset,) = await stores.api.list_assets(tenant, "dc-east")
+    assert (asset.identity, asset.fields["owner"]) == ("serial_number:s", "ann")
+    (conflict,) = await stores.api.conflicts(tenant, "dc-east")
+    assert (conflict.identity, conflict.choice) == ("serial_number:s", "keep")
+    await stores.api.undo_decision(tenant, "dc-east", identity="serial_number:s", field="owner")
+    (asset,) = await stores.api.list_assets(tenant, "dc-east")
+    assert asset.fields["owner"] == "cy"
 
 
 async def test_the_order_of_flows_with_precedence_does_not_matter(stores: Stores) -> None:

@@ -34,6 +34,13 @@ async def filled(stores: Stores) -> Flow:
         )
         connection.execute(
             text(
+                "INSERT INTO asset_aliases (tenant_id, engagement, identity, asset, strength) "
+                "VALUES (:tenant, 'other', 'name:x', 'fqdn:x.y', 2)"
+            ),
+            {"tenant": flow.tenant_id},
+        )
+        connection.execute(
+            text(
                 "INSERT INTO uploads (tenant_id, id, name, uploaded_by, expires_at) VALUES "
                 "(:tenant, gen_random_uuid(), 'x.csv', 'ann', now())"
             ),
@@ -138,7 +145,7 @@ async def test_history_cannot_be_altered(
 
 
 # what people decide or upload is written by the user API; the inventory is derived from it
-DECIDED = {"assets", "asset_decisions", "source_precedence"}
+DECIDED = {"assets", "asset_aliases", "asset_decisions", "source_precedence"}
 DECIDED |= {"uploads", "artefacts", "artefact_chunks"}
 
 

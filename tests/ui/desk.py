@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
 import uvicorn
 from discovery_api.app import create_app
@@ -18,7 +19,7 @@ from playwright.sync_api import Page
 
 from tests.api.kubernetes import FakeKubernetes
 from tests.postgres import DatabaseUrls, Stores, close_stores, open_stores
-from tests.store.flows import Flow
+from tests.store.flows import SPEC, Flow
 
 T = TypeVar("T")
 TOKEN = "token-ann"
@@ -32,14 +33,21 @@ class Desk:
     stores: Stores
     kubernetes: FakeKubernetes
     address: str
+    tenant_id: UUID | None = None
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of something asynchronous."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
-    def flow(self, name: str = "servers", *, to_gate: bool = True) -> Flow:
-        """A flow that Kubernetes' stand-in knows, and that takes answers as the operator does."""
-        flow = Flow(self.stores, name=name)
+    def flow(
+        self, name: str = "servers", *, to_gate: bool = True, engagement: str | None = None
+    ) -> Flow:
+        """A flow that Kubernetes' stand-in knows, and that takes answers as the operator does.
+
+        It belongs to `tenant_id`, or else to a tenant of its own.
+        """
+        spec: dict[str, object] = SPEC | ({"engagement": engagement} if engagement else {})
+        flow = Flow(self.stores, spec=spec, tenant_id=self.tenant_id or uuid4(), name=name)
         # the resource is there before the database knows of it
         self.kubernetes.flow_uid = str(flow.flow_id)
         self.do(flow.to_gate() if to_gate else flow.queue())

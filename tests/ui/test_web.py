@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 
 import pytest
+from discovery_core.wire import InventoryRecord
 from playwright.sync_api import Browser, Page, expect
 
+from tests.store.flows import Flow
 from tests.ui.browser import accessibility_problems
 from tests.ui.desk import Desk, sign_in
 
@@ -233,6 +236,50 @@ def test_finished_flows_show_everything(page: Page, desk: Desk) -> None:
     assert download.value.suggested_filename
     page.goto(f"{desk.address}/analytics")
     expect(page.locator("main")).to_contain_text("migration")
+
+
+def _ended(desk: Desk, name: str, memory: int) -> Flow:
+    """A finished flow of the engagement dc-east that knows one server."""
+    flow = desk.flow(name, to_gate=False, engagement="dc-east")
+
+    async def rows() -> AsyncIterator[InventoryRecord]:
+        yield InventoryRecord(
+            row=7, identity="hostname:web1", name="web1", asset_type="server",
+            values={"memory_gb": memory, "hostname": "web1"},
+            originals={"memory_gb": f"{memory * 1024} MB", "hostname": "web1"},
+            conversions={"memory_gb": {"unit": "MB", "rule": "unit_in_value"}},
+        )  # fmt: skip
+
+    async def run() -> None:
+        for _ in range(3):
+            await flow.run_phase()
+        await flow.answer()
+        await flow.run_phase(rows())
+        await flow.finish()
+
+    desk.do(run())
+    desk.show(flow)
+    return flow
+
+
+def test_where_sources_disagree_a_person_decides(page: Page, desk: Desk) -> None:
+    tenant = _ended(desk, "cmdb", 8).tenant_id
+    desk.tenant_id = tenant
+    flow = _ended(desk, "scan", 16)
+    page.goto(f"{desk.address}/flows/{flow.flow_id}/inventory")
+    row = page.get_by_role("row", name=re.compile("memory_gb 16 8"))
+    row.get_by_role("button", name="Keep oldest").click()
+    expect(page.get_by_role("row", name=re.compile("memory_gb 8 8.*keep"))).to_be_visible()
+    page.get_by_role("button", name="Take back").click()
+    expect(page.get_by_role("row", name=re.compile("memory_gb 16 8"))).to_be_visible()
+    page.get_by_role("link", name="hostname:web1").click()
+    expect(page.get_by_role("row", name=re.compile("memory_gb 16 16384 MB MB"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("memory_gb 8 8192 MB MB"))).to_be_visible()
+    assert accessibility_problems(page) == []
+    desk.kubernetes.approvers.clear()
+    page.goto(f"{desk.address}/flows/{flow.flow_id}/inventory")
+    expect(page.get_by_role("row", name=re.compile("memory_gb 16 8"))).to_be_visible()
+    expect(page.get_by_role("button", name="Keep oldest")).to_have_count(0)
 
 
 def test_uploading_a_file(page: Page, desk: Desk) -> None:

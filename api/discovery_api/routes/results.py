@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from discovery_core.errors import NotFoundError
 from discovery_core.phases import Phase
+from discovery_core.store.assets import AssetSource
 from discovery_core.store.reads import AssetRow, StoredArtefact
 from discovery_core.wire import ColumnProfile, QualityPart, RuleApplication
 from fastapi import APIRouter, Path, Query, Response
@@ -230,6 +231,18 @@ async def get_assets(
         next_cursor=items[-1].identity if len(items) == limit else None,
         total=summary["assets"],
         by_type=summary["by_type"],
+    )
+
+
+@router.get("/assets/sources", response_model=list[AssetSource])
+async def get_asset_sources(
+    visited: Visited,
+    identity: Annotated[str, Query(min_length=1, max_length=512)],
+) -> list[AssetSource]:
+    """The source rows of an asset: each value with its original text, its unit and the rule."""
+    flow = await visited.flow()
+    return await visited.store.asset_sources(
+        visited.tenant_id, flow.engagement, _storable(identity)
     )
 
 

@@ -17,6 +17,7 @@ from starlette.datastructures import FormData
 
 from ..decisions import approval_edits, decide
 from ..problems import ProblemError
+from ..routes import conflicts
 from ..views import Answer, ApproveMappings, FinalMapping
 from .pages import review_page
 from .signed_in import CheckedForm, FlowPage, OnFlow
@@ -107,6 +108,26 @@ def _typed(form: FormData) -> dict[str, dict[str, str]]:
         }
         for number in _numbers(form)
     }
+
+
+@router.post("/flows/{flow_id}/inventory/conflicts")
+async def decide_conflict(request: Request, on: OnFlow, form: CheckedForm) -> Response:
+    """Decides what counts where sources disagree, or takes that back."""
+    identity, field = str(form.get("identity", "")), str(form.get("field", ""))
+    flow_id, token = on.visit.flow_id, on.session.token
+    if form.get("choice") == "undo":
+        await conflicts.undo_decision(request, flow_id, token, identity, field)
+    else:
+        try:
+            decision = conflicts.Decision.model_validate(
+                {"identity": identity, "field": field, "choice": form.get("choice")}
+            )
+            await conflicts.decide_conflict(request, flow_id, token, decision)
+        except ValidationError as error:
+            raise ProblemError(422, "invalid-request", "No such choice", str(error)) from error
+        except InvalidAnswerError as error:
+            raise ProblemError(422, "invalid-answer", "Not possible", str(error)) from error
+    return _to(on, "/inventory")
 
 
 @router.post("/flows/{flow_id}/{action}")

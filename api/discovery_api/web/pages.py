@@ -257,9 +257,25 @@ async def inventory(
         "inventory.html",
         on.session,
         **on.shown(
-            assets=found, q=q, kind=kind, strategies=strategies, conflicts=conflicts[:PER_PAGE]
+            assets=found,
+            q=q,
+            kind=kind,
+            strategies=strategies,
+            conflicts=conflicts[:PER_PAGE],
+            conflicts_in_all=len(conflicts),
         ),
     )
+
+
+@router.get("/flows/{flow_id}/inventory/asset")
+async def asset(
+    request: Request,
+    on: OnFlow,
+    identity: Annotated[str, Query(min_length=1, max_length=512)],
+) -> Response:
+    """One asset: every value with the text, the unit and the rule that it came from."""
+    sources = await results.get_asset_sources(on.visit, identity)
+    return page(request, "asset.html", on.session, **on.shown(identity=identity, sources=sources))
 
 
 @router.get("/flows/{flow_id}/dependencies")

@@ -180,6 +180,15 @@ class ApiStore:
         """An artefact's bytes, in pieces."""
         return read_chunks(self.db, TenantScope(tenant_id), artefact.artefact_id, artefact.size)
 
+    async def asset_sources(
+        self, tenant_id: UUID, engagement: str | None, identity: str
+    ) -> list[assets.AssetSource]:
+        """The rows that an asset is made of."""
+        return await self._in(
+            tenant_id,
+            lambda session: assets.asset_sources(session, tenant_id, engagement, identity),
+        )
+
     async def list_assets(
         self,
         tenant_id: UUID,

@@ -5,6 +5,7 @@ Every step locks the flow, and does nothing where it finds itself made already.
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import delete
@@ -47,8 +48,13 @@ async def register(
     spec: DiscoveryFlowSpec,
     generation: int,
     actor: str,
+    created_at: datetime | None = None,
 ) -> FlowSnapshot:
-    """Creates master flow, flow and first history row together, or finds them there."""
+    """Creates master flow, flow and first history row together, or finds them there.
+
+    The order of flows is that in which their resources were created (`created_at`), which does
+    not depend on when the operator saw them.
+    """
     existing = await flow_snapshot(session, flow_id)
     if existing is not None:
         return existing
@@ -64,6 +70,7 @@ async def register(
             name=name,
             engagement=spec.engagement,
             requested_by=spec.requested_by,
+            **({} if created_at is None else {"created_at": created_at}),
         )
     )
     await session.flush()

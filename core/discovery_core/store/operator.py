@@ -157,8 +157,12 @@ class OperatorStore:
         spec: DiscoveryFlowSpec,
         generation: int,
         actor: str,
+        created_at: datetime | None = None,
     ) -> FlowSnapshot:
-        """Creates master flow, flow and first history row together, or finds them there."""
+        """Creates master flow, flow and first history row together, or finds them there.
+
+        `created_at` is when the resource was created, by the cluster's clock.
+        """
         return await self._write(
             lambda session: flow_steps.register(
                 session,
@@ -170,6 +174,7 @@ class OperatorStore:
                 spec=spec,
                 generation=generation,
                 actor=actor,
+                created_at=created_at,
             )
         )
 

@@ -40,6 +40,9 @@ class AssetRow:
     identity: str
     name: str | None
     asset_type: str
+    class_rule: str | None
+    identity_confidence: float | None
+    identity_reason: str | None
     fields: dict[str, Any]
     sources: list[str]
     updated_at: datetime
@@ -136,6 +139,9 @@ async def assets(
             identity=row.identity,
             name=row.name,
             asset_type=row.asset_type,
+            class_rule=row.class_rule,
+            identity_confidence=row.identity_confidence,
+            identity_reason=row.identity_reason,
             fields=row.fields,
             sources=[str(source) for source in row.sources],
             updated_at=row.updated_at,

@@ -42,13 +42,16 @@ class RecordBatch:
 
 _INSERT = text(
     """
-    INSERT INTO records (tenant_id, run_id, row, identity, name, asset_type,
-                         fields, originals, unmapped, problems)
-    SELECT :tenant, :run, r.row, r.identity, r.name, r.asset_type,
-           r.values, r.originals, r.unmapped, r.problems
+    INSERT INTO records (tenant_id, run_id, row, identity, name, asset_type, class_rule,
+                         identity_confidence, keys, fields, originals, conversions, unmapped,
+                         problems)
+    SELECT :tenant, :run, r.row, r.identity, r.name, r.asset_type, nullif(r.class_rule, ''),
+           r.identity_confidence, r.keys, r.values, r.originals, r.conversions, r.unmapped,
+           r.problems
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-        row bigint, identity text, name text, asset_type text,
-        "values" jsonb, originals jsonb, unmapped jsonb, problems jsonb)
+        row bigint, identity text, name text, asset_type text, class_rule text,
+        identity_confidence double precision, keys jsonb, "values" jsonb, originals jsonb,
+        conversions jsonb, unmapped jsonb, problems jsonb)
     ON CONFLICT (tenant_id, run_id, row) DO NOTHING
     """.replace("r.values", 'r."values"')
 )

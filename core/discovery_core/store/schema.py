@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -30,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ..states import FlowState, RunState
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 CHUNK_BYTES = 1024 * 1024
 LIVE_RUN_STATES = (RunState.CREATED, RunState.LAUNCHED, RunState.RUNNING)
 
@@ -60,6 +61,7 @@ class Base(DeclarativeBase):
         list[Any]: JSONB,
         str: Text,
         int: BigInteger,
+        float: Double,
         bytes: LargeBinary,
     }
 
@@ -395,8 +397,12 @@ class Record(Base):
     identity: Mapped[str]
     name: Mapped[str | None]
     asset_type: Mapped[str]
+    class_rule: Mapped[str | None]
+    identity_confidence: Mapped[float | None]
+    keys: Mapped[list[Any]] = mapped_column(server_default=text("'[]'::jsonb"))
     fields: Mapped[dict[str, Any]]
     originals: Mapped[dict[str, Any]]
+    conversions: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     unmapped: Mapped[dict[str, Any]]
     problems: Mapped[list[Any]]
     __table_args__ = (
@@ -413,9 +419,27 @@ class Asset(Base):
     identity: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str | None]
     asset_type: Mapped[str]
+    class_rule: Mapped[str | None]
+    identity_confidence: Mapped[float | None]
+    identity_reason: Mapped[str | None]
     fields: Mapped[dict[str, Any]]
     sources: Mapped[list[Any]]
     updated_at: Mapped[datetime] = mapped_column(server_default=_now)
+
+
+class AssetAlias(Base):
+    """Which asset the identity that a flow gave belongs to, where that is another's.
+
+    `strength` is the rank of the key that joined them (`store.asset_identity`); derived, like
+    the assets.
+    """
+
+    __tablename__ = "asset_aliases"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    engagement: Mapped[str] = mapped_column(primary_key=True)
+    identity: Mapped[str] = mapped_column(primary_key=True)
+    asset: Mapped[str]
+    strength: Mapped[int]
 
 
 class AssetDecision(Base):

@@ -25,6 +25,7 @@ from discovery_crews.tables.engine import (
     source_columns,
 )
 
+from .conversion import conversion
 from .evidence import decimal_comma
 from .identify import identify
 from .merge import write_assets
@@ -89,7 +90,7 @@ def build_inventory(
     sources = with_units(sources, plan.units)
     with connect(workdir) as connection:
         progress(None, None, "converting values")
-        _convert(connection, records, sources, typed)
+        _convert(connection, records, sources, typed, frozenset(plan.units))
         progress(None, None, "identifying assets")
         identify(connection, typed, sources, plan)
         progress(None, None, "writing records")
@@ -133,6 +134,7 @@ def _convert(
     records: Path,
     sources: Sequence[FieldSource],
     typed: Path,
+    judged: frozenset[str],
 ) -> None:
     """Write `typed`: every field's value under its role, and the objects that people see."""
     everything = set(all_columns(connection, records))
@@ -148,6 +150,7 @@ def _convert(
     selected: list[str] = [ROW]
     value_pairs: list[str] = []
     original_pairs: list[str] = []
+    conversion_pairs: list[str] = []
     problems: list[str] = []
     for source in sources:
         name, role = source.field.name, identifier(source.role)
@@ -157,6 +160,8 @@ def _convert(
         original = _original(source, converted, columns)
         value_pairs.append(f"{literal(name)}, {role}")
         original_pairs.append(f"{literal(name)}, {original}")
+        if (how := conversion(source, converted, judged)) is not None:
+            conversion_pairs.append(f"{literal(name)}, {how}")
         if source.field.type not in ("string", "list"):
             texts = ", ".join(values.string(identifier(e.column)) for e in source.columns)
             missing = f"{value} IS NULL AND coalesce({texts}) IS NOT NULL"
@@ -166,6 +171,7 @@ def _convert(
     unmapped_pairs = [f"{literal(name)}, {columns.original(name)}" for name in rest]
     selected += [
         f"{_object(original_pairs)} AS __originals",
+        f"{_object(conversion_pairs)} AS __conversions",
         f"{_object(unmapped_pairs)} AS __unmapped",
         f"list_filter([{', '.join(problems)}]::VARCHAR[], lambda p: p IS NOT NULL) AS __problems",
     ]
@@ -256,8 +262,11 @@ def _write(
         COPY (
             SELECT identified.row AS row, identified.identity AS identity,
                 identified.name AS name, identified.asset_type AS "assetType",
-                __values::JSON AS values,
-                __originals::JSON AS originals, __unmapped::JSON AS unmapped,
+                identified.class_rule AS "classRule",
+                round(identified.identity_confidence, 3) AS "identityConfidence",
+                identified.keys AS keys, __values::JSON AS values,
+                __originals::JSON AS originals, __conversions::JSON AS conversions,
+                __unmapped::JSON AS unmapped,
                 CASE WHEN identified.identity LIKE 'row:%'
                     THEN list_append(__problems, 'no value tells this asset apart from others')
                     ELSE __problems END AS problems

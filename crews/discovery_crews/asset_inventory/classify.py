@@ -7,15 +7,16 @@ converted fields, and only their selection is open.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from discovery_crews.tables.engine import identifier, literal
 from discovery_crews.tables.patterns import matches
 
-from .plan import CLASS_RULES, IDENTITY_KEYS
+from .plan import CLASS_RULES, IDENTITY_KEYS, NAME_AND_IP
 
 KEY = "__key."
 _MAX_KEY = 400
+_NAME_FIELDS = ("hostname", "fqdn", "asset_name")
 _MACHINE = r"\b(server|servers|vm|vms|virtual machine|virtual|host|hypervisor|physical|instance|blade|esxi?|node|workstation|desktop|laptop|computer|compute)\b"  # noqa: E501
 _NETWORK = r"\b(switch|router|firewall|load ?balancer|network|access point|gateway|nexus|catalyst|netscaler|big-?ip|fortigate|vpn)\b"  # noqa: E501
 _STORAGE = r"\b(storage|san|nas|filer|disk array|array|tape|netapp|vnx|powerstore|isilon|3par)\b"
@@ -95,8 +96,30 @@ def class_rule_of(rules: Sequence[str], fields: Collection[str]) -> str:
     return f"CASE {cases} ELSE 'default' END" if cases else "'default'"
 
 
-def key_value(field: str, *, is_list: bool) -> str:
-    """The comparable form of a key field: lower case, no spaces, nothing that means nothing."""
+def key_value(key: str, fields: Mapping[str, bool]) -> str:
+    """The comparable form of a key: lower case, no spaces, nothing that means nothing.
+
+    `fields` are the mapped ones, and whether each is a list.
+    """
+    if key == NAME_AND_IP:
+        address = f"left({_field_value('ip_address', is_list=fields['ip_address'])}, 60)"
+        return f"left({short_name(fields)}, {_MAX_KEY}) || ' ' || {address}"
+    return _field_value(key, is_list=fields[key])
+
+
+def short_name(fields: Mapping[str, bool]) -> str:
+    """The name of a row without its domain, comparable; NULL where no name is mapped."""
+    short = [
+        rf"CASE WHEN {matches(value, 'ipv4')} THEN {value} "
+        rf"ELSE regexp_replace({value}, '^([a-z0-9_-]+)(\.[a-z0-9_-]+)+$', '\1') END"
+        for name in _NAME_FIELDS
+        if name in fields
+        for value in [_field_value(name, is_list=fields[name])]
+    ]
+    return f"coalesce({', '.join([*short, 'NULL'])})"
+
+
+def _field_value(field: str, *, is_list: bool) -> str:
     name = identifier(field)
     text = f"{name}[1]" if is_list else name
     folded = f"lower(trim({text}))"
@@ -114,4 +137,5 @@ def key_value(field: str, *, is_list: bool) -> str:
 
 def available_keys(fields: Collection[str]) -> list[str]:
     """The identity keys that are mapped, strongest first."""
-    return [name for name in IDENTITY_KEYS if name in fields]
+    combined = "ip_address" in fields and any(name in fields for name in _NAME_FIELDS)
+    return [name for name in IDENTITY_KEYS if name in fields or (name == NAME_AND_IP and combined)]

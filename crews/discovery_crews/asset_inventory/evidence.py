@@ -21,6 +21,8 @@ from discovery_crews.tables.values import (
 from .classify import available_keys, class_rule, key_value, usable_fields
 from .plan import CLASS_RULES, FieldSource, numeric_with_unit
 
+_MACHINE_FACTS = ("os_name", "cpu_cores", "memory_gb", "storage_gb")
+
 
 @dataclass(frozen=True)
 class UnitEvidence:
@@ -39,8 +41,9 @@ class UnitEvidence:
 class KeyEvidence:
     """How well a field tells assets apart.
 
-    `merges`: rows that share the value with a row of another name; `splits`: rows that share
-    their name with a row of another value.
+    `merges`: rows that share the value with a row of another name (for the name itself: with a row
+    of another system, processor, memory or storage); `splits`: rows that share their name with a
+    row of another value.
     """
 
     field: str
@@ -116,12 +119,15 @@ def _key_evidence(
     label = f"lower(coalesce({', '.join(map(identifier, names))}))" if names else "NULL"
     found: list[KeyEvidence] = []
     for field in available_keys(fields):
-        value = key_value(field, is_list=fields[field])
+        value = key_value(field, fields)
+        # a name cannot contradict itself, but machines of one name can
+        other = _machine(fields) if field in names[:1] else label
         row = connection.execute(
             f"""
-            WITH keyed AS (SELECT {value} AS k, {label} AS label FROM {texts}),
-            by_key AS (
-                SELECT k, count(*) AS n, count(DISTINCT label) AS labels FROM keyed
+            WITH keyed AS (
+                SELECT {value} AS k, {label} AS label, {other} AS other FROM {texts}
+            ), by_key AS (
+                SELECT k, count(*) AS n, count(DISTINCT other) AS labels FROM keyed
                 WHERE k IS NOT NULL GROUP BY k
             ), by_label AS (
                 SELECT label, count(*) AS n, count(DISTINCT k) AS keys FROM keyed
@@ -135,6 +141,14 @@ def _key_evidence(
         if row and row[0]:
             found.append(KeyEvidence(field, *(int(part) for part in row)))
     return found
+
+
+def _machine(fields: dict[str, bool]) -> str:
+    """What rows of one machine have in common, even where each row is one of its addresses."""
+    facts = [name for name in _MACHINE_FACTS if name in fields]
+    if "ip_address" not in fields or not facts:
+        return "NULL"
+    return f"nullif(concat_ws('|', {', '.join(map(identifier, facts))}), '')"
 
 
 def gather(workdir: Path, records: Path, sources: Sequence[FieldSource], rows: int) -> Evidence:

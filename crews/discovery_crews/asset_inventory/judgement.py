@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from discovery_crews.tables.units import canonical_unit, convertible, units_like
 
 from .evidence import Evidence, KeyEvidence, UnitEvidence
-from .plan import ASSET_TYPES, CLASS_RULES, InventoryPlan
+from .plan import ASSET_TYPES, CLASS_RULES, NAME_AND_IP, InventoryPlan
 
 _MANY = 0.05
 # a machine with this many GB is rare, a number of MB below it is not a machine's memory
@@ -145,8 +145,16 @@ def recommend(evidence: Evidence) -> dict[str, Any]:
         for unit, reason in [_unit_of(entry)]
     ]
     usable = [entry.field for entry in evidence.keys if _tells_apart(entry)]
+    names = [entry.field for entry in evidence.keys if entry.field in ("asset_name", "hostname")]
+    if names and names[-1] in usable:
+        # where names do, the address with them would only part a machine that changed its own
+        usable = [key for key in usable if key != NAME_AND_IP]
     keys = usable or [entry.field for entry in evidence.keys]
-    left_out = [entry.field for entry in evidence.keys if entry.field not in keys]
+    left_out = [
+        entry.field
+        for entry in evidence.keys
+        if entry.field not in keys and entry.field != NAME_AND_IP
+    ]
     summary = f"Assets are told apart by {', '.join(keys) or 'nothing but their row'}."
     if left_out:
         summary += f" Not by {', '.join(left_out)}: shared by assets of different names."

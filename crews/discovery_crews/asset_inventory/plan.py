@@ -22,7 +22,11 @@ from discovery_crews.target_schema import TargetField, TargetSchema, builtin_sch
 ASSET_TYPES = ("server", "database", "application", "network", "storage", "unknown")
 
 # Fields that can tell assets apart, strongest first; compare ServiceNow's identification rules.
-IDENTITY_KEYS = ("serial_number", "asset_id", "fqdn", "hostname", "asset_name", "ip_address")
+# `name_and_ip` is the short name with an address: for names that several assets share.
+NAME_AND_IP = "name_and_ip"
+IDENTITY_KEYS = (
+    "serial_number", "asset_id", "fqdn", "hostname", NAME_AND_IP, "asset_name", "ip_address",
+)  # fmt: skip
 
 CLASS_RULES: dict[str, str] = {
     "by_type_column": "the mapped asset type, read by synonyms (VM, ESXi host, switch, SAN …)",

@@ -79,6 +79,25 @@ def number(text: str, target: str | None, source: str | None, *, decimal_comma: 
     if target is None:
         return f"CASE WHEN {word} IN {_COUNT_WORDS} THEN {value} END"
     own = factor(source, target) if source else 1.0
+    cases = " ".join(
+        f"WHEN {literal(spelling)} THEN {factor(unit, target)!r}"
+        for spelling, unit in sorted(_spellings(target).items())
+    )
+    scale = f"CASE {word} WHEN '' THEN {own!r} {cases} END"
+    return f"round(({value}) * ({scale}), 6)"
+
+
+def unit_read(text: str, target: str, source: str | None) -> str:
+    """The unit in which `number` read a text: its own, else `source`, else the target's."""
+    cases = " ".join(
+        f"WHEN {literal(spelling)} THEN {literal(unit)}"
+        for spelling, unit in sorted(_spellings(target).items())
+    )
+    return f"CASE {unit_text(text)} WHEN '' THEN {literal(source or target)} {cases} END"
+
+
+def _spellings(target: str) -> dict[str, str]:
+    """Lower-case words for units that can be turned into `target`."""
     like = set(units_like(target))
     spellings = {unit.lower(): unit for unit in UNITS if unit in like}
     for alias in ("k", "m", "g", "t", "p", "byte", "bytes", "percent", "pct", "iops",
@@ -86,12 +105,7 @@ def number(text: str, target: str | None, source: str | None, *, decimal_comma: 
                   "tbyte", "mbytes", "gbytes", "tbytes"):  # fmt: skip
         if (unit := canonical_unit(alias)) in like and unit is not None:
             spellings.setdefault(alias, unit)
-    cases = " ".join(
-        f"WHEN {literal(spelling)} THEN {factor(unit, target)!r}"
-        for spelling, unit in sorted(spellings.items())
-    )
-    scale = f"CASE {word} WHEN '' THEN {own!r} {cases} END"
-    return f"round(({value}) * ({scale}), 6)"
+    return spellings
 
 
 def whole_number(text: str, *, decimal_comma: bool) -> str:
