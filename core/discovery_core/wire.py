@@ -323,7 +323,8 @@ class StrategyResult(WireModel):
     """Result of migration_strategy. Artefacts: strategies (Parquet), plan, and the exports.
 
     `by_strategy` counts assets by 6R strategy; `mean_technical_debt` is between 0 and 100;
-    `gaps` counts assets by the field that they lack.
+    `gaps` counts assets by the field that they lack; `readiness` is the mean share (0 to 1) of the
+    critical attributes that is known, `unknown_attributes` counts assets by those that are not.
     """
 
     kind: Literal["migration_strategy"] = "migration_strategy"
@@ -332,6 +333,8 @@ class StrategyResult(WireModel):
     end_of_life: int = 0
     mean_technical_debt: float | None = None
     gaps: dict[str, int] = Field(default_factory=dict)
+    readiness: float | None = None
+    unknown_attributes: dict[str, int] = Field(default_factory=dict)
     findings: list[str] = Field(default_factory=list)
     summary: str = ""
 

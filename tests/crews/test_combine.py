@@ -53,6 +53,7 @@ def test_rvtools_archive(tmp_path: Path) -> None:
     assert table.columns == [
         *VINFO.strip().split(","),
         "vDisk.Disk", "vDisk.Capacity MiB", "vDisk count", "vDisk.Capacity MiB sum",
+            "vDisk.Capacity MiB each",
         "vHost.CPU Model", "vHost.# Cores", "vHost.# CPU",
     ]  # fmt: skip
     assert web["vDisk.Disk"] == "Hard disk 1; Hard disk 2; Hard disk 3"

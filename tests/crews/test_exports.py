@@ -13,6 +13,8 @@ import duckdb
 import openpyxl
 import pytest
 from discovery_core.wire import StrategyResult
+from discovery_crews.migration_strategy import vendors
+from discovery_crews.migration_strategy.azure_systems import assessed_name
 from discovery_crews.migration_strategy.phase import run
 from discovery_crews.phase import PhaseOutcome
 
@@ -76,23 +78,103 @@ def test_aws_counts_memory_in_mb_and_takes_every_server(outcome: PhaseOutcome) -
 
 def test_azure_refuses_what_lacks_required_fields_and_says_so(outcome: PhaseOutcome) -> None:
     (taken,) = rows(outcome, "azure-migrate")
-    assert (taken["Server name"], taken["Memory"], taken["OS name"]) == ("a", "8704", "RHEL 9")
-    assert taken["Firmware type"] == "EFI"
+    assert (taken["Server name"], taken["Memory"], taken["OS name"]) == (
+        "a.example.org", "8704", "RHEL 9",
+    )  # fmt: skip
+    assert taken["Firmware type"] == "UEFI"
     (left,) = rows(outcome, "azure-migrate-left-out")
     assert (left["identity"], left["missing"]) == ("b", "Cores, Memory")
     assert isinstance(outcome.result, StrategyResult)
-    assert any("1 servers are not in azure-migrate.csv" in text for text in outcome.result.findings)
+    assert any("1 servers are not in azure-migrate," in text for text in outcome.result.findings)
 
 
 def test_google_joins_by_machine(outcome: PhaseOutcome) -> None:
     tables = google(outcome)
-    assert [row["MachineId"] for row in tables["vmInfo"]] == ["a", "b"]
+    assert [row["MachineId"] for row in tables["vmInfo"]] == ["a"]
+    (left,) = rows(outcome, "google-import-left-out")
+    assert (left["identity"], left["missing"]) == (
+        "b", "TotalDiskAllocatedGiB, AllocatedProcessorCoreCount, MemoryGiB",
+    )  # fmt: skip
+    (warned,) = rows(outcome, "google-import-warnings")
+    assert (warned["identity"], warned["warning"]) == ("a", "TotalDiskUsedGiB is not known")
     assert tables["vmInfo"][0]["IpAddressListSemiColonDelimited"] == "10.0.0.1;10.0.0.2"
     assert tables["vmInfo"][0]["IsPhysical"] == "false"
     assert [row["MachineId"] for row in tables["diskInfo"]] == ["a"]
     assert [(row["Key"], row["Value"]) for row in tables["tagInfo"]] == [
         ("env", "prod"), ("owner", "ann"),
     ]  # fmt: skip
+
+
+DISKS = [
+    asset("several", os_name="CentOS 7", cpu_cores=4, memory_gb=8.5, storage_gb=70, disk_count="3",
+          firmware_type="bios", os_architecture="x86_64",
+          unmapped='{"vDisk.Capacity MiB each": "40960; 10240; 20480"}'),
+    asset("total", os_name="Debian 12", cpu_cores=4, memory_gb=8.5, storage_gb=70, disk_count="2",
+          os_architecture="i386", unmapped="{}"),
+    asset("row:9", os_name="Windows 2012R2", cpu_cores=2, memory_gb=4.0, storage_gb=70,
+          unmapped="{}"),
+]  # fmt: skip
+
+
+def test_disks_and_systems_as_azure_has_them(tmp_path: Path) -> None:
+    outcome = run(context(tmp_path, DISKS))
+    odd, several, total = rows(outcome, "azure-migrate")
+    assert [several[f"Disk {n} size"] for n in (1, 2, 3)] == ["40.0", "10.0", "20.0"]
+    assert "Disk 4 size" not in several
+    assert (several["OS name"], several["OS architecture"]) == ("CentOS 7", "x64")
+    assert several["Firmware type"] == "BIOS"
+    assert odd["OS name"] == "Windows Server 2012 R2"
+    assert (total["Disk 1 size"], total["Disk 2 size"]) == ("70.0", "")
+    assert (total["OS name"], total["OS architecture"]) == ("Debian 12", "x86")
+    (warned,) = rows(outcome, "azure-migrate-warnings")
+    assert warned["identity"] == "total"
+    assert "Unknown OS" in warned["warning"]
+    assert "total size of several disks" in warned["warning"]
+    sizes = [(row["MachineId"], row["DiskLabel"], row["SizeInGib"])
+             for row in google(outcome)["diskInfo"]]  # fmt: skip
+    assert sizes == [
+        ("row:9", "all disks", "70.0"), ("several", "disk 1", "40.0"),
+        ("several", "disk 2", "10.0"), ("several", "disk 3", "20.0"),
+        ("total", "all disks", "70.0"),
+    ]  # fmt: skip
+
+
+def test_aws_takes_no_server_without_a_key(tmp_path: Path) -> None:
+    outcome = run(context(tmp_path, [*DISKS, asset("row:8", ip_address=["10.0.0.8"])]))
+    taken = {row["IPAddress"]: row["ExternalId"] for row in rows(outcome, "aws-import")}
+    assert taken == {"10.0.0.8": "", "": "total"}
+    (left,) = rows(outcome, "aws-import-left-out")
+    assert (left["identity"], left["missing"]) == (
+        "row:9", "one of ExternalId, IPAddress, MACAddress, HostName",
+    )  # fmt: skip
+
+
+def test_azure_takes_20000_servers_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vendors, "AZURE_SERVERS", 2)
+    outcome = run(context(tmp_path, DISKS))
+    assert [row["Server name"] for row in rows(outcome, "azure-migrate")] == ["row:9", "several"]
+    assert [row["Server name"] for row in rows(outcome, "azure-migrate-2")] == ["total"]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "assessed"),
+    [
+        ("Microsoft Windows Server 2016 (64-bit)", None, "Microsoft Windows Server 2016 (64-bit)"),
+        ("Windows 2008 R2 Enterprise", None, "Windows Server 2008 R2"),
+        ("Windows Server", "2019", "Windows Server 2019"),
+        ("RHEL 7.9", None, "Red Hat Enterprise Linux 7"),
+        ("Ubuntu 22.04", None, "Ubuntu Linux"),
+        ("VMware ESXi 6.7", None, "VMware ESXi 6.7"),
+        ("Solaris 10", None, "Oracle Solaris 10"),
+        ("RHEL 9", None, None),
+        ("AIX 7.2", None, None),
+        ("Windows Server 2022", None, None),
+    ],
+)
+def test_systems_get_names_that_azure_assesses(
+    name: str, version: str | None, assessed: str | None
+) -> None:
+    assert assessed_name(name, version) == assessed
 
 
 def test_no_cell_runs(outcome: PhaseOutcome) -> None:

@@ -16,6 +16,7 @@ from discovery_crews.llm.builtin import BuiltinPlanner
 from discovery_crews.migration_strategy import phase as strategy_phase
 from discovery_crews.migration_strategy.judgement import AssetGroup, check
 from discovery_crews.migration_strategy.phase import run
+from discovery_crews.migration_strategy.readiness import ATTRIBUTES
 from discovery_crews.migration_strategy.rules import RULES, propose
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.systems import catalogue, system_of
@@ -159,6 +160,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (asset("a", os_name="VMware ESXi 7.0"), "hypervisor", "retire"),
     (asset("a", power_state="poweredOff", os_name="RHEL 9"), "switched_off", "retire"),
     (asset("a", os_name="AIX", os_version="AIX 7.2"), "no_cloud_platform", "retain"),
+    (asset("a", os_name="RHEL 9", description="needs its dongle"), "hardware_bound", "retain"),
     (asset("a", "application", application_name=["Jira"]), "service_instead", "repurchase"),
     (asset("a", "database", database_version="PostgreSQL 15"), "managed_database", "replatform"),
     (asset("a", database_version="Microsoft SQL Server 2012", os_name="Windows Server 2022"),
@@ -243,6 +245,45 @@ def test_gaps_name_what_a_plan_lacks(tmp_path: Path) -> None:
     assert result.by_strategy == {"not_applicable": 1, "rehost": 2}
 
 
+def test_readiness_is_what_is_known_of_the_critical_attributes(tmp_path: Path) -> None:
+    assert len(ATTRIBUTES) == 22
+    outcome = run(context(tmp_path, [
+        asset("a", os_name="RHEL 9", cpu_cores=4, memory_gb=8, ip_address=["10.0.0.1"],
+              owner="ann", user_load="40 people", storage_gb=None),
+        asset("b", "application", owner=None, storage_gb=4.0),
+        asset("c", "network"),
+    ]))  # fmt: skip
+    found = strategies(outcome)
+    known = {attribute.name for attribute in ATTRIBUTES} - set(found["a"]["unknown_attributes"])
+    # sizing needs storage as well; the end of life of RHEL 9 is in the table
+    assert known == {"operating_system", "network", "stakeholders", "user_load", "end_of_life"}
+    assert found["a"]["readiness"] == round(5 / 22, 3)
+    assert "operating_system" not in found["b"]["unknown_attributes"]
+    assert found["b"]["readiness"] == 0
+    assert (found["c"]["unknown_attributes"], found["c"]["readiness"]) == ([], None)
+    result = outcome.result
+    assert isinstance(result, StrategyResult)
+    assert result.unknown_attributes["code_quality"] == 2
+    assert result.readiness == pytest.approx(5 / 22 / 2, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("note", "rule"),
+    [
+        ("License dongle on USB port 2", "hardware_bound"),
+        ("CAD licence is bound to the MAC address", "hardware_bound"),
+        ("node-locked FlexLM", "hardware_bound"),
+        ("Lizenz an MAC gebunden", "hardware_bound"),
+        ("keys are kept in the vault", "supported_system"),
+        ("macOS build host", "supported_system"),
+    ],
+)
+def test_what_is_bound_to_its_machine_stays(tmp_path: Path, note: str, rule: str) -> None:
+    found = strategies(run(context(tmp_path, [asset("a", os_name="RHEL 9", description=note)])))
+    assert found["a"]["rule"] == rule
+    assert (found["a"]["strategy"] == "retain") == (rule == "hardware_bound")
+
+
 FLEET = [
     asset("a", os_name="CentOS 7") | {"name": ORDER},
     asset("b", os_name="CentOS 7"),
@@ -292,7 +333,8 @@ def test_answers_outside_the_alternatives_are_refused(
     choices: list[dict[str, Any]], says: str
 ) -> None:
     facts = {"asset_type": "server", "stated": None, "retired": False, "os_product": "centos",
-             "powered_on": None, "os_native": True, "service_instead": False, "db_state": None,
+             "powered_on": None, "os_native": True, "service_instead": False,
+             "hardware_bound": False, "db_state": None,
              "os_state": "end_of_life", "os": "CentOS 7", "os_ends": TODAY}  # fmt: skip
     group = AssetGroup("g1", 2, facts, ("a",), propose(facts))
     with pytest.raises(ValueError, match=says):

@@ -39,6 +39,16 @@ SERVICE_INSTEAD = (
     "hcl domino", "skype for business", "confluence", "jira", "servicenow", "siebel", "peoplesoft",
     "salesforce", "zimbra", "groupwise", "bitbucket", "gitlab", "zendesk", "dynamics crm",
 )  # fmt: skip
+# Licences and devices that are tied to one machine: they do not move with a copy of it.
+_HARDWARE_BOUND = (
+    r"\bdongles?\b|\bhardlock\b|\bhasp\b|\bkopierschutzstecker\b|\bnode[ -]?locked\b|"
+    r"\busb[ -]?(licen[cs]e|key|token)\b|\bhardware[ -]?key\b|"
+    r"\b(mac|host ?id|hardware|cpu)[ -]?(bound|locked)\b|"
+    r"\blicen[cs]e[sd]? (is |are )?(bound|locked|tied) to (the |a )?"
+    r"(mac|host|hardware|machine|cpu)|"
+    r"\blizenz (ist )?(gebunden )?an (die )?(mac|hardware)|"
+    r"\b(fax|isdn|modem|serial) (card|karte)\b"
+)
 _STATED = {
     "rehost": (
         "rehost", "re-host", "rehosting", "lift and shift", "lift & shift", "lift-and-shift",
@@ -98,6 +108,8 @@ class Facts:
         stated = self._stated()
         words = self.text("application_name", "software", "asset_name", "name")
         service = " OR ".join(f"contains({words}, {literal(name)})" for name in SERVICE_INSTEAD)
+        notes = self.text("application_name", "software", "description", "tags", "model")
+        bound = f"regexp_matches({notes}, {literal(_HARDWARE_BOUND)})"
         power, status = self.text("power_state"), self.text("lifecycle_status")
         self._connection.execute(
             f"""
@@ -108,6 +120,7 @@ class Facts:
                     WHEN trim({power}) IN ({_listed(_ON)}) THEN true END AS powered_on,
                 coalesce(trim({status}) IN ({_listed(_RETIRED)}), false) AS retired,
                 coalesce({service}, false) AS service_instead,
+                coalesce({bound}, false) AS hardware_bound,
                 coalesce(d.dependents, 0) AS dependents,
                 (SELECT count(*) > 0 FROM dependents) AS dependencies_known,
                 os.product AS os_product, os.name AS os, os.state AS os_state,

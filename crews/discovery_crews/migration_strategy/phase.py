@@ -14,9 +14,10 @@ from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.systems import as_of
 from discovery_crews.tables.engine import connect
 
-from .exports import write_exports
+from .exports import Exports, write_exports
 from .facts import Facts
 from .judgement import MOST_SHOWN, AssetGroup, StrategyPlan, check, recommend
+from .readiness import ATTRIBUTES
 from .rules import RULES
 from .strategies import StrategyCounts, apply_choices, asset_groups, write_strategies
 from .workbook import write_workbook
@@ -64,10 +65,10 @@ def run(context: PhaseContext) -> PhaseOutcome:
         strategies = workdir / "strategies.parquet"
         counts = write_strategies(connection, facts, assets, day.isoformat(), strategies)
         context.progress(None, None, "writing exports")
-        files, left_out = write_exports(connection, facts, workdir, assets)
-        files |= {"strategies": strategies, "plan": workdir / "plan.json"}
+        exports = write_exports(connection, facts, workdir, assets)
+        files = exports.files | {"strategies": strategies, "plan": workdir / "plan.json"}
         files["plan"].write_text(plan.model_dump_json(indent=2), encoding="utf-8")
-        result = _result(counts, left_out, plan, day)
+        result = _result(counts, exports, plan, day)
         files["assets_xlsx"] = workdir / "assets.xlsx"
         write_workbook(connection, files["assets_xlsx"], _summary(result, day), dependencies)
     outcome.usage.seconds_crew = round(time.perf_counter() - started, 3)
@@ -93,7 +94,7 @@ def _tools(groups: Sequence[AssetGroup]) -> tuple[ContextTool, ...]:
 
 
 def _result(
-    counts: StrategyCounts, left_out: dict[str, int], plan: StrategyPlan, day: dt.date
+    counts: StrategyCounts, exports: Exports, plan: StrategyPlan, day: dt.date
 ) -> StrategyResult:
     listed = ", ".join(f"{number} {name}" for name, number in counts.by_strategy.items())
     findings = [
@@ -106,10 +107,19 @@ def _result(
     most = [f"{name} ({number})" for name, number in list(counts.gaps.items())[:_NAMED]]
     if most:
         findings.append(f"Most often missing for a plan: {', '.join(most)}.")
+    if counts.readiness is not None:
+        findings.append(
+            f"Of the attributes that a migration is decided by, {counts.readiness:.0%} are known; "
+            "people have to be asked for the rest."
+        )
     findings.extend(
-        f"{number} servers are not in {name}.csv, because it requires what they lack; see "
+        f"{number} servers are not in {name}, because it requires what they lack; see "
         f"{name}-left-out.csv."
-        for name, number in left_out.items()
+        for name, number in exports.left_out.items()
+    )
+    findings.extend(
+        f"{number} servers are in {name} with a warning; see {name}-warnings.csv."
+        for name, number in exports.warned.items()
     )
     return StrategyResult(
         assets=counts.assets,
@@ -117,6 +127,8 @@ def _result(
         end_of_life=counts.end_of_life,
         mean_technical_debt=counts.mean_debt,
         gaps=counts.gaps,
+        readiness=counts.readiness,
+        unknown_attributes=counts.unknown_attributes,
         findings=findings,
         summary=f"{counts.assets} assets: {listed}. {plan.summary}".strip(),
     )
@@ -130,4 +142,6 @@ def _summary(result: StrategyResult, day: dt.date) -> list[tuple[str, object]]:
         ("Mean technical debt (0 to 100)", result.mean_technical_debt),
     ]
     rows += [(f"Missing: {name}", number) for name, number in result.gaps.items()]
+    rows.append((f"Readiness: known share of {len(ATTRIBUTES)} attributes", result.readiness))
+    rows += [(f"Ask for: {name}", number) for name, number in result.unknown_attributes.items()]
     return rows

@@ -79,6 +79,11 @@ RULES: tuple[Rule, ...] = (
         _said("{os} does not run on the usual clouds."),
     ),
     Rule(
+        "hardware_bound", lambda g: g["hardware_bound"], "retain", 0.6,
+        ("rehost", "replatform", "repurchase", "retire"),
+        _said("A licence or device is bound to this machine; a copy elsewhere would lack it."),
+    ),
+    Rule(
         "service_instead", lambda g: g["service_instead"], "repurchase", 0.6,
         ("rehost", "retain", "replatform"),
         _said("Its product is sold as a service."),

@@ -15,12 +15,13 @@ from .debt import parts, score_sql
 from .facts import Facts
 from .gaps import gaps_sql
 from .judgement import AssetGroup, GroupChoice
+from .readiness import asked_sql, unknown_sql
 from .rules import propose
 
 _FACTS = (
-    "asset_type", "stated", "powered_on", "retired", "service_instead", "depended_on",
-    "dependencies_known", "os_product", "os", "os_state", "os_ends", "os_native", "db_product",
-    "db", "db_state", "db_ends", "db_managed",
+    "asset_type", "stated", "powered_on", "retired", "service_instead", "hardware_bound",
+    "depended_on", "dependencies_known", "os_product", "os", "os_state", "os_ends", "os_native",
+    "db_product", "db", "db_state", "db_ends", "db_managed",
 )  # fmt: skip
 _EXAMPLES = 3
 _CHOSEN_BY_CREW = 0.9
@@ -35,6 +36,8 @@ class StrategyCounts:
     end_of_life: int
     mean_debt: float | None
     gaps: dict[str, int]
+    readiness: float | None
+    unknown_attributes: dict[str, int]
 
 
 def asset_groups(connection: duckdb.DuckDBPyConnection) -> list[AssetGroup]:
@@ -93,7 +96,8 @@ def write_strategies(
     """Write `strategies` (Parquet, one row per asset), and count.
 
     Columns: identity, name, asset_type, strategy, confidence, rule, reason, debt_score (0 to 100,
-    null where nothing is known), debt_coverage (0 to 1), debt_parts, gaps, os, os_state, os_ends,
+    null where nothing is known), debt_coverage (0 to 1), debt_parts, gaps, unknown_attributes,
+    readiness (known share of the attributes asked of such an asset, 0 to 1), os, os_state, os_ends,
     db, db_state, db_ends, dependents.
     """
     score, coverage, told = score_sql(parts(facts, today))
@@ -104,6 +108,8 @@ def write_strategies(
             CASE WHEN c.strategy <> 'not_applicable' THEN {score} END AS debt_score,
             CASE WHEN c.strategy <> 'not_applicable' THEN {coverage} END AS debt_coverage,
             {told} AS debt_parts, {gaps_sql(facts)} AS gaps,
+            {unknown_sql(facts)} AS unknown_attributes,
+            round(1 - len(unknown_attributes) / nullif({asked_sql()}, 0), 3) AS readiness,
             f.os, f.os_state, f.os_ends, f.db, f.db_state, f.db_ends, f.dependents
         FROM read_parquet({literal(assets)}) AS a
         JOIN grouped AS f USING (identity) JOIN chosen AS c USING (group_id)
@@ -119,21 +125,26 @@ def write_strategies(
 def _counts(connection: duckdb.DuckDBPyConnection) -> StrategyCounts:
     row = connection.execute(
         "SELECT count(*), count(*) FILTER (os_state = 'end_of_life' OR db_state = 'end_of_life'), "
-        "round(avg(debt_score), 1) FROM strategies"
+        "round(avg(debt_score), 1), round(avg(readiness), 3) FROM strategies"
     ).fetchone()
     if row is None:
         raise AssertionError("an aggregate without GROUP BY gives one row")
     by_strategy = connection.execute(
         "SELECT strategy, count(*) FROM strategies GROUP BY strategy ORDER BY strategy"
     ).fetchall()
-    gaps = connection.execute(
-        "SELECT gap, count(*) AS n FROM (SELECT unnest(gaps) AS gap FROM strategies) "
-        "GROUP BY gap ORDER BY n DESC, gap"
-    ).fetchall()
+    gaps, unknown = (
+        connection.execute(
+            f"SELECT gap, count(*) AS n FROM (SELECT unnest({column}) AS gap FROM strategies) "  # noqa: S608 - a name of ours
+            "GROUP BY gap ORDER BY n DESC, gap"
+        ).fetchall()
+        for column in ("gaps", "unknown_attributes")
+    )
     return StrategyCounts(
         assets=int(row[0]),
         end_of_life=int(row[1]),
         mean_debt=None if row[2] is None else float(row[2]),
         by_strategy={str(name): int(number) for name, number in by_strategy},
         gaps={str(name): int(number) for name, number in gaps},
+        readiness=None if row[3] is None else float(row[3]),
+        unknown_attributes={str(name): int(number) for name, number in unknown},
     )

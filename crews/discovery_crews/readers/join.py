@@ -199,7 +199,7 @@ def _plain(number: str) -> str:
 
 
 def _sums(child: str, used: Sequence[str], preset: Preset) -> list[tuple[str, str]]:
-    """Sizes that add up; where one of them is no number there is no sum."""
+    """Sizes that add up, and each of them; where one of them is no number there is no sum."""
     wanted = {column_key(name) for name in preset.sums}
     sums = []
     for name in used:
@@ -208,6 +208,8 @@ def _sums(child: str, used: Sequence[str], preset: Preset) -> list[tuple[str, st
             number = _number(value)
             total = f"CASE WHEN count({value}) = count({number}) THEN sum({number}) END"
             sums.append((f"{child}.{name} sum", _plain(f"({total})")))
+            each = f"string_agg(trim({value}), '; ' ORDER BY l.child_row)"
+            sums.append((f"{child}.{name} each", each))
     return sums
 
 

@@ -1,0 +1,271 @@
+"""What the import files of AWS, Azure and Google hold, column by column.
+
+Field lists: AWS Application Discovery Service user guide (import template), Azure Migrate (CSV
+import, Microsoft Learn), Google Migration Center (vmInfo, diskInfo, tagInfo).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from discovery_crews.tables.engine import identifier
+
+from .facts import Facts
+
+# what Azure Migrate takes in one file, and disks of one server
+AZURE_SERVERS = 20_000
+AZURE_DISKS = 8
+_TAG = r"^\s*([^=:]+?)\s*[=:]\s*(.*)$"
+_SERVERS = "FROM inventory AS a WHERE a.asset_type = 'server'"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One file of a vendor: its columns in order, each with the SQL that fills it.
+
+    `requires` are conditions that a server must meet, by what is missing otherwise; `warns` are
+    conditions that a server should meet, by what is said otherwise. `most` rows go into a file.
+    """
+
+    name: str
+    columns: dict[str, str]
+    requires: dict[str, str]
+    warns: dict[str, str] = field(default_factory=dict)
+    most: int | None = None
+
+    @property
+    def selected(self) -> str:
+        """The columns as a SELECT list."""
+        return selected(self.columns)
+
+
+def selected(columns: dict[str, str]) -> str:
+    """Columns as a SELECT list."""
+    return ", ".join(f"{sql} AS {identifier(name)}" for name, sql in columns.items())
+
+
+def _rate(facts: Facts, field: str) -> str:
+    """A rate that the inventory keeps in MB/s, in KB/s."""
+    return f"round({facts.column(field)} * 1024, 2)"
+
+
+def _joined(facts: Facts, field: str, separator: str) -> str:
+    return f"array_to_string({facts.column(field, 'NULL::VARCHAR[]')}, '{separator}')"
+
+
+def _first(facts: Facts, field: str) -> str:
+    return f"{facts.column(field, 'NULL::VARCHAR[]')}[1]"
+
+
+def aws(facts: Facts) -> Sheet:
+    """The import template of AWS Application Discovery Service: 34 columns.
+
+    A server needs one of the keys. The number of a row is no key: it names another server in the
+    next file.
+    """
+    c = facts.column
+    keys = {
+        "ExternalId": "CASE WHEN a.identity NOT LIKE 'row:%' THEN a.identity END",
+        "IPAddress": _first(facts, "ip_address"),
+        "MACAddress": _first(facts, "mac_address"),
+        "HostName": f"coalesce({c('fqdn')}, {c('hostname')})",
+    }
+    filled = keys | {
+        "CPU.NumberOfProcessors": c("cpu_sockets"),
+        "CPU.NumberOfCores": c("cpu_cores"),
+        "OS.Name": c("os_name"),
+        "OS.Version": c("os_version"),
+        "VMware.VMName": f"CASE WHEN {c('is_virtual')} THEN a.name END",
+        "RAM.TotalSizeInMB": f"CAST(round({c('memory_gb')} * 1024) AS BIGINT)",
+        "CPU.UsagePct.Avg": c("cpu_utilization_avg"),
+        "CPU.UsagePct.Max": c("cpu_utilization_max"),
+        "DiskReadsPerSecondInKB.Avg": _rate(facts, "disk_read_throughput"),
+        "DiskWritesPerSecondInKB.Avg": _rate(facts, "disk_write_throughput"),
+        "DiskReadsOpsPerSecond.Avg": c("disk_read_iops"),
+        "DiskWritesOpsPerSecond.Avg": c("disk_write_iops"),
+        "NetworkReadsPerSecondInKB.Avg": _rate(facts, "network_in_throughput"),
+        "NetworkWritesPerSecondInKB.Avg": _rate(facts, "network_out_throughput"),
+        "Applications": _joined(facts, "application_name", ", "),
+        "ApplicationWave": c("migration_wave"),
+        "Tags": _joined(facts, "tags", ", "),
+    }
+    order = (
+        "ExternalId", "SMBiosId", "IPAddress", "MACAddress", "HostName", "VMware.MoRefId",
+        "VMware.VCenterId", "CPU.NumberOfProcessors", "CPU.NumberOfCores",
+        "CPU.NumberOfLogicalCores", "OS.Name", "OS.Version", "VMware.VMName",
+        "RAM.TotalSizeInMB", "RAM.UsedSizeInMB.Avg", "RAM.UsedSizeInMB.Max",
+        "CPU.UsagePct.Avg", "CPU.UsagePct.Max", "DiskReadsPerSecondInKB.Avg",
+        "DiskWritesPerSecondInKB.Avg", "DiskReadsPerSecondInKB.Max",
+        "DiskWritesPerSecondInKB.Max", "DiskReadsOpsPerSecond.Avg", "DiskWritesOpsPerSecond.Avg",
+        "DiskReadsOpsPerSecond.Max", "DiskWritesOpsPerSecond.Max",
+        "NetworkReadsPerSecondInKB.Avg", "NetworkWritesPerSecondInKB.Avg",
+        "NetworkReadsPerSecondInKB.Max", "NetworkWritesPerSecondInKB.Max", "Applications",
+        "ApplicationWave", "Tags", "ServerId",
+    )  # fmt: skip
+    one_of = " OR ".join(f"({sql}) IS NOT NULL" for sql in keys.values())
+    return Sheet(
+        "aws-import",
+        {name: filled.get(name, "NULL") for name in order},
+        {"one of ExternalId, IPAddress, MACAddress, HostName": one_of},
+    )
+
+
+def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
+    """The CSV import of Azure Migrate: memory in MB, disk sizes in GB.
+
+    `disks` is SQL for the list of a server's disk sizes where the source has them; `most_disks`
+    is the length of the longest. Expects the table `azure_systems` (os_name, os_version, assessed).
+    """
+    c = facts.column
+    known = f"len({disks}) > 0" if disks else "false"
+    total = c("storage_gb")
+    columns = {
+        "Server name": f"coalesce({c('fqdn')}, a.name)",
+        "IP address": _joined(facts, "ip_address", ";"),
+        "Cores": c("cpu_cores"),
+        "Memory": f"CAST(round({c('memory_gb')} * 1024) AS BIGINT)",
+        "OS name": f"coalesce({_assessed(facts)}, {c('os_name')})",
+        "OS version": c("os_version"),
+        "OS architecture": _architecture(c("os_architecture", "NULL::VARCHAR")),
+        "Number of disks": c("disk_count"),
+    }
+    for number in range(1, max(1, min(most_disks, AZURE_DISKS)) + 1):
+        one = f"({disks})[{number}]" if disks else "NULL"
+        size = f"CASE WHEN {known} THEN {one} ELSE {total} END" if number == 1 else one
+        columns[f"Disk {number} size"] = size
+        for measure in ("read ops", "write ops", "read throughput", "write throughput"):
+            columns[f"Disk {number} {measure}"] = "NULL"
+    columns |= {
+        "CPU utilization percentage": c("cpu_utilization_avg"),
+        "Memory utilization percentage": c("memory_utilization_avg"),
+        "Total disks read ops": c("disk_read_iops"),
+        "Total disks write ops": c("disk_write_iops"),
+        "Total disks read throughput": c("disk_read_throughput"),
+        "Total disks write throughput": c("disk_write_throughput"),
+        "Network In throughput": c("network_in_throughput"),
+        "Network Out throughput": c("network_out_throughput"),
+        "Firmware type": _firmware(c("firmware_type", "NULL::VARCHAR")),
+        "MAC address": _joined(facts, "mac_address", ";"),
+    }
+    required = ("Server name", "Cores", "Memory", "OS name")
+    several = f"coalesce(try_cast({c('disk_count')} AS INTEGER), 1) > 1 AND {total} IS NOT NULL"
+    warns = {
+        "Azure Migrate does not assess this OS name (Unknown OS)": (
+            f"{_assessed(facts)} IS NOT NULL"
+        ),
+        "only the total size of several disks is known; it stands in Disk 1": (
+            f"{known} OR NOT ({several})"
+        ),
+    }
+    if disks:
+        warns[f"more than {AZURE_DISKS} disks; the first {AZURE_DISKS} are in the file"] = (
+            f"coalesce(len({disks}), 0) <= {AZURE_DISKS}"
+        )
+    return Sheet(
+        "azure-migrate",
+        columns,
+        {name: f"({columns[name]}) IS NOT NULL" for name in required},
+        warns,
+        AZURE_SERVERS,
+    )
+
+
+def _assessed(facts: Facts) -> str:
+    name, version = facts.column("os_name"), facts.column("os_version")
+    return (
+        "(SELECT any_value(s.assessed) FROM azure_systems AS s "  # noqa: S608 - quoted
+        f"WHERE s.os_name = {name} AND s.os_version IS NOT DISTINCT FROM {version})"
+    )
+
+
+def _architecture(text: str) -> str:
+    """One of the values that Azure Migrate takes: x64, x86."""
+    return (
+        f"CASE WHEN regexp_matches(lower({text}), '64') THEN 'x64' "
+        f"WHEN regexp_matches(lower({text}), '32|86|386') THEN 'x86' END"
+    )
+
+
+def _firmware(text: str) -> str:
+    """BIOS or UEFI."""
+    return (
+        f"CASE WHEN regexp_matches(lower({text}), 'efi') THEN 'UEFI' "
+        f"WHEN regexp_matches(lower({text}), 'bios') THEN 'BIOS' END"
+    )
+
+
+def google(facts: Facts) -> Sheet:
+    """The table vmInfo of Google Migration Center; what its list does not call optional is needed.
+
+    Used disk space and whether a machine is physical are seldom known: they are warned about.
+    """
+    c = facts.column
+    columns = {
+        "MachineId": "a.identity",
+        "MachineName": "a.name",
+        "PrimaryIPAddress": _first(facts, "ip_address"),
+        "PrimaryMACAddress": _first(facts, "mac_address"),
+        "PublicIPAddress": "NULL",
+        "IpAddressListSemiColonDelimited": _joined(facts, "ip_address", ";"),
+        "TotalDiskAllocatedGiB": c("storage_gb"),
+        "TotalDiskUsedGiB": c("storage_used_gb"),
+        "MachineTypeLabel": c("model"),
+        "AllocatedProcessorCoreCount": c("cpu_cores"),
+        "MemoryGiB": c("memory_gb"),
+        "HostingLocation": f"coalesce({c('datacenter')}, {c('location')})",
+        "OsType": "NULL",
+        "OsPublisher": "NULL",
+        "OsName": c("os_name"),
+        "OsVersion": c("os_version"),
+        "MachineStatus": c("power_state"),
+        "ProvisioningState": "NULL",
+        "CreateDate": c("created_date"),
+        "IsPhysical": f"CASE WHEN {c('is_virtual')} IS NOT NULL THEN NOT {c('is_virtual')} END",
+    }
+    required = (
+        "MachineName", "TotalDiskAllocatedGiB", "AllocatedProcessorCoreCount", "MemoryGiB",
+        "OsName",
+    )  # fmt: skip
+    return Sheet(
+        "google-import",
+        columns,
+        {name: f"({columns[name]}) IS NOT NULL" for name in required},
+        {
+            f"{name} is not known": f"({columns[name]}) IS NOT NULL"
+            for name in ("TotalDiskUsedGiB", "IsPhysical")
+        },
+    )
+
+
+def google_tables(facts: Facts, taken: str, disks: str | None) -> dict[str, str]:
+    """The queries of vmInfo, diskInfo and tagInfo, for servers that meet the condition `taken`."""
+    c = facts.column
+    servers = f"{_SERVERS} AND {taken}"
+    pair = f"'{_TAG}'"
+    tags = c("tags", "NULL::VARCHAR[]")
+    whole = (
+        "SELECT a.identity AS identity, 'all disks' AS label, "
+        f"{c('storage_gb')} AS size, {c('storage_used_gb')} AS used, "
+        f"{c('storage_type')} AS kind {servers} AND {c('storage_gb')} IS NOT NULL"
+    )
+    if disks:
+        whole += f" AND NOT coalesce(len({disks}) > 0, false)"
+        each = (
+            "SELECT identity, 'disk ' || generate_subscripts(sizes, 1) AS label, "  # noqa: S608 - ours
+            f"unnest(sizes) AS size, NULL AS used, kind FROM (SELECT a.identity AS identity, "
+            f"{disks} AS sizes, {c('storage_type')} AS kind {servers})"
+        )
+        whole = f"{each} UNION ALL {whole}"
+    return {
+        "vmInfo": f"SELECT {google(facts).selected} {servers} ORDER BY a.identity",
+        "diskInfo": (
+            'SELECT identity AS "MachineId", label AS "DiskLabel", size AS "SizeInGib", '  # noqa: S608 - ours
+            f'used AS "UsedInGib", kind AS "StorageTypeLabel" FROM ({whole}) ORDER BY 1, 2'
+        ),
+        "tagInfo": (
+            f'SELECT identity AS "MachineId", regexp_extract(tag, {pair}, 1) AS "Key", '  # noqa: S608 - quoted
+            f'regexp_extract(tag, {pair}, 2) AS "Value" FROM (SELECT a.identity AS identity, '
+            f"unnest({tags}) AS tag {servers}) "
+            f"WHERE regexp_full_match(tag, {pair}) ORDER BY 1, 2"
+        ),
+    }
