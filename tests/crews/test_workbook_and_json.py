@@ -42,6 +42,32 @@ def test_cells_of_a_workbook(tmp_path: Path) -> None:
     assert table.findings == ["1 blank rows were left out."]
 
 
+def test_remarks_below_the_table_are_no_assets(tmp_path: Path) -> None:
+    path = workbook(
+        tmp_path / "book.xlsx",
+        {
+            "Servers": [
+                ("Name", "Cores", "Disk"),
+                ("Exported server of the old team", None, None),
+                ("web01", 4, 100),
+                ("mail", None, None),
+                (None, None, None),
+                ("Generated 2024-01-02 by ann", None, None),
+                (None, "* sizes as ordered", None),
+            ]
+        },
+    )
+    table = read(path)
+    # before an asset a remark is taken for one; a short name below is an asset
+    assert [row["Name"] for row in rows_of(table)] == [
+        "Exported server of the old team", "web01", "mail",
+    ]  # fmt: skip
+    assert table.rejected_by_problem == {"looks like a note below the table": 2}
+    rejected = table.rejected.read_text(encoding="utf-8")
+    assert "Generated 2024-01-02 by ann" in rejected
+    assert "7" in rejected
+
+
 def test_the_largest_sheet_is_read_and_the_others_are_named(tmp_path: Path) -> None:
     path = workbook(
         tmp_path / "book.xlsx",

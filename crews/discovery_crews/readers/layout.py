@@ -21,6 +21,16 @@ TOTAL_WORDS = (
     r"gesamtsumme|zwischensumme|insgesamt|somme|sous-total|suma|soma|totale|totaal|totaux"
 )
 TOTAL_PROBLEM = "looks like a total"
+NOTE_PROBLEM = "looks like a note below the table"
+NOTE_REMEDY = "If it is an asset, fill another of its cells and submit it again."
+_NOTE = re.compile(
+    r"\s*([*#©]|\(c\)|(note|hinweis|nota|remarque|source|quelle|generated|exported|created|"
+    r"printed|report|page|seite|confidential|vertraulich|erstellt|exportiert|stand|export[eé]|"
+    r"g[eé]n[eé]r[eé]|generado|gerado|end of|legend)\b)|\S+(\s+\S+){3,}",
+    re.IGNORECASE,
+)
+_NOTE_COLUMNS = 3
+MOST_NOTES = 20
 TOTAL_REMEDY = "Nothing, if it is a sum. If it is an asset, give it another name."
 TOTAL_PATTERN = rf"(?i:\s*(?:{TOTAL_WORDS})\s*:?\s*)"
 _TOTAL = re.compile(TOTAL_PATTERN)
@@ -119,6 +129,11 @@ class BodyRules:
         again = [cell.strip() for cell in cells] == self._header
         self.repeated += again
         return again
+
+    def may_be_note(self, cells: Sequence[str]) -> bool:
+        """Whether this may be a remark below the table: one text in a row of several columns."""
+        texts = [cell for cell in cells if cell.strip()]
+        return len(texts) == 1 and len(cells) >= _NOTE_COLUMNS and _NOTE.match(texts[0]) is not None
 
     def is_total(self, cells: Sequence[str]) -> bool:
         """Whether this is a sum: it says so in its first cell, and only amounts follow.

@@ -30,6 +30,9 @@ from .archive import Expansion, expansion_of, open_archive, unpack
 from .credentials import RowShield, remove_credentials
 from .layout import (
     HEADER_WITHIN,
+    MOST_NOTES,
+    NOTE_PROBLEM,
+    NOTE_REMEDY,
     TOTAL_PROBLEM,
     TOTAL_REMEDY,
     BodyRules,
@@ -274,8 +277,12 @@ def _spool_rows(
     rejected: RejectedFile,
     limit: int,
 ) -> int:
-    """Spool the rows below the header; how many blank ones were left out."""
+    """Spool the rows below the header; how many blank ones were left out.
+
+    Remarks are rows of one text that no asset follows; before an asset they are taken for one.
+    """
     blank = 0
+    notes: list[tuple[int, list[str]]] = []
     batch: list[list[str]] = []
     for number, all_cells in body:
         cells = [all_cells[index] for index in used]
@@ -289,11 +296,21 @@ def _spool_rows(
             rejection = Rejection(number, *refusal, _raw_line(cells))
             rejected.add(shield.hide(rejection, cells, "\t"))
             continue
+        if rules.may_be_note(cells) and len(notes) < MOST_NOTES:
+            notes.append((number, cells))
+            continue
+        batch.extend([*note, str(at)] for at, note in notes)
+        notes.clear()
         batch.append([*cells, str(number)])
         if len(batch) >= _BATCH:
             spool.add(batch, len(batch))
             batch = []
     spool.add(batch, len(batch))
+    for number, cells in notes:
+        at = next(index for index, cell in enumerate(cells) if cell.strip())
+        told = (spool.columns[at], cells[at], NOTE_PROBLEM, NOTE_REMEDY)
+        rejection = Rejection(number, *told, _raw_line(cells))
+        rejected.add(shield.hide(rejection, cells, "\t"))
     return blank
 
 
