@@ -53,7 +53,11 @@ def _shown(messages: list[dict[str, Any]], tool: str) -> str:
 
 
 class Model:
-    """Decides what to answer. `script` maps a column to a rank on its shortlist or "decline"."""
+    """Decides what to answer.
+
+    `script` maps a submitting tool to its arguments, or for the mapping a column to a rank on its
+    shortlist or "decline".
+    """
 
     def __init__(self, behaviour: str, script: dict[str, Any], delay: float) -> None:
         self.behaviour = behaviour
@@ -104,6 +108,9 @@ class Model:
                     {"column": "Memory", "target": "password"},
                 ]
             }
+        if self.behaviour == "script" and submit in self.script:
+            scripted: dict[str, Any] = self.script[submit]
+            return scripted
         if self.behaviour == "script" and submit == "submit_mapping":
             return {"decisions": self._decisions(messages)}
         return {}
