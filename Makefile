@@ -2,7 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help check test demo demo-down generate requirements format
+.PHONY: help check test faults demo demo-down generate requirements format
+
+# without byte code every process of the tests compiles thousands of files when it starts
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -18,7 +21,8 @@ help: ## list the targets
 $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet uv
-	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --require-hashes --no-deps -r requirements/dev.txt
+	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --require-hashes --no-deps --compile-bytecode \
+		-r requirements/dev.txt
 	$(VENV)/bin/uv pip install --quiet --python $(PYTHON) --no-deps --editable .
 	touch $@
 
@@ -26,16 +30,30 @@ VENDOR := api/discovery_api/web/static/vendor/htmx.min.js
 $(VENDOR): web-assets/package-lock.json
 	bash web-assets/build
 
+# what a check draws is the same each time; FAULTS_SEED=N draws something else
+FAULTS_SEED ?= 1
+
+# what needs more than this checkout and its virtual environment
+MORE := cluster or netns or browser or faults
+
 check: $(VENV)/.installed $(VENDOR) ## lint, types, layers, unit, store, API and crew tests (no root, no cluster)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PYTHON) -m discovery_core.crd --check
-	$(PYTEST) -n 2 -m "not cluster and not netns and not browser" tests
+	FAULTS_SEED=$(FAULTS_SEED) $(PYTEST) -n 2 -m "not slow and not ($(MORE))" tests
 
-test: check ## everything CI checks: also images, chart, a real cluster, network isolation
-	bash tests/run-on-cluster
+test: check ## everything CI checks: also slow tests, images, chart, a real cluster, network isolation
+	FAULTS_SEED=$(FAULTS_SEED) $(PYTEST) -n 2 -m "slow and not ($(MORE))" tests
+	FAULTS_SEED=$(FAULTS_SEED) bash tests/run-on-cluster
+
+faults: $(VENV)/.installed ## every crash point, late writer, guard and fault on the wire, the long state machine (hours)
+	$(PYTHON) -m tests.faults.crash_points
+	$(PYTHON) -m tests.faults.faults_on_the_wire
+	$(PYTHON) -m tests.faults.mutate_guards
+	FAULTS=full $(PYTEST) tests/faults/test_state_machine.py
+	FAULTS=full $(PYTEST) -m faults tests/faults
 
 demo: ## a cluster, the product, a sample inventory up to its approval (APPROVE=yes, FILE=path)
 	python3 examples/demo.py $(if $(FILE),--file "$(FILE)") $(if $(filter yes,$(APPROVE)),--approve)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import seeds
+
 pytest_plugins = ["tests.postgres"]
 
 ALLOWED = Path(__file__).with_name("allowed-skips.txt")
@@ -36,7 +38,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def pytest_configure() -> None:
+    # before worker processes are started, so that all draw with one seed
+    seeds.seed()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"what was drawn: FAULTS_SEED={seeds.seed()}")
     allowed = tuple(_allowed())
     for node, reason in sorted(_skipped.items()):
         expected = node.startswith(allowed) if allowed else False

@@ -2,7 +2,8 @@
 
 The server is the one from the embedded wheel, so that nothing has to be installed; each test gets
 a copy of a migrated template (tens of milliseconds). DISCOVERY_TEST_DATABASE_URL names another
-server, given as its superuser.
+server, given as its superuser; DISCOVERY_TEST_TEMPLATE a migrated database on it to copy, and
+DISCOVERY_TEST_TEMPLATE_SQL what to take away from the copy (`tests.faults.mutate_guards`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -59,9 +61,9 @@ def migrate(url: URL, revision: str = "head") -> None:
     command.upgrade(config, revision)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[URL]:
-    """Superuser's address of a running server with the product's roles."""
+@contextmanager
+def running_server() -> Iterator[URL]:
+    """Superuser's address of a running server, until the block ends."""
     given = os.environ.get("DISCOVERY_TEST_DATABASE_URL")
     if given:
         yield database_url(given)
@@ -82,9 +84,19 @@ def postgres() -> Iterator[URL]:
 
 
 @pytest.fixture(scope="session")
-def template(postgres: URL) -> Iterator[str]:
-    """Name of a migrated database to copy."""
+def postgres() -> Iterator[URL]:
+    """Superuser's address of a running server with the product's roles."""
+    with running_server() as url:
+        yield url
+
+
+def make_template(postgres: URL) -> str:
+    """Creates a migrated database with the product's roles; returns its name."""
     name = f"template_{uuid4().hex[:12]}"
+    given = os.environ.get("DISCOVERY_TEST_TEMPLATE")
+    if given:
+        _admin(postgres, f"CREATE DATABASE {name} TEMPLATE {given}")
+        return name
     _admin(postgres, f"CREATE DATABASE {name}")
     url = postgres.set(database=name)
     engine = create_engine(url)
@@ -95,13 +107,23 @@ def template(postgres: URL) -> Iterator[str]:
     engine.dispose()
     os.environ.setdefault("DISCOVERY_DATABASE_URL", _text(url))
     migrate(url)
+    return name
+
+
+@pytest.fixture(scope="session")
+def template(postgres: URL) -> Iterator[str]:
+    """Name of a migrated database to copy."""
+    name = make_template(postgres)
+    taken = os.environ.get("DISCOVERY_TEST_TEMPLATE_SQL")
+    if taken:
+        _admin(postgres.set(database=name), taken)
     yield name
     _admin(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture
-def database_urls(postgres: URL, template: str) -> Iterator[DatabaseUrls]:
-    """A fresh, migrated database."""
+@contextmanager
+def fresh_database(postgres: URL, template: str) -> Iterator[DatabaseUrls]:
+    """A migrated database of its own, dropped afterwards."""
     name = f"test_{uuid4().hex[:12]}"
     _admin(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     url = postgres.set(database=name)
@@ -110,6 +132,13 @@ def database_urls(postgres: URL, template: str) -> Iterator[DatabaseUrls]:
         **{role: _text(url.set(username=f"discovery_{role}", password=None)) for role in ROLES},
     )
     _admin(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_urls(postgres: URL, template: str) -> Iterator[DatabaseUrls]:
+    """A fresh, migrated database."""
+    with fresh_database(postgres, template) as urls:
+        yield urls
 
 
 @dataclass(frozen=True)

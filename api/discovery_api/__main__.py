@@ -5,7 +5,6 @@ from __future__ import annotations
 from discovery_core.logging import configure_logging
 from discovery_core.store import Database
 
-from .app import create_app
 from .server import serve
 from .settings import ApiSettings, settings_from_environment
 
@@ -18,6 +17,9 @@ def main() -> None:
         purpose="Serves the user API: how flows stand, and the answers to their questions.",
     )
     configure_logging("api", settings.log_level)
+    # only now, because libraries warn when they are imported, and a warning is a log line too
+    from .app import create_app  # noqa: PLC0415
+
     db = Database(
         settings.database_url,
         settings.database_password,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from discovery_core.store import ApiStore, Database
+from discovery_core.tasks import end
 from fastapi import FastAPI
 
 from .limits import RateLimit, SecurityHeaders
@@ -21,6 +22,7 @@ from .routes import (
     lessons,
     lifecycle,
     listing,
+    purges,
     results,
 )
 from .routes import live as live_routes
@@ -38,8 +40,7 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
         live: Live = app.state.live
         listener = asyncio.create_task(live.run(), name="live")
         yield
-        listener.cancel()
-        await asyncio.wait([listener])
+        await end(listener)
         await db.close()
 
     app = FastAPI(
@@ -57,15 +58,18 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     app.state.settings = settings
     for routes in (
         listing, create, flows, lifecycle, results, attempts, lessons, conflicts, live_routes,
-        analytics,
+        analytics, purges,
     ):  # fmt: skip
         app.include_router(routes.router)
     describe_problems(app)
     install_pages(app)
     app.add_middleware(
-        RateLimit, per_second=settings.requests_per_second, burst=settings.request_burst
+        RateLimit,
+        per_second=settings.requests_per_second,
+        burst=settings.request_burst,
+        session_cookie=f"{app.state.sessions.cookie}.0",
     )
-    app.add_middleware(SecurityHeaders, tls=app.state.sessions.secure)
+    app.add_middleware(SecurityHeaders, public_url=settings.public_url)
     return finish(
         app,
         db,

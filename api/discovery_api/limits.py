@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .middleware import QUIET
@@ -38,13 +40,16 @@ _MOST_CALLERS = 10_000
 
 
 class SecurityHeaders:
-    """Adds the headers to every answer."""
+    """Adds the headers to every answer.
 
-    def __init__(self, app: ASGIApp, *, tls: bool) -> None:
+    Browsers are told to come back by TLS only under the public name: through a port-forward the
+    name is `localhost`, which other programs of that machine have as well.
+    """
+
+    def __init__(self, app: ASGIApp, *, public_url: str) -> None:
         self._app = app
-        self._headers = dict(_HEADERS)
-        if tls:
-            self._headers["Strict-Transport-Security"] = "max-age=31536000"
+        public = urlsplit(public_url)
+        self._strict_host = public.netloc if public.scheme == "https" else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI has it."""
@@ -52,11 +57,15 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
 
+        strict = self._strict_host and Headers(scope=scope).get("host") == self._strict_host
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
+                for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                if strict:
+                    headers["Strict-Transport-Security"] = "max-age=31536000"
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
@@ -66,8 +75,9 @@ class SecurityHeaders:
 class RateLimit:
     """So many requests a second for each caller, and some more at once. Counted per process."""
 
-    def __init__(self, app: ASGIApp, *, per_second: float, burst: int) -> None:
+    def __init__(self, app: ASGIApp, *, per_second: float, burst: int, session_cookie: str) -> None:
         self._app = app
+        self._session_cookie = session_cookie
         self._rate = per_second
         self._burst = float(burst)
         # tokens left and when they were counted, by caller; the longest unheard of goes first
@@ -75,10 +85,12 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI has it."""
-        if scope["type"] != "http" or scope["path"] in QUIET or self._rate <= 0:
-            await self._app(scope, receive, send)
+        counted = scope["type"] in ("http", "websocket") and scope["path"] not in QUIET
+        wait = self.take(self._caller(scope)) if counted and self._rate > 0 else 0.0
+        if wait > 0 and scope["type"] == "websocket":
+            # not accepted yet, so this is an HTTP answer 403
+            await send({"type": "websocket.close", "code": 1013, "reason": "too many requests"})
             return
-        wait = self.take(caller_of(scope))
         if wait > 0:
             refused = ProblemError(
                 429,
@@ -102,13 +114,16 @@ class RateLimit:
             self._buckets.popitem(last=False)
         return 0.0 if allowed else (1 - left) / self._rate
 
+    def _caller(self, scope: Scope) -> str:
+        """Whom a request is counted for: its token, its session, or else its address.
 
-def caller_of(scope: Scope) -> str:
-    """Whom a request is counted for: its token, its session, or else its address."""
-    headers = Headers(scope=scope)
-    for name in ("authorization", "cookie"):
-        given = headers.get(name, "")
+        Of the cookies only the session's counts: with any other one anybody could be many.
+        """
+        connection = HTTPConnection(scope)
+        given = connection.headers.get("authorization") or connection.cookies.get(
+            self._session_cookie
+        )
         if given:
             return hashlib.sha256(given.encode()).hexdigest()
-    client = scope.get("client") or ("",)
-    return str(client[0])
+        client = scope.get("client") or ("",)
+        return str(client[0])

@@ -15,6 +15,8 @@ import structlog
 from discovery_core.store import ApiStore
 from sqlalchemy.exc import SQLAlchemyError
 
+from .metrics import LISTENERS
+
 log = structlog.get_logger(__name__)
 RETRY_SECONDS = 1.0
 
@@ -47,7 +49,8 @@ class Subscription:
     async def wait(self, seconds: float) -> tuple[set[UUID], bool]:
         """Flows that changed, and whether anything may have; both empty after `seconds`."""
         try:
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
         except TimeoutError:
             return set(), False
         changed, rescan = self._changed, self._rescan
@@ -89,6 +92,7 @@ class Live:
             subscription.close()
         self._subscriptions.add(subscription)
         try:
-            yield subscription
+            with LISTENERS.labels(about="all" if flow_id is None else "flow").track_inprogress():
+                yield subscription
         finally:
             self._subscriptions.discard(subscription)

@@ -30,10 +30,10 @@ class RequestLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI has it."""
+        structlog.contextvars.clear_contextvars()
         if scope["type"] != "http" or scope["path"] in QUIET:
             await self._app(scope, receive, send)
             return
-        structlog.contextvars.clear_contextvars()
         bound: dict[str, object] = {}
         scope.setdefault("state", {})["log"] = bound
         started, status = time.perf_counter(), 500

@@ -15,6 +15,8 @@ from .problems import ProblemError
 
 FIELD_BYTES = 64 * 1024
 HEADER_BYTES = 8 * 1024
+MOST_PARTS = 50
+MOST_HEADERS = 20
 
 Headers = tuple[tuple[bytes, bytes], ...]
 # what the parser has found: its kind, and the bytes or the headers that belong to it
@@ -77,12 +79,8 @@ class Form:
             boundary.encode(),
             {
                 "on_part_begin": self._headers.clear,
-                "on_header_field": lambda data, start, end: self._collect(
-                    self._field, data[start:end]
-                ),
-                "on_header_value": lambda data, start, end: self._collect(
-                    self._value, data[start:end]
-                ),
+                "on_header_field": lambda data, start, end: self._field.extend(data[start:end]),
+                "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
                 "on_header_end": self._header_ended,
                 "on_headers_finished": self._headers_finished,
                 "on_part_data": lambda data, start, end: self._events.append(
@@ -91,13 +89,9 @@ class Form:
                 "on_part_end": lambda: self._events.append((_PART_END, b"", ())),
                 "on_end": lambda: self._events.append((_END, b"", ())),
             },
+            max_header_count=MOST_HEADERS,
+            max_header_size=HEADER_BYTES,
         )
-
-    @staticmethod
-    def _collect(target: bytearray, piece: bytes) -> None:
-        if len(target) + len(piece) > HEADER_BYTES:
-            raise MultipartParseError("a header is too long")
-        target += piece
 
     def _header_ended(self) -> None:
         self._headers.append((bytes(self._field).lower(), bytes(self._value)))
@@ -123,12 +117,16 @@ class Form:
         return self._events.popleft()
 
     async def parts(self) -> AsyncIterator[Part]:
-        """Each part. What is not read of one is skipped."""
+        """Each part. What is not read of one is skipped. Raises ProblemError 400."""
+        found = 0
         while True:
             kind, _, headers = await self.next_event()
             if kind == _END:
                 return
             if kind == _HEADERS:
+                found += 1
+                if found > MOST_PARTS:
+                    raise _broken(f"it has more than {MOST_PARTS} parts")
                 yield self._part(headers)
 
     def _part(self, headers: Headers) -> Part:

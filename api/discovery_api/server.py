@@ -1,42 +1,32 @@
-"""What both APIs share as servers: TLS, health routes, shutdown."""
+"""What both APIs share as servers: TLS, health routes, metrics, shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import ssl
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 import uvicorn
 from discovery_core.store import Database
+from discovery_core.store.monitoring import DatabaseMonitor
+from discovery_core.tasks import end
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
 
 from . import problems
-from .middleware import BodyGuard, RequestLog
+from .metrics import RequestMetrics, serve_metrics
+from .middleware import QUIET, BodyGuard, RequestLog
 from .settings import ServerSettings
 
 log = structlog.get_logger(__name__)
 
-# shorter than the probe's own timeout, so that the reason is told
-READY_TIMEOUT = 4.0
 SHUTDOWN_SECONDS = 20
-
-
-async def not_ready(db: Database) -> str | None:
-    """Why the process cannot serve now, or None."""
-    try:
-        async with asyncio.timeout(READY_TIMEOUT):
-            if not await db.schema_is_current():
-                return "the database schema is not current; the migration Job has to run"
-    except (SQLAlchemyError, OSError, TimeoutError) as error:
-        log.warning("database does not answer", error=str(error).splitlines()[:1])
-        return f"the database does not answer: {type(error).__name__}; see the log"
-    return None
 
 
 def finish(
@@ -48,19 +38,21 @@ def finish(
     streamed: Collection[str] = (),
 ) -> FastAPI:
     """Adds to an application what both have: problems, bounds, request log and health."""
-    _add_health(app, db)
+    app.state.monitor = DatabaseMonitor(db)
+    _add_health(app)
     app.add_middleware(
         BodyGuard,
         max_bytes=max_message_bytes,
         stall_seconds=settings.body_stall_seconds,
         streamed=frozenset(streamed),
     )
+    app.add_middleware(RequestMetrics, quiet=QUIET)
     app.add_middleware(RequestLog)
     problems.install(app)
     return app
 
 
-def _add_health(app: FastAPI, db: Database) -> None:
+def _add_health(app: FastAPI) -> None:
     """/healthz: the process answers. /readyz: the database does, with the right schema."""
 
     @app.get("/healthz", include_in_schema=False)
@@ -69,7 +61,7 @@ def _add_health(app: FastAPI, db: Database) -> None:
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
-        reason = await not_ready(db)
+        reason = await app.state.monitor.problem()
         if reason is None:
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
@@ -91,7 +83,11 @@ class Server(uvicorn.Server):
 def serve(
     app: FastAPI, settings: ServerSettings, port: int, on_exit: Callable[[], None] = lambda: None
 ) -> None:
-    """Serves until SIGTERM or SIGINT; requests under way get SHUTDOWN_SECONDS to end."""
+    """Serves until SIGTERM or SIGINT; requests under way get SHUTDOWN_SECONDS to end.
+
+    The process then ends with 0: the server raises the signal again once it has ended well.
+    """
+    signal.signal(signal.SIGTERM, _end)
     cert, key = settings.tls_cert_file, settings.tls_key_file
     config = uvicorn.Config(
         app,
@@ -110,11 +106,18 @@ def serve(
         log.error("the certificate cannot be used", certificate=str(cert), error=str(error))  # noqa: TRY400 - the message says all
         raise SystemExit(2) from None
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(Server(config, on_exit), settings))
+        asyncio.run(_run(Server(config, on_exit), app.state.monitor, settings))
 
 
-async def _run(server: uvicorn.Server, settings: ServerSettings) -> None:
-    follower = None
+def _end(number: int, frame: object) -> NoReturn:
+    del number, frame
+    raise SystemExit(0)
+
+
+async def _run(server: uvicorn.Server, monitor: DatabaseMonitor, settings: ServerSettings) -> None:
+    follower = metrics = None
+    if settings.metrics_port is not None:
+        metrics = await serve_metrics(settings.host, settings.metrics_port, monitor)
     if server.config.ssl is not None and settings.tls_cert_file and settings.tls_key_file:
         follower = asyncio.create_task(
             follow_certificate(
@@ -128,7 +131,9 @@ async def _run(server: uvicorn.Server, settings: ServerSettings) -> None:
         await server.serve()
     finally:
         if follower is not None:
-            follower.cancel()
+            await end(follower)
+        if metrics is not None:
+            await metrics.cleanup()
 
 
 async def follow_certificate(

@@ -46,10 +46,6 @@ class Session:
     seen: float
     expires: float
 
-    def claim(self, name: str) -> object:
-        """A claim of the token, as it says itself; None where it has none."""
-        return _claims(self.token).get(name)
-
 
 class Sessions:
     """Writes and reads the cookie."""
@@ -85,6 +81,10 @@ class Sessions:
         if now >= session.expires or now >= session.seen + self._idle:
             return None
         return session
+
+    def sent(self, connection: HTTPConnection) -> bool:
+        """Whether the browser has sent a session, valid or not."""
+        return f"{self.cookie}.0" in connection.cookies
 
     def write(self, response: Response, session: Session) -> None:
         """Puts the session into the answer. Raises ProblemError where the token is too long."""
@@ -145,7 +145,7 @@ class Sessions:
     ) -> None:
         """Raises ProblemError 403 unless one of our own pages has sent the request."""
         self.check_origin(connection)
-        if not hmac.compare_digest(given or "", session.csrf):
+        if not hmac.compare_digest((given or "").encode(), session.csrf.encode()):
             raise _forged("the page is out of date; load it again")
 
 
@@ -164,7 +164,7 @@ def _keys(file: Path | None) -> list[bytes]:
     return [base64.urlsafe_b64encode(hashlib.sha256(line.encode()).digest()) for line in lines]
 
 
-def _claims(token: str) -> dict[str, object]:
+def claims_of(token: str) -> dict[str, object]:
     """What a JWT says of itself. Kubernetes checks the token; nothing here relies on it."""
     try:
         payload = token.split(".")[1]
@@ -176,5 +176,5 @@ def _claims(token: str) -> dict[str, object]:
 
 def _expiry(token: str) -> float | None:
     """When a JWT ends."""
-    ends = _claims(token).get("exp")
+    ends = claims_of(token).get("exp")
     return float(ends) if isinstance(ends, int | float) else None

@@ -6,9 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 from typing import Self, TypeVar
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -35,6 +36,9 @@ class ServerSettings(BaseSettings):
     host: str = Field(
         default="0.0.0.0",  # noqa: S104 - a pod's own address is not known before it runs
         description="address to listen on; plain HTTP is served on loopback only",
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="port of /metrics, without TLS; default: none"
     )
     body_stall_seconds: float = Field(
         default=60.0, gt=0, description="how long the next piece of a request may take"
@@ -76,7 +80,19 @@ class ExecutionSettings(ServerSettings):
         default=16 * 1024**2, ge=1024, description="largest body of every other call"
     )
     identity_cache_seconds: float = Field(
-        default=10.0, ge=0, le=10, description="how long a reviewed token is remembered"
+        default=30.0, ge=0, le=60, description="how long a reviewed token is remembered"
+    )
+    llm_breaker_failures: int = Field(
+        default=2,
+        ge=1,
+        le=100,
+        description="failures in a row after which a language model's endpoint is not asked",
+    )
+    llm_breaker_cool_down_seconds: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="how long it is not asked at first; doubled up to 16 times that",
     )
 
 
@@ -118,6 +134,15 @@ class ApiSettings(ServerSettings):
     decision_wait_seconds: float = Field(
         default=5.0, ge=0, le=60, description="how long an answer waits for its decision"
     )
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _codes_travel_encrypted(cls, issuer: str) -> str:
+        address = urlsplit(issuer)
+        local = address.scheme == "http" and address.hostname in LOOPBACK
+        if issuer and not (address.scheme == "https" and address.hostname) and not local:
+            raise ValueError("an issuer's address begins with https://")
+        return issuer
 
 
 S = TypeVar("S", bound=ServerSettings)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
+from discovery_core.logging import bind
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.store import ApiStore, Location
 from fastapi import Depends, Request, WebSocket
@@ -35,6 +36,7 @@ async def visible(
     """Where the flow is, and its resource, once Kubernetes has shown that to the caller."""
     about = log_of(request)
     about["flow"] = str(flow_id)
+    bind(flow=str(flow_id))
     location = await store.locate(flow_id)
     if location is None:
         # an unknown token must not learn that this flow does not exist
@@ -43,7 +45,9 @@ async def visible(
     resource = await caller.flow(location.namespace, location.name)
     if resource["metadata"]["uid"] != str(flow_id):
         raise not_found()
-    about |= {"tenant": str(location.tenant_id), "namespace": location.namespace}
+    whose = {"tenant": str(location.tenant_id), "namespace": location.namespace}
+    about |= whose
+    bind(**whose)
     return location, resource
 
 

@@ -57,6 +57,11 @@ class UserApi:
         with self._call("GET", path, query=query) as answer:
             return json.loads(answer.read())
 
+    def delete(self, path: str, **query: Any) -> Any:
+        """A JSON answer to a removal."""
+        with self._call("DELETE", path, query=query) as answer:
+            return json.loads(answer.read())
+
     def download(self, path: str) -> Iterator[bytes]:
         """An answer's bytes in pieces."""
         with self._call("GET", path) as answer:

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import FlowName, OutFile, Output, Work
+from .common import FlowName, OutFile, Output, Work, Yes, confirmed
 from .errors import CliError, ExitCode
-from .output import Format, structured, table, tell
+from .output import Format, say, structured, table, tell
 
 app = typer.Typer()
 
@@ -52,6 +52,30 @@ def export(
         raise CliError(f"{name} has no file {format!r}; there are: {known}", ExitCode.NOT_FOUND)
     entry = chosen[-1]
     _write(api.download(f"/flows/{flow_id}/artefacts/{entry['phase']}/{entry['name']}"), file)
+
+
+@app.command()
+def purge(
+    context: typer.Context,
+    name: FlowName,
+    inventory: Annotated[
+        bool,
+        typer.Option(help="Also take the flow's rows out of its engagement's inventory."),
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Remove the data of an ended flow for good: files, history, approvals.
+
+    The record of the removal stays, with who decided what, and so does the resource. Needs the
+    verb purge.
+    """
+    what = "data and its part of the inventory" if inventory else "data"
+    if not confirmed(f"Remove the {what} of {name} for good?", yes=yes):
+        raise CliError("nothing is changed")
+    work = Work.of(context)
+    chosen = "remove" if inventory else "keep"
+    asked = work.api().delete(f"/flows/{work.flow_id(name)}/data", inventory=chosen)
+    say(f"{name} will be purged ({asked['purge_id']})")
 
 
 def _write(pieces: Iterator[bytes], file: Path | None) -> None:

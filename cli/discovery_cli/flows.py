@@ -265,13 +265,20 @@ def retry(
         ),
     ] = None,
     hint: Annotated[str | None, typer.Option(help="What to do otherwise.")] = None,
+    rerun_id: Annotated[
+        str, typer.Option("--id", help="The same id counts once. Default: a new one.")
+    ] = "",
 ) -> None:
     """Run a flow once more from a phase; later results are superseded."""
     work = Work.of(context)
-    status = status_of(work.cluster.get(name))
+    flow = work.cluster.get(name)
+    if rerun_id and (flow["spec"].get("rerun") or {}).get("id") == rerun_id:
+        say(f"{name}: {rerun_id} has been asked for already")
+        return
+    status = status_of(flow)
     rejected = status.get("state") == "Rejected"
     phase = from_phase or ("approval" if rejected else status.get("phase") or "data_import")
-    wanted = {"id": f"cli-{secrets.token_hex(6)}", "fromPhase": phase}
+    wanted = {"id": rerun_id or f"cli-{secrets.token_hex(6)}", "fromPhase": phase}
     if hint:
         wanted["hint"] = hint
     work.cluster.set_spec(name, "rerun", wanted)

@@ -40,6 +40,7 @@ class ErrorCode(StrEnum):
     NOT_STARTED = "NotStarted"
     CRASHED = "Crashed"
     OUT_OF_MEMORY = "OutOfMemory"
+    NAMESPACE_QUOTA = "NamespaceQuota"
     EXECUTION_API_UNAVAILABLE = "ExecutionAPIUnavailable"
     # decisions about an attempt, not failures of it
     CANCELLED = "Cancelled"
@@ -75,13 +76,14 @@ class DiscoveryError(Exception):
     """A failure with a code and a message that a person can act on.
 
     `message` says what is wrong, where, and what to do; it never contains data values beyond
-    the cell that is at fault.
+    the cell that is at fault. `retry_after` are the seconds that whoever refused has asked for.
     """
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retry_after = retry_after
 
     @property
     def retryable(self) -> bool:

@@ -1,7 +1,9 @@
 """The one logging setup: structured JSON lines on stderr, the same fields in every component.
 
 A line can be followed from the operator to the API to a crew pod because all of them bind the
-same names (`flow`, `phase`, `attempt`, `tenant`). Standard output stays free for results.
+same names: `flow` (its uid), `round`, `phase`, `attempt`, `tenant` (the namespace's uid). An
+operator's worker and an API's request bind them for what they are doing now, a crew pod for the
+whole process. Standard output stays free for results.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ def configure_logging(component: str, level: str | None = None) -> None:
     # a line per request says nothing that our own lines do not
     for library in ("httpx", "httpcore", "openai", "crewai_core"):
         logging.getLogger(library).setLevel(max(threshold, logging.WARNING))
+    logging.captureWarnings(capture=True)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(threshold)
@@ -66,22 +69,39 @@ def configure_logging(component: str, level: str | None = None) -> None:
     )
 
 
+# fields of every line of this process, whichever thread writes it
+_PROCESS: dict[str, object] = {}
+
+
 def _named(component: str) -> structlog.types.Processor:
-    """A processor that names the component on every line, whichever thread wrote it."""
+    """A processor that names the component and what the whole process is about."""
 
     def add(
         logger: structlog.types.WrappedLogger, method: str, event: structlog.types.EventDict
     ) -> structlog.types.EventDict:
         del logger, method
         event["component"] = component
+        for name, value in _PROCESS.items():
+            event.setdefault(name, value)
         return event
 
     return add
 
 
 def bind(**fields: object) -> None:
-    """Add fields (flow, phase, attempt, tenant) to every later line of this context."""
+    """Add fields (flow, phase, attempt, tenant) to every later line of this task or request."""
     structlog.contextvars.bind_contextvars(**{k: v for k, v in fields.items() if v is not None})
+
+
+def bind_process(**fields: object) -> None:
+    """Add fields to every later line of this process, in all of its threads."""
+    _PROCESS.update({k: v for k, v in fields.items() if v is not None})
+
+
+def begin(**fields: object) -> None:
+    """Forget what was bound in this task, and bind these: something else is being done now."""
+    structlog.contextvars.clear_contextvars()
+    bind(**fields)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

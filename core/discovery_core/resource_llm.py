@@ -108,3 +108,9 @@ class LLM(ResourceModel):
         description="What happens when the budget is used up. Builtin: the flow goes on with the "
         "built-in planner. Stall: it waits until the budget is raised.",
     )
+    on_unavailable: Literal["Builtin", "Wait"] = Field(
+        default="Builtin",
+        description="What happens while the model's endpoint is not asked because it has failed "
+        "several times in a row. Builtin: the built-in planner judges, and the status says so. "
+        "Wait: the flow stays queued until the endpoint is tried again.",
+    )

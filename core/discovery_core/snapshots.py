@@ -23,7 +23,9 @@ class RunSnapshot:
     """The latest attempt of the flow's current phase.
 
     `deadline` is when the attempt counts as lost: for its launch until a pod claims it, for its
-    work afterwards. `heartbeat_deadline` is set from the claim on.
+    work afterwards. `heartbeat_deadline` is set from the claim on. `llm_fallback` is why the
+    built-in planner judges although the spec names a language model. `retry_after` are the seconds
+    for which the language model has asked to be left alone.
     """
 
     run_id: UUID
@@ -41,6 +43,8 @@ class RunSnapshot:
     progress_done: int | None = None
     progress_total: int | None = None
     progress_message: str = ""
+    llm_fallback: str = ""
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class FlowSnapshot:
     `upload_missing` that the spec names an uploaded file that is not there.
     `missing` names the objects that a Waiting flow waits for. `resume_state` is what a
     Suspended flow goes back to. `answered_requests` are requests of this flow that have been
-    closed, so that their answers are recognised as late. `spent` is known where the spec has a
+    closed, so that their answers are recognised as late. `purged`: its data is gone for good, and
+    it goes on no more. `spent` is known where the spec has a
     budget. `rerun_ids` are the reruns that were followed or refused.
     """
 
@@ -121,6 +126,7 @@ class FlowSnapshot:
     upload_missing: bool = False
     missing: tuple[str, ...] = ()
     deleted: bool = False
+    purged: bool = False
     failed_attempts: int = 0
     last_attempt: int = 0
     run: RunSnapshot | None = None
@@ -137,20 +143,24 @@ class FlowSnapshot:
 
 @dataclass(frozen=True)
 class Capacity:
-    """Live attempts now, against the caps. `fair` is False while others are ahead in the queue."""
+    """Live attempts now, against the caps.
+
+    `ahead` are queued flows whose turn comes first, `ahead_in_tenant` those of the same tenant.
+    """
 
     running: int
     running_in_tenant: int
     max_running: int
     max_running_per_tenant: int
     ahead: int = 0
+    ahead_in_tenant: int = 0
 
     @property
     def free(self) -> bool:
         """Whether another attempt may start for this flow."""
         return (
             self.running + self.ahead < self.max_running
-            and self.running_in_tenant < self.max_running_per_tenant
+            and self.running_in_tenant + self.ahead_in_tenant < self.max_running_per_tenant
         )
 
 

@@ -78,6 +78,11 @@ class Occurrence(StrEnum):
     ATTEMPT_ENDED = "AttemptEnded"
     REFERENCES_CHANGED = "ReferencesChanged"
     RERUN_REFUSED = "RerunRefused"
+    CIRCUIT_OPENED = "CircuitOpened"
+    CIRCUIT_PROBED = "CircuitProbed"
+    CIRCUIT_CLOSED = "CircuitClosed"
+    ENDPOINT_AWAITED = "EndpointAwaited"
+    ADOPTED = "Adopted"
 
 
 class WaitsFor(StrEnum):

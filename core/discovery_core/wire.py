@@ -35,6 +35,7 @@ from pydantic.alias_generators import to_camel
 from .errors import ErrorCode
 from .phases import Phase
 
+LONGEST_RETRY_AFTER = 3600.0
 TOKEN_AUDIENCE = "discoveryflow-execution"  # noqa: S105 - an audience, not a secret
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -74,13 +75,17 @@ class LLMBudget(WireModel):
 
 
 class LLMSettings(WireModel):
-    """Which model judges. The API key comes into the pod as DISCOVERY_LLM_API_KEY."""
+    """Which model judges. The API key comes into the pod as DISCOVERY_LLM_API_KEY.
+
+    `note` says why it is another one than the flow asks for.
+    """
 
     provider: Literal["builtin", "openai", "openaiCompatible"] = "builtin"
     base_url: str | None = None
     model: str | None = None
     timeout_seconds: float = 60.0
     budget: LLMBudget | None = None
+    note: str = ""
 
 
 class ApprovedMapping(WireModel):
@@ -104,6 +109,7 @@ class Claim(WireModel):
 
     flow_id: UUID
     flow_name: str
+    tenant_id: UUID | None = None
     namespace: str
     engagement: str | None = None
     round: int
@@ -111,7 +117,7 @@ class Claim(WireModel):
     attempt: int
     fence: int
     deadline: datetime
-    heartbeat_seconds: float = 10.0
+    heartbeat_seconds: float = 15.0
     source_name: str
     source_format: str = "auto"
     source_path: str | None = None
@@ -436,12 +442,17 @@ class Complete(WireModel):
 
 
 class Fail(WireModel):
-    """The attempt's failure, in the shared vocabulary of `ErrorCode`."""
+    """The attempt's failure, in the shared vocabulary of `ErrorCode`.
+
+    `retry_after_seconds` is what a language model's endpoint has asked for: the next attempt waits
+    at least so long.
+    """
 
     fence: int
     code: ErrorCode
     message: str = Field(max_length=4000)
     usage: Usage = Field(default_factory=Usage)
+    retry_after_seconds: float | None = Field(default=None, ge=0, le=LONGEST_RETRY_AFTER)
 
 
 class Accepted(WireModel):

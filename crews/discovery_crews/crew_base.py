@@ -334,6 +334,7 @@ def _usage(settings: LLMSettings, llm: Any, desk: _Desk, judgements: list[Judgem
         prompt_tokens=counted.prompt_tokens,
         completion_tokens=counted.completion_tokens,
         cost=cost,
+        note=settings.note,
         tool_calls=list(desk.calls),
         judgements=judgements,
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.logging import bind, configure_logging, get_logger
+from discovery_core.logging import bind_process, configure_logging, get_logger
 from discovery_core.phases import FIRST_PHASE
 from discovery_core.wire import (
     ArtefactReference,
@@ -161,12 +161,13 @@ def _not_told(event: str, error: Exception) -> int:
 
 def _attempt(settings: RunnerSettings, client: ExecutionClient) -> int:
     claim = client.claim()
-    bind(
-        flow=claim.flow_name,
-        flow_id=str(claim.flow_id),
+    bind_process(
+        flow=str(claim.flow_id),
+        flow_name=claim.flow_name,
+        tenant=None if claim.tenant_id is None else str(claim.tenant_id),
         namespace=claim.namespace,
-        phase=str(claim.phase),
         round=claim.round,
+        phase=str(claim.phase),
         attempt=claim.attempt,
     )
     log.info("claimed", fence=claim.fence, deadline=str(claim.deadline))
@@ -198,6 +199,7 @@ def _failure(claim: Claim, usage: Usage, error: Exception) -> Fail:
         code=failure.code,
         message=failure.message[:_MESSAGE_LIMIT],
         usage=usage,
+        retry_after_seconds=failure.retry_after,
     )
 
 

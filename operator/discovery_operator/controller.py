@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
-from datetime import datetime
 from uuid import UUID
 
-from discovery_core.logging import get_logger
+from discovery_core.logging import begin, bind, get_logger
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState, WaitsFor
 
@@ -27,6 +26,7 @@ from .kube import Cluster, KubernetesError
 from .observe import Observer
 from .observed import Observed, ResourceView
 from .queue import KeyedQueue
+from .slots import Slots
 from .status import build_status, status_patch
 from .views import resource_view
 
@@ -35,7 +35,7 @@ log = get_logger(__name__)
 MAX_PASSES = 10
 STATUS_TRIES = 4
 LONGEST_TIMER = 300.0
-SLOT_WAKES = 10
+SLOT_WAKES = 3
 
 
 class Controller:
@@ -56,8 +56,7 @@ class Controller:
         self.queue = queue
         self.reconciled: dict[UUID, int] = {}
         self._launch_problems: dict[UUID, str] = {}
-        self._running: set[UUID] = set()
-        self._waiting_for_slot: dict[UUID, datetime] = {}
+        self._slots = Slots()
 
     async def work(self, leads: asyncio.Event) -> None:
         """A worker: takes keys for ever. Keys that come while not leading are dropped."""
@@ -71,20 +70,21 @@ class Controller:
 
     async def _process(self, uid: UUID) -> None:
         """One reconciliation; whatever goes wrong, the flow comes back after a backoff."""
+        begin(flow=str(uid))
         try:
             with metrics.RECONCILE_SECONDS.time():
                 await self.reconcile(uid)
         except LaunchRefusedError as refused:
-            log.warning("the Job cannot be created", flow=str(uid), reason=refused.message)
+            log.warning("the Job cannot be created", reason=refused.message)
             self.queue.failed(uid)
         except FAULTS as error:
             metrics.RECONCILE_ERRORS.inc()
             delay = self.queue.failed(uid)
-            log.warning("reconcile again", flow=str(uid), delay=round(delay, 2), error=str(error))
+            log.warning("reconcile again", delay=round(delay, 2), error=str(error))
         except Exception:
             metrics.RECONCILE_ERRORS.inc()
             delay = self.queue.failed(uid)
-            log.exception("reconcile failed", flow=str(uid), delay=round(delay, 2))
+            log.exception("reconcile failed", delay=round(delay, 2))
         else:
             self.queue.succeeded(uid)
 
@@ -92,8 +92,12 @@ class Controller:
         """Takes a flow as far as it goes now, writes its status and sets its timer."""
         for _ in range(MAX_PASSES):
             observed = await self._observer.observe(
-                uid, launch_problem=self._launch_problems.get(uid, "")
+                uid,
+                launch_problem=self._launch_problems.get(uid, ""),
+                passed_over=self.queue.failing,
             )
+            observed = replace(observed, rules=self._slots.eased(observed.rules))
+            _bind_to_log(observed)
             decision = decide(observed)
             self._track(uid, observed, decision)
             if not decision.actions:
@@ -125,7 +129,7 @@ class Controller:
 
     def _track(self, uid: UUID, observed: Observed, decision: Decision) -> None:
         flow = observed.flow
-        if flow is None:
+        if flow is None or flow.deleted:
             self.forget(uid)
             return
         self.reconciled[uid] = flow.version
@@ -136,23 +140,29 @@ class Controller:
     def _track_slots(self, uid: UUID, flow: FlowSnapshot, decision: Decision) -> None:
         """Wakes those who wait for a slot when this flow has given one up."""
         if decision.waits_for is WaitsFor.QUEUE_SLOT:
-            self._waiting_for_slot[uid] = flow.state_since
+            self._slots.waits(uid, flow.tenant_id, flow.state_since)
         else:
-            self._waiting_for_slot.pop(uid, None)
+            self._slots.waits_no_more(uid)
         if flow.state is FlowState.RUNNING:
-            self._running.add(uid)
-        elif uid in self._running:
-            self._running.discard(uid)
-            oldest = sorted(self._waiting_for_slot, key=self._waiting_for_slot.__getitem__)
-            for waiting in oldest[:SLOT_WAKES]:
-                self.queue.add(waiting)
+            self._slots.took(uid, flow.tenant_id)
+        else:
+            self._free_slot(uid)
+
+    def _free_slot(self, uid: UUID) -> None:
+        if self._slots.gave_up(uid):
+            self.wake_next()
+
+    def wake_next(self) -> None:
+        """Has those looked at whose turn for a slot it is."""
+        for waiting in self._slots.next_in_line(SLOT_WAKES):
+            self.queue.add(waiting)
 
     def forget(self, uid: UUID) -> None:
-        """Drops what is remembered of a flow that has no row."""
+        """Drops what is remembered of a flow that has no row, or whose resource is gone."""
         self.reconciled.pop(uid, None)
         self._launch_problems.pop(uid, None)
-        self._waiting_for_slot.pop(uid, None)
-        self._running.discard(uid)
+        self._slots.waits_no_more(uid)
+        self._free_slot(uid)
 
     # -- status --------------------------------------------------------------------------------
 
@@ -198,3 +208,17 @@ class Controller:
         if fresh.generation != resource.generation:
             self.queue.add(resource.uid)
         return fresh
+
+
+def _bind_to_log(observed: Observed) -> None:
+    """Has every line of this reconciliation say what it is about."""
+    flow = observed.flow
+    if flow is not None:
+        bind(
+            flow_name=flow.name,
+            tenant=str(flow.tenant_id),
+            namespace=flow.namespace,
+            round=flow.round,
+            phase=str(flow.phase),
+            attempt=flow.run.attempt if flow.run is not None else flow.last_attempt,
+        )

@@ -66,6 +66,8 @@ def _decide_flow(observed: Observed, flow: FlowSnapshot) -> Decision:
         return Decision((MarkDeleted(),))
     if resource is not None and resource.spec is not None and resource.generation > flow.generation:
         return Decision((UpdateSpec(resource.spec, resource.generation),))
+    if flow.purged:
+        return _ENDED
     wanted = flow.spec.state
     rerun = flow.spec.rerun
     unheard = rerun is not None and rerun.id not in flow.rerun_ids

@@ -21,7 +21,9 @@ from .failures import (
     deadline_words,
     job_deleted,
     job_failed,
+    no_room,
     not_started,
+    silent,
 )
 from .observed import JobState, Observed, Presence
 from .retries import retry_delay
@@ -44,7 +46,7 @@ def decide_running(observed: Observed, flow: FlowSnapshot) -> Decision:
         return Decision((_reported_failure(flow, run),))
     if run.state is RunState.CREATED:
         return _decide_created(observed, flow, run)
-    failure = _job_failure(observed, run)
+    failure = no_room(observed.pod_refusal) or _job_failure(observed, run)
     if failure is None:
         missing = config_problem(observed.pod)
         if missing and run.state is RunState.LAUNCHED:
@@ -83,6 +85,9 @@ def decide_waiting_run(observed: Observed, flow: FlowSnapshot) -> Decision | Non
 
 
 def _decide_created(observed: Observed, flow: FlowSnapshot, run: RunSnapshot) -> Decision:
+    full = no_room(observed.launch_problem)
+    if full is not None:
+        return Decision(_end_attempt(observed, flow, run, full))
     if run.deadline <= observed.now:
         failure = not_started(run.job_name, None, observed.launch_problem)
         return Decision(_end_attempt(observed, flow, run, failure))
@@ -116,12 +121,11 @@ def _overdue(observed: Observed, run: RunSnapshot) -> Failure | None:
     if run.deadline <= observed.now:
         if run.state is RunState.RUNNING:
             return Failure(ErrorCode.DEADLINE_EXCEEDED, deadline_words())
-        return not_started(run.job_name, observed.pod, observed.launch_problem)
-    if run.heartbeat_deadline is not None and run.heartbeat_deadline <= observed.now:
-        return Failure(
-            ErrorCode.HEARTBEAT_LOST,
-            f"pod {run.pod_name} has not been heard of in time; its node or network may be down",
+        return not_started(
+            run.job_name, observed.pod, observed.launch_problem, observed.pod_refusal
         )
+    if run.heartbeat_deadline is not None and run.heartbeat_deadline <= observed.now:
+        return silent(run.pod_name, observed.pod)
     return None
 
 
@@ -135,6 +139,7 @@ def _reported_failure(flow: FlowSnapshot, run: RunSnapshot) -> FailAttempt:
         failures=max(flow.failed_attempts, 1),
         run_id=run.run_id,
         counted=counted,
+        at_least=run.retry_after,
     )
     known = ErrorCode(code) if code in set(ErrorCode) else ErrorCode.CRASHED
     return FailAttempt(run.run_id, known, run.error_message or str(code), delay, counted)

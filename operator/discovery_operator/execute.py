@@ -20,6 +20,7 @@ from discovery_core.store import OperatorStore
 from . import actions as act
 from . import metrics
 from .cache import Kind, ObjectCache
+from .failures import no_room
 from .kube import Cluster, KubernetesError
 from .manifests.job import AttemptSpec, JobSettings, build_job
 from .manifests.serviceaccount import build_service_account
@@ -82,7 +83,7 @@ class Executor:
 
     async def execute(self, action: act.Action, uid: UUID, observed: Observed) -> None:
         """Carries out one action that was decided on `observed`."""
-        log.info("action", flow=str(uid), action=type(action).__name__, **_details(action))
+        log.info("action", action=type(action).__name__, **_details(action))
         await self._methods[type(action)](action, uid, observed)
 
     # -- the flow ------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ class Executor:
             return
         tenant = await self._cluster.namespace_uid(resource.namespace)
         if tenant is None:
-            log.info("namespace is gone", flow=str(uid), namespace=resource.namespace)
+            log.info("namespace is gone", namespace=resource.namespace)
             return
         await self._store.register(
             flow_id=uid,
@@ -200,7 +201,9 @@ class Executor:
         except KubernetesError as error:
             if error.status == 429 or error.status >= 500:
                 raise
-            adopted = await self._adopted(manifest) if error.reason == "AlreadyExists" else None
+            # a quota is checked before the name: a Job whose creation was not heard of may fill it
+            taken = error.reason == "AlreadyExists" or no_room(error.message) is not None
+            adopted = await self._adopted(manifest) if taken else None
             if adopted is None:
                 raise LaunchRefusedError(error.message) from error
             job = adopted
@@ -296,11 +299,12 @@ class Executor:
         await self._store.rerun(uid, action.rerun)
 
 
-def _details(action: act.Action) -> dict[str, str]:
+def _details(action: act.Action) -> dict[str, str | int]:
     """The fields of an action that belong into a log line."""
-    names = ("phase", "attempt", "job_name", "code", "name", "missing", "retry_delay")
+    names = ("round", "phase", "attempt", "job_name", "code", "name", "missing", "retry_delay")
+    found = {name: getattr(action, name, None) for name in names}
     return {
-        name: str(getattr(action, name))
-        for name in names
-        if getattr(action, name, None) is not None
+        name: value if isinstance(value, int) else str(value)
+        for name, value in found.items()
+        if value is not None
     }

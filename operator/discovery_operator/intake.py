@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -11,17 +11,24 @@ from .queue import KeyedQueue
 
 
 class Intake:
-    """What handlers may do: remember an object, and have its flow looked at."""
+    """What handlers may do: remember an object, and have its flow looked at.
 
-    def __init__(self, cache: ObjectCache, queue: KeyedQueue[UUID]) -> None:
+    `delivers` is told the kind of every event: its watch lives.
+    """
+
+    def __init__(
+        self, cache: ObjectCache, queue: KeyedQueue[UUID], delivers: Callable[[Kind], None]
+    ) -> None:
         self._cache = cache
         self._queue = queue
+        self._delivers = delivers
 
     def changed(self, kind: Kind, event: str | None, raw: Mapping[str, Any]) -> None:
         """An event of a watch: `event` is None for the first list, else as Kubernetes writes it.
 
         What the cache has already (the echo of our own write) needs no second look.
         """
+        self._delivers(kind)
         if event == "DELETED":
             self._cache.remove(kind, raw)
             news = True

@@ -1,16 +1,19 @@
 """The few calls to the Kubernetes API that the operator makes, on plain dictionaries.
 
-Each has a time limit. "Not there" is a value (None), everything else that goes wrong is an
+Each try has a time limit. "Not there" is a value (None), everything else that goes wrong is an
 exception, so that a failed look is never taken for an absence.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
+from discovery_core.logging import get_logger
 from discovery_core.resource import GROUP, PLURAL, VERSION
 from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
@@ -20,10 +23,15 @@ from .observed import Presence
 
 Raw = dict[str, Any]
 
+# objects in one answer to a list
+PAGE = 250
 FLOWS = f"/apis/{GROUP}/{VERSION}"
 JOBS = "/apis/batch/v1"
 CORE = "/api/v1"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+LONGEST_WAIT = 60.0
+
+log = get_logger(__name__)
 
 
 class KubernetesError(Exception):
@@ -42,7 +50,12 @@ class KubernetesError(Exception):
 
 
 class Cluster:
-    """One API server. Raises KubernetesError, or aiohttp's and asyncio's network errors."""
+    """One API server. Raises KubernetesError, or aiohttp's and asyncio's network errors.
+
+    A request that is refused with 429 and Retry-After is made again after that time, not before: an
+    overloaded server gets worse by callers that come back at once. It gives up where that would
+    take longer than LONGEST_WAIT seconds in all.
+    """
 
     def __init__(self, api: client.ApiClient, *, request_timeout: float) -> None:
         self._api = api
@@ -70,6 +83,11 @@ class Cluster:
         """The namespace's uid: the tenant. A re-created namespace has another."""
         found = await self._get(f"{CORE}/namespaces/{name}")
         return None if found is None else UUID(found["metadata"]["uid"])
+
+    async def list_namespaces(self) -> set[UUID]:
+        """The uids of all namespaces, as they are now: never from the API server's cache."""
+        found = await self._call("GET", f"{CORE}/namespaces")
+        return {UUID(raw["metadata"]["uid"]) for raw in found.get("items") or []}
 
     async def secret(self, namespace: str, name: str) -> dict[str, str] | None:
         """A Secret's data as text, by name. Raises KubernetesError and ValueError."""
@@ -123,6 +141,15 @@ class Cluster:
             if error.reason != "AlreadyExists":
                 raise
 
+    async def delete_flow(self, namespace: str, name: str, uid: str) -> None:
+        """Deletes that very DiscoveryFlow; one that is gone or replaced is fine."""
+        body = {"preconditions": {"uid": uid}}
+        try:
+            await self._send("DELETE", f"{FLOWS}/namespaces/{namespace}/{PLURAL}/{name}", body)
+        except KubernetesError as error:
+            if error.status not in (404, 409):
+                raise
+
     async def delete_job(self, namespace: str, name: str, uid: str) -> None:
         """Deletes that very Job and its pod; one that is gone or replaced is fine."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
@@ -131,6 +158,22 @@ class Cluster:
         except KubernetesError as error:
             if error.status not in (404, 409):
                 raise
+
+    async def pod_refusal(self, namespace: str, job_uid: str) -> str:
+        """Why a Job's last try to make a pod was refused, by its events; "" where none tells."""
+        selector = f"involvedObject.uid={job_uid},reason=FailedCreate"
+        try:
+            found = await self._call(
+                "GET",
+                f"{CORE}/namespaces/{namespace}/events",
+                query=[("fieldSelector", selector), ("limit", "100")],
+            )
+        except KubernetesError as error:
+            if error.status == 403:
+                return ""
+            raise
+        events = sorted(found.get("items") or [], key=_told_at)
+        return str(events[-1].get("message") or "") if events else ""
 
     async def patch_flow_status(self, namespace: str, name: str, patch: Raw) -> Raw:
         """Merge-patches the status. KubernetesError 409 where the resource has changed."""
@@ -162,11 +205,22 @@ class Cluster:
             raise
 
     async def _list(self, path: str, selector: str = "") -> tuple[list[Raw], int]:
-        query = [("resourceVersion", "0")]
-        if selector:
-            query.append(("labelSelector", selector))
-        found = await self._call("GET", path, query=query)
-        return found.get("items") or [], int(found["metadata"]["resourceVersion"])
+        """All objects, and the version that the list is of.
+
+        In pages, because one answer with thousands of objects would hold up the event loop while
+        it is read. All pages are of the version of the first; one that has meanwhile been
+        forgotten (410) ends the list, which the next resync tries again.
+        """
+        query = [("limit", str(PAGE))] + ([("labelSelector", selector)] if selector else [])
+        items: list[Raw] = []
+        more = ""
+        while True:
+            page = query + ([("continue", more)] if more else [])
+            found = await self._call("GET", path, query=page)
+            items += found.get("items") or []
+            more = found["metadata"].get("continue") or ""
+            if not more:
+                return items, int(found["metadata"]["resourceVersion"])
 
     async def _send(
         self, method: str, path: str, body: Raw, *, content_type: str = "application/json"
@@ -182,21 +236,46 @@ class Cluster:
         body: Raw | None = None,
         content_type: str = "application/json",
     ) -> Raw:
-        try:
-            answer = await self._api.call_api(
-                path,
-                method,
-                query_params=query or [],
-                header_params={"Accept": "application/json", "Content-Type": content_type},
-                body=body,
-                response_types_map={200: "object", 201: "object", 202: "object"},
-                auth_settings=["BearerToken"],
-                _return_http_data_only=True,
-                _request_timeout=self._timeout,
-            )
-        except ApiException as error:
-            raise _refusal(error) from error
-        return answer if isinstance(answer, dict) else {}
+        waited = 0.0
+        while True:
+            try:
+                answer = await self._api.call_api(
+                    path,
+                    method,
+                    query_params=query or [],
+                    header_params={"Accept": "application/json", "Content-Type": content_type},
+                    body=body,
+                    response_types_map={200: "object", 201: "object", 202: "object"},
+                    auth_settings=["BearerToken"],
+                    _return_http_data_only=True,
+                    _request_timeout=self._timeout,
+                )
+            except ApiException as error:
+                pause = _asked_to_wait(error)
+                if pause is None or waited + pause > LONGEST_WAIT:
+                    raise _refusal(error) from error
+            else:
+                return answer if isinstance(answer, dict) else {}
+            log.warning("the API server asks to wait", method=method, path=path, seconds=pause)
+            await asyncio.sleep(pause)
+            waited += pause
+
+
+def _asked_to_wait(error: ApiException) -> float | None:
+    """The seconds of a 429's Retry-After; None where it names none, or it is another answer."""
+    if error.status != HTTPStatus.TOO_MANY_REQUESTS or error.headers is None:
+        return None
+    try:
+        seconds = float(error.headers["Retry-After"])
+    except (KeyError, ValueError):
+        return None
+    return seconds if seconds > 0 else None
+
+
+def _told_at(event: Raw) -> str:
+    """When an event was last told; RFC 3339 in UTC sorts as text."""
+    told = event.get("lastTimestamp") or event.get("eventTime")
+    return str(told or event["metadata"].get("creationTimestamp") or "")
 
 
 def _refusal(error: ApiException) -> KubernetesError:

@@ -2,6 +2,10 @@
 
 Losing it is safe at any moment, because every write carries the epoch; this loop only makes sure
 that a process that cannot renew stops trying to work, and that a new leader looks at everything.
+
+For the same reason a leader whose renewal is late works on for another `ttl`: its writes count as
+long as nobody else has taken over. On a busy machine that happens, and to look at everything each
+time would make it busier.
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ from .faults import DATABASE_FAULTS
 
 log = get_logger(__name__)
 
+STANDBY_SECONDS = 1.0
+AGAIN_SECONDS = 0.2
+
 
 class Leadership:
     """Acquires and renews. `leads` is set while this process may work."""
@@ -29,44 +36,66 @@ class Leadership:
         self._holder = holder
         self._ttl = ttl
         self._on_gain = on_gain
-        self._valid_until = 0.0
+        self._works_until = 0.0
+        self._epoch = 0
+        self._retired = False
         self.leads = asyncio.Event()
 
     async def run(self) -> None:
-        """For ever: renew three times per `ttl`; stand by where another one leads."""
+        """For ever: renew three times per `ttl`; where another one leads, ask each second."""
         while True:
-            await self.step()
-            await asyncio.sleep(self._ttl / 3)
+            answered = await self.step()
+            pause = self._ttl / 3
+            if self.leads.is_set():
+                await asyncio.sleep(pause if answered else AGAIN_SECONDS)
+            else:
+                await asyncio.sleep(min(pause, STANDBY_SECONDS))
 
-    async def step(self) -> None:
-        """One try to acquire or renew."""
+    async def step(self) -> bool:
+        """One try to acquire or renew. Returns whether the database has answered."""
+        if self._retired:
+            return True
         asked = time.monotonic()
         try:
-            epoch = await asyncio.wait_for(
-                self._store.acquire_leadership(self._holder, self._ttl), self._ttl / 2
-            )
+            async with asyncio.timeout(self._ttl):
+                epoch = await self._store.acquire_leadership(self._holder, self._ttl)
         except DATABASE_FAULTS as error:
             log.warning("leadership cannot be asked for", error=str(error) or type(error).__name__)
-            if self.leads.is_set() and time.monotonic() >= self._valid_until:
+            if self.leads.is_set() and time.monotonic() >= self._works_until:
                 self._lose(f"it could not be renewed: {error}")
-            return
+            return False
         if epoch is None:
             self._lose("another operator leads")
+            return True
+        self._works_until = asked + 2 * self._ttl
+        self._leads_with(epoch)
+        return True
+
+    def _leads_with(self, epoch: int) -> None:
+        before, self._epoch = self._epoch, epoch
+        metrics.LEADER.set(1)
+        metrics.LEADER_EPOCH.set(epoch)
+        # each takeover raises the epoch by one, this process's own too
+        if self.leads.is_set() and epoch <= before + 1:
             return
-        self._valid_until = asked + self._ttl
-        if not self.leads.is_set():
-            log.info("leading", holder=self._holder, epoch=epoch)
-            metrics.LEADER.set(1)
-            self.leads.set()
-            self._on_gain()
+        log.info("leading", holder=self._holder, epoch=epoch)
+        metrics.LEADER_TAKEOVERS.inc()
+        self.leads.set()
+        self._on_gain()
+
+    def retire(self) -> None:
+        """On shutdown: begin nothing new. What is under way may still be written."""
+        if self.leads.is_set():
+            self._retired = True
+            self._lose("shutting down")
 
     async def release(self) -> None:
-        """On shutdown: stop working and let the next one take over at once."""
-        if not self.leads.is_set():
+        """After `retire`: let the next one take over at once."""
+        if not self._retired:
             return
-        self._lose("shutting down")
         try:
-            await asyncio.wait_for(self._store.release_leadership(self._holder), 5.0)
+            async with asyncio.timeout(5):
+                await self._store.release_leadership(self._holder)
         except DATABASE_FAULTS as error:
             log.warning("leadership was not released, it will expire", error=str(error))
 
@@ -74,4 +103,6 @@ class Leadership:
         if self.leads.is_set():
             log.warning("no longer leading", reason=why)
         metrics.LEADER.set(0)
+        metrics.LEADER_EPOCH.set(0)
+        metrics.FROM_DATABASE.drop()
         self.leads.clear()

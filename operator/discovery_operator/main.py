@@ -7,7 +7,9 @@ schema is not the one this code was written for, it says so (log, /readyz) and k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -16,9 +18,11 @@ from uuid import UUID
 import kopf
 from discovery_core.logging import configure_logging, get_logger
 from discovery_core.store import Database, OperatorStore
+from discovery_core.store.monitoring import DatabaseMonitor
+from discovery_core.tasks import end
 from pydantic import ValidationError
 
-from . import handlers
+from . import handlers, metrics
 from .cache import ObjectCache
 from .controller import Controller
 from .execute import Executor
@@ -30,6 +34,7 @@ from .leader import Leadership
 from .manifests.names import SELECTOR
 from .observe import Observer
 from .queue import KeyedQueue
+from .retention import Retention
 from .settings import OperatorSettings
 from .upkeep import Upkeep
 from .webhook import Webhooks
@@ -38,6 +43,7 @@ log = get_logger(__name__)
 
 CLUSTER_NAMESPACE = "kube-system"
 RETRY_SECONDS = 3.0
+DRAIN_SECONDS = 8.0
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -45,7 +51,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
-    settings.process.ultimate_exiting_timeout = 25
+    # it would also kill a process that starts over; the kubelet kills one that does not end
+    settings.process.ultimate_exiting_timeout = None
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = (0.5, 1, 2, 4, 8, 8, 8)
@@ -56,6 +63,10 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
+class WatchesFailedError(Exception):
+    """Kopf has ended although nobody asked it to."""
+
+
 class Operator:
     """The running process: its parts and its background tasks."""
 
@@ -64,16 +75,25 @@ class Operator:
         self._cluster = cluster
         self._cache = ObjectCache()
         self._queue: KeyedQueue[UUID] = KeyedQueue()
-        self._health = Health(sweep_limit=settings.sweep_seconds * 3 + 120)
         self._database = Database(
             settings.database_url,
             settings.database_password,
             application_name="discoveryflow-operator",
             pool_size=settings.database_pool_size,
         )
+        self._monitor = DatabaseMonitor(self._database)
+        self._health = Health(self._monitor, sweep_limit=settings.sweep_seconds * 3 + 120)
         self._leadership: Leadership | None = None
         self._upkeep: Upkeep | None = None
-        self.intake = Intake(self._cache, self._queue)
+        self.intake = Intake(self._cache, self._queue, metrics.WATCHES.alive)
+
+    async def drain(self) -> None:
+        """Begins nothing new, and waits a little for the reconciliations under way."""
+        if self._leadership is not None:
+            self._leadership.retire()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._queue.rest()
 
     async def run(self) -> None:
         """Everything but kopf, until cancelled."""
@@ -83,7 +103,9 @@ class Operator:
         finally:
             self._queue.close()
             if self._leadership is not None:
+                self._leadership.retire()
                 await self._leadership.release()
+            self._monitor.close()
             await self._database.close()
             await server.cleanup()
 
@@ -98,7 +120,7 @@ class Operator:
             store,
             holder=settings.holder(),
             ttl=settings.leader_ttl_seconds,
-            on_gain=self._rescan,
+            on_gain=self._look_at_everything,
         )
         upkeep = Upkeep(
             store,
@@ -109,6 +131,7 @@ class Operator:
             leads=leadership.leads,
             sweep_seconds=settings.sweep_seconds,
             resync_seconds=settings.resync_seconds,
+            metrics_seconds=settings.metrics_seconds,
         )
         webhooks = Webhooks(
             store,
@@ -120,6 +143,7 @@ class Operator:
             poll=settings.webhook_poll_seconds,
             tls=settings.webhook_tls(),
         )
+        retention = self._retention(store, leadership.leads)
         self._leadership, self._upkeep = leadership, upkeep
         self._health.waiting_for = "the first sweep"
         await _together(
@@ -127,12 +151,26 @@ class Operator:
             upkeep.listen(),
             upkeep.run(),
             webhooks.run(),
+            retention.run(),
             *(controller.work(leadership.leads) for _ in range(settings.workers)),
         )
 
-    def _rescan(self) -> None:
+    def _look_at_everything(self) -> None:
         if self._upkeep is not None:
-            self._upkeep.rescan()
+            self._upkeep.leadership_gained()
+
+    def _retention(self, store: OperatorStore, leads: asyncio.Event) -> Retention:
+        finished_flows, deleted_namespaces = self._settings.kept()
+        return Retention(
+            store,
+            self._cluster,
+            leads=leads,
+            purged=self._queue.add,
+            finished_flows=finished_flows,
+            deleted_namespaces=deleted_namespaces,
+            delete_resources=self._settings.retention_delete_resources,
+            poll=self._settings.retention_poll_seconds,
+        )
 
     def _controller(self, store: OperatorStore) -> Controller:
         settings = self._settings
@@ -197,24 +235,63 @@ class Operator:
 
 async def _together(*loops: Coroutine[Any, Any, None]) -> None:
     """Runs loops that never end; when one fails, all stop and its exception is raised."""
-    async with asyncio.TaskGroup() as group:
-        for loop in loops:
-            group.create_task(loop)
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        await end(*tasks)
 
 
 async def run(settings: OperatorSettings) -> None:
-    """The operator, until SIGTERM or SIGINT (kopf listens for them)."""
+    """The operator, until SIGTERM or SIGINT (kopf listens for them).
+
+    Kopf ends with the first watch that fails in a way that it does not know: a 410 as status, any
+    ERROR event but a 410. A fresh start heals all of these, and it is made here, because Kubernetes
+    waits for minutes before it starts a container again that keeps ending.
+    """
     assert handlers.__all__  # noqa: S101 - importing registers them with kopf
+    stop = asyncio.Event()
+    while True:
+        try:
+            await _run_once(settings, stop)
+            break
+        except WatchesFailedError as error:
+            log.warning("starting over", delay=RETRY_SECONDS, error=str(error))
+        stop = asyncio.Event()
+        await _pause(stop)
+        if stop.is_set():
+            break
+    log.info("stopped")
+
+
+async def _pause(stop: asyncio.Event) -> None:
+    """Waits a little. Signals set `stop`, as kopf does not listen for them now."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(RETRY_SECONDS):
+            await stop.wait()
+
+
+async def _run_once(settings: OperatorSettings, stop: asyncio.Event) -> None:
+    """The operator until `stop`, a signal, or a failure.
+
+    Raises WatchesFailedError where kopf has ended by itself, and what our own loops raise.
+    """
     cluster = await Cluster.connect(request_timeout=settings.request_timeout_seconds)
     operator = Operator(settings, cluster)
-    stop = asyncio.Event()
     background = asyncio.create_task(operator.run(), name="operator")
     background.add_done_callback(lambda _: stop.set())
 
     async def stop_background() -> None:
-        background.cancel()
-        await asyncio.wait([background])
+        if not background.done():
+            await operator.drain()
+        await end(background)
 
+    failure: Exception | None = None
     try:
         await kopf.operator(
             settings=kopf_settings(),
@@ -225,12 +302,15 @@ async def run(settings: OperatorSettings) -> None:
             stop_flag=stop,
             memo=kopf.Memo(intake=operator.intake, stop=stop_background),
         )
+    except Exception as error:  # noqa: BLE001 - kopf's own errors are not public
+        failure = error
     finally:
         await stop_background()
         await cluster.close()
     if not background.cancelled():
         background.result()
-    log.info("stopped")
+    if failure is not None:
+        raise WatchesFailedError(f"{type(failure).__name__}: {failure}") from failure
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ have ended shows that result.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -57,11 +57,16 @@ class Observer:
         self._limits = limits
         self._policy = policy
 
-    async def observe(self, uid: UUID, *, launch_problem: str = "") -> Observed:
-        """Everything about the flow of that uid. Raises what the store and the cluster raise."""
+    async def observe(
+        self, uid: UUID, *, launch_problem: str = "", passed_over: Collection[UUID] = ()
+    ) -> Observed:
+        """Everything about the flow of that uid. Raises what the store and the cluster raise.
+
+        Other flows that are `passed_over` have no turn in the queue before it.
+        """
         cached_jobs = [job_view(raw) for raw in self._cache.jobs(uid)]
         seen_at = time.monotonic()
-        row = await self._store.look(uid, self._limits)
+        row = await self._store.look(uid, self._limits, passed_over)
         flow = row.flow
         resource = self._cached_resource(uid)
         if flow is None:
@@ -76,11 +81,12 @@ class Observer:
         job, presence = await self._job(flow, cached_jobs)
         if presence is Presence.ABSENT or (job is not None and job.state is not JobState.ACTIVE):
             seen_at = time.monotonic()
-            again = await self._store.look(uid, self._limits)
+            again = await self._store.look(uid, self._limits, passed_over)
             if not _same_attempt(flow, again.flow):
                 job, presence = None, Presence.UNKNOWN
             row = again
             flow = again.flow or flow
+        pod = self._pod(uid, job)
         return Observed(
             now=row.now,
             rules=self._rules,
@@ -89,12 +95,13 @@ class Observer:
             flow=flow,
             job=job,
             job_presence=presence,
-            pod=self._pod(uid, job),
+            pod=pod,
             jobs=jobs,
             capacity=row.capacity,
             missing=await self._missing(flow, row.now),
             guard=await self._guard(flow, resource),
             launch_problem=launch_problem,
+            pod_refusal="" if pod else await self._pod_refusal(flow, job, row.now),
             seen_at=seen_at,
         )
 
@@ -138,6 +145,16 @@ class Observer:
             if any(o.get("uid") == job.uid for o in raw["metadata"].get("ownerReferences") or [])
         ]
         return pod_view(mine[-1]) if mine else None
+
+    async def _pod_refusal(self, flow: FlowSnapshot, job: JobView | None, now: datetime) -> str:
+        """Why the current Job has no pod, once it could have had one."""
+        if flow.state is not FlowState.RUNNING or job is None or job.made_pod:
+            return ""
+        if flow.run is None or flow.run.state is not RunState.LAUNCHED:
+            return ""
+        if (now - flow.state_since).total_seconds() < self._rules.pod_grace:
+            return ""
+        return await self._cluster.pod_refusal(flow.namespace, job.uid)
 
     async def _guard(self, flow: FlowSnapshot, resource: ResourceView | None) -> Guard | None:
         """The admission policy, looked at only when an answer to the open request is there."""

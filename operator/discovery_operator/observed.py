@@ -54,7 +54,10 @@ class ResourceView:
 
 @dataclass(frozen=True)
 class JobView:
-    """A Job that carries this flow's labels; `attempt_key` is its round, phase and attempt."""
+    """A Job that carries this flow's labels; `attempt_key` is its round, phase and attempt.
+
+    `made_pod` tells whether the Job controller has counted any pod of it.
+    """
 
     name: str
     uid: str
@@ -64,6 +67,7 @@ class JobView:
     deleting: bool = False
     failure_reason: str = ""
     failure_message: str = ""
+    made_pod: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class PodView:
     """The pod of the current attempt: what it waits for, or why it ended.
 
     `waiting` and `terminated` are reasons of the crew container, `disruption` the reason of the
-    pod's DisruptionTarget condition, `unschedulable` the scheduler's message.
+    pod's DisruptionTarget condition, `unschedulable` the scheduler's message. `node_silent` tells
+    that the control plane hears nothing of the pod's node.
     """
 
     name: str
@@ -79,11 +84,15 @@ class PodView:
     waiting: str = ""
     waiting_message: str = ""
     terminated: str = ""
+    terminated_message: str = ""
     exit_code: int | None = None
     reason: str = ""
     message: str = ""
     disruption: str = ""
     unschedulable: str = ""
+    node: str = ""
+    node_silent: bool = False
+    deleting: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,9 @@ class Rules:
     launch_timeout: float = 600.0
     allow_automatic_approval: bool = False
     slot_poll: float = 5.0
-    progress_poll: float = 10.0
+    progress_poll: float = 15.0
     stray_grace: float = 60.0
+    pod_grace: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,8 @@ class Observed:
     `resource` None means "not seen"; only with `resource_gone` a GET by name has said 404 or
     another uid. `missing` None means that references were not looked at. `job` is the current
     attempt's; `job_presence` tells whether it was looked for by name. `jobs` are all Jobs of
-    the flow that still run. `launch_problem` is why the last try to create the Job was refused.
+    the flow that still run. `launch_problem` is why the last try to create the Job was refused,
+    `pod_refusal` why its Job could not make a pod, looked for when none has come in time.
     `seen_at` is this process's monotonic clock when `now` was asked for: timers count from it.
     """
 
@@ -129,4 +140,5 @@ class Observed:
     missing: tuple[str, ...] | None = None
     guard: Guard | None = None
     launch_problem: str = ""
+    pod_refusal: str = ""
     seen_at: float = 0.0

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
-from pydantic import BeforeValidator, Field
+from discovery_core.durations import parse_retention
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .manifests.job import JobSettings
@@ -22,6 +24,12 @@ def _comma_list(value: object) -> object:
     return value
 
 
+def _retention(value: str) -> str:
+    parse_retention(value)
+    return value
+
+
+Retained = Annotated[str, AfterValidator(_retention)]
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 
 
@@ -32,7 +40,10 @@ class OperatorSettings(BaseSettings):
     ValidatingAdmissionPolicy and its binding; `pending_allowance_seconds` is how long an
     attempt may take until its pod reports for work. `webhook_endpoints` are the beginnings of
     addresses that namespaces' webhooks may have; without any, nothing is sent. `public_url` is
-    where people find the pages.
+    where people find the pages. A leader that vanishes is succeeded after `leader_ttl_seconds`
+    and at most one second more. `metrics_seconds` is how often the database is counted.
+    `retention_finished_flows` and `retention_deleted_namespaces` are
+    how long data stays ("90d", "72h"; empty: for ever).
     """
 
     model_config = SettingsConfigDict(env_prefix="DISCOVERY_", extra="ignore")
@@ -62,9 +73,15 @@ class OperatorSettings(BaseSettings):
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=60)
     webhook_poll_seconds: float = Field(default=2.0, gt=0)
 
+    retention_finished_flows: Retained = ""
+    retention_deleted_namespaces: Retained = "30d"
+    retention_delete_resources: bool = False
+    retention_poll_seconds: float = Field(default=10.0, gt=0)
+
     sweep_seconds: float = Field(default=5.0, gt=0)
     resync_seconds: float = Field(default=60.0, gt=0)
-    leader_ttl_seconds: float = Field(default=10.0, ge=2)
+    metrics_seconds: float = Field(default=15.0, gt=0)
+    leader_ttl_seconds: float = Field(default=3.0, gt=0)
     workers: int = Field(default=6, ge=1)
     request_timeout_seconds: float = Field(default=15.0, gt=0)
 
@@ -82,6 +99,15 @@ class OperatorSettings(BaseSettings):
         return Rules(
             launch_timeout=float(self.pending_allowance_seconds),
             allow_automatic_approval=self.allow_automatic_approval,
+        )
+
+    def kept(self) -> tuple[timedelta | None, timedelta | None]:
+        """How long finished flows and deleted namespaces keep their data; None: for ever."""
+        flows = parse_retention(self.retention_finished_flows)
+        namespaces = parse_retention(self.retention_deleted_namespaces)
+        return (
+            None if flows is None else timedelta(seconds=flows),
+            None if namespaces is None else timedelta(seconds=namespaces),
         )
 
     def webhook_tls(self) -> ssl.SSLContext | None:

@@ -11,18 +11,21 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from discovery_core.errors import ErrorCode
 from discovery_core.phases import phase_spec, progress
 from discovery_core.resource import ApprovalRequest, Condition, DiscoveryFlowStatus
 from discovery_core.snapshots import FlowSnapshot, RequestSnapshot, RunSnapshot
-from discovery_core.states import CONDITION_TYPES, STATES, FlowState, RunState
+from discovery_core.states import CONDITION_TYPES, STATES, FlowState, Occurrence, RunState
 
 from .decide_gate import may_expire, why_a_person_is_asked
 from .decide_run import is_live
-from .failures import start_problem
+from .failures import pod_problem, start_problem
 from .observed import Observed, ResourceView
 
 _MESSAGE_LIMIT = 4000
 _INVALID_SPEC = "InvalidSpec"
+# what the status said about results stays there when the results are gone
+_OUTLIVES_DATA = ("attempt", "planner", "recordsImported", "recordsRejected", "assets")
 
 
 def build_status(observed: Observed) -> dict[str, Any] | None:
@@ -62,7 +65,10 @@ def build_status(observed: Observed) -> dict[str, Any] | None:
             message=message,
         ),
     )
-    return _complete(status)
+    complete = _complete(status)
+    if flow.purged:
+        complete |= {key: resource.status.get(key) for key in _OUTLIVES_DATA}
+    return complete
 
 
 def status_patch(resource: ResourceView, status: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -154,9 +160,13 @@ def _request(flow: FlowSnapshot) -> ApprovalRequest | None:
 
 
 def _reason(flow: FlowSnapshot) -> str:
-    """The trigger of the last step; for a failed flow the error code, which says more."""
+    """The trigger of the last step; after a failure the error code, where it says more."""
     run = flow.run
-    if flow.state is FlowState.FAILED and run is not None and run.error_code:
+    if (
+        run is not None
+        and run.error_code
+        and (flow.state is FlowState.FAILED or _has_no_room(flow))
+    ):
         return run.error_code
     return flow.reason or str(flow.state)
 
@@ -172,6 +182,8 @@ def _message(observed: Observed, flow: FlowSnapshot) -> str:
 
 
 def _state_message(observed: Observed, flow: FlowSnapshot) -> str:
+    if flow.purged:
+        return f"{flow.message}; a new round is not possible, create a new flow instead"
     title = phase_spec(flow.phase).title
     if flow.state is FlowState.QUEUED:
         return _queued(observed, flow, title)
@@ -185,8 +197,15 @@ def _state_message(observed: Observed, flow: FlowSnapshot) -> str:
 
 
 def _queued(observed: Observed, flow: FlowSnapshot, title: str) -> str:
+    run = flow.run
     if flow.not_before is not None and flow.not_before > observed.now:
-        run = flow.run
+        if _has_no_room(flow):
+            return (
+                f"{title} is queued, because {flow.message}; "
+                f"it is tried again at {timestamp(flow.not_before)}"
+            )
+        if flow.reason == Occurrence.ENDPOINT_AWAITED:
+            return f"{title} waits: {flow.message}; tried next at {timestamp(flow.not_before)}"
         attempt = f"attempt {run.attempt} " if run is not None else ""
         return (
             f"{title}: {attempt}failed: {flow.message}; "
@@ -195,17 +214,33 @@ def _queued(observed: Observed, flow: FlowSnapshot, title: str) -> str:
     return f"{title} waits for a free slot"
 
 
+def _has_no_room(flow: FlowSnapshot) -> bool:
+    """Whether the namespace's quota or limits have refused the last attempt's Job or pod."""
+    run = flow.run
+    return (
+        flow.state is FlowState.QUEUED
+        and flow.not_before is not None
+        and run is not None
+        and run.error_code == ErrorCode.NAMESPACE_QUOTA
+    )
+
+
 def _running(observed: Observed, run: RunSnapshot, title: str) -> str:
     head = f"{title}, attempt {run.attempt}"
     if run.state is RunState.CREATED and observed.launch_problem:
         return f"{head}: its Job cannot be created yet: {observed.launch_problem}"
     if run.state is not RunState.RUNNING and is_live(run):
+        if observed.pod is None and observed.pod_refusal:
+            return f"{head}: its Job cannot make a pod yet: {observed.pod_refusal}"
         return f"{head}: {start_problem(observed.pod) or 'its pod is starting'}"
     parts = [run.progress_message.strip()] if run.progress_message.strip() else []
     if run.progress_done is not None:
         total = f" of {run.progress_total}" if run.progress_total is not None else ""
         parts.append(f"{run.progress_done}{total} rows")
-    return f"{head}: {', '.join(parts) or 'at work'}"
+    if run.state is RunState.RUNNING and is_live(run):
+        parts += [problem for problem in (pod_problem(observed.pod),) if problem]
+    text = f"{head}: {', '.join(parts) or 'at work'}"
+    return f"{text}. {run.llm_fallback}" if run.llm_fallback else text
 
 
 def _awaiting(observed: Observed, flow: FlowSnapshot, request: RequestSnapshot) -> str:

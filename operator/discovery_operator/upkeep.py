@@ -1,8 +1,9 @@
 """The loops beside the workers: notifications, the sweep that repairs lost ones, and re-listing.
 
 NOTIFY and watches are hints. The sweep compares versions with what was reconciled last, so it
-costs one query; a full look (all open flows, all objects by list) comes once per resync and
-also finds watches that have gone silent.
+costs one query. Once per resync all objects are listed, which also finds watches that have gone
+silent, and flows that have no timer are looked at: the others come by themselves, so that a
+thousand flows are not looked at all at once. That is done where notifications may be lost.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import time
 from uuid import UUID
 
 from discovery_core.logging import get_logger
-from discovery_core.states import FlowState
 from discovery_core.store import OperatorStore
 
 from . import metrics
@@ -21,6 +21,7 @@ from .controller import Controller
 from .faults import FAULTS
 from .health import Health
 from .kube import Cluster
+from .tokens import TokenCount
 
 log = get_logger(__name__)
 
@@ -41,6 +42,7 @@ class Upkeep:
         leads: asyncio.Event,
         sweep_seconds: float,
         resync_seconds: float,
+        metrics_seconds: float,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -50,20 +52,37 @@ class Upkeep:
         self._leads = leads
         self._sweep_seconds = sweep_seconds
         self._resync_seconds = resync_seconds
+        self._metrics_seconds = metrics_seconds
+        self._tokens = TokenCount(store)
         self._wake = asyncio.Event()
         self._full = True
         self._resynced_at = float("-inf")
+        self._counted_at = float("-inf")
         self._collected_at = time.monotonic()
         self._unseen: dict[Kind, dict[str, int]] = {}
 
+    def leadership_gained(self) -> None:
+        """Have everything looked at, ended flows too: keys were dropped while another one led.
+
+        What this process has reconciled when it led before says nothing about those: a change of a
+        resource leaves its row's version as it was.
+        """
+        self._controller.reconciled.clear()
+        self.rescan()
+
     def rescan(self) -> None:
-        """Have everything looked at now: leadership was gained, or notifications may be lost."""
+        """Have everything looked at now: notifications may be lost."""
         self._full = True
+        self._counted_at = float("-inf")
         self._wake.set()
 
     async def listen(self) -> None:
-        """Puts notified flows into the queue, for ever."""
-        async for flow_id in self._store.listen():
+        """Puts notified flows into the queue, for ever.
+
+        Not those whose reconciliation under way has made the change itself: it looks again before
+        it ends.
+        """
+        async for flow_id in self._store.listen(self._controller.queue.is_processing):
             if flow_id is None:
                 self.rescan()
             else:
@@ -79,9 +98,11 @@ class Upkeep:
                 self._health.waiting_for = f"the sweep fails: {error}"
             else:
                 self._health.waiting_for = ""
+                self._health.sweep_succeeded()
             self._health.sweep_progressed()
             try:
-                await asyncio.wait_for(self._wake.wait(), self._sweep_seconds)
+                async with asyncio.timeout(self._sweep_seconds):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
             finally:
@@ -91,32 +112,36 @@ class Upkeep:
         """One round."""
         now = time.monotonic()
         full, self._full = self._full, False
-        if full or now - self._resynced_at >= self._resync_seconds:
-            full = True
+        resync = full or now - self._resynced_at >= self._resync_seconds
+        if resync:
             try:
                 await self._resync()
             except BaseException:
-                self._full = True
+                self._full = full
                 raise
             self._resynced_at = time.monotonic()
         metrics.QUEUE_LENGTH.set(len(self._controller.queue))
         metrics.TIMERS.set(self._controller.queue.timers)
         if not self._leads.is_set():
             return
-        await self._enqueue_open(full=full)
-        await self._count()
+        await self._enqueue_open(full=full, resync=resync)
+        self._controller.wake_next()
+        if now - self._counted_at >= self._metrics_seconds:
+            self._counted_at = now
+            await self._count()
         if time.monotonic() - self._collected_at >= GARBAGE_SECONDS:
             self._collected_at = time.monotonic()
             await self._store.collect_garbage()
 
-    async def _enqueue_open(self, *, full: bool) -> None:
+    async def _enqueue_open(self, *, full: bool, resync: bool) -> None:
         queue, reconciled = self._controller.queue, self._controller.reconciled
         known: set[UUID] = set()
         for flow in await self._store.open_flows():
             known.add(flow.flow_id)
-            if full or reconciled.get(flow.flow_id) != flow.version:
-                queue.add(flow.flow_id)
-        if not full:
+            forgotten = resync and not queue.has_timer(flow.flow_id)
+            if full or forgotten or reconciled.get(flow.flow_id) != flow.version:
+                queue.add(flow.flow_id, hurry=False)
+        if not resync:
             return
         for flow in await self._store.undeleted_ended_flows():
             known.add(flow.flow_id)
@@ -124,15 +149,22 @@ class Upkeep:
                 self._cache.flow(flow.flow_id) is None
                 or reconciled.get(flow.flow_id) != flow.version
             ):
-                queue.add(flow.flow_id)
+                queue.add(flow.flow_id, hurry=False)
         for uid in self._cache.flows():
             if uid not in known:
-                queue.add(uid)
+                queue.add(uid, hurry=False)
 
     async def _count(self) -> None:
-        counts = await self._store.state_counts()
-        for state in FlowState:
-            metrics.FLOWS.labels(state=str(state)).set(counts.get(str(state), 0))
+        figures, tokens = await self._store.figures(), await self._tokens.count()
+        if self._leads.is_set():
+            metrics.FROM_DATABASE.take(figures, tokens)
+            await self._count_breakers()
+
+    async def _count_breakers(self) -> None:
+        breakers = await self._store.breaker_counts()
+        metrics.CIRCUIT_BREAKERS.clear()
+        for (endpoint, breaker_state), count in breakers.items():
+            metrics.CIRCUIT_BREAKERS.labels(endpoint=endpoint, state=breaker_state).set(count)
 
     async def _resync(self) -> None:
         """Takes over complete lists, and compares them with what the watches have delivered."""
@@ -145,6 +177,8 @@ class Upkeep:
             listed, version = await lister()
             if self._cache.still_unseen(self._unseen.get(kind, {})):
                 silent.append(str(kind))
+            else:
+                metrics.WATCHES.alive(kind)
             self._unseen[kind] = self._cache.unseen(listed)
             for uid in self._cache.replace(kind, listed, version):
                 self._controller.queue.add(uid)

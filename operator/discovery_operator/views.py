@@ -58,7 +58,8 @@ def job_view(raw: Raw) -> JobView:
     meta = raw["metadata"]
     labels = meta.get("labels") or {}
     state, reason, message = JobState.ACTIVE, "", ""
-    for condition in (raw.get("status") or {}).get("conditions") or []:
+    status = raw.get("status") or {}
+    for condition in status.get("conditions") or []:
         if condition.get("status") != "True":
             continue
         kind = condition.get("type")
@@ -83,6 +84,7 @@ def job_view(raw: Raw) -> JobView:
         deleting=meta.get("deletionTimestamp") is not None,
         failure_reason=reason,
         failure_message=message,
+        made_pod=any(status.get(count) for count in ("active", "succeeded", "failed")),
     )
 
 
@@ -104,13 +106,34 @@ def pod_view(raw: Raw) -> PodView:
         waiting=waiting.get("reason") or "",
         waiting_message=waiting.get("message") or "",
         terminated=terminated.get("reason") or "",
+        terminated_message=terminated.get("message") or "",
         exit_code=terminated.get("exitCode"),
         reason=status.get("reason") or "",
         message=status.get("message") or "",
         disruption=(disruption.get("reason") or "") if disruption.get("status") == "True" else "",
-        unschedulable=(
-            scheduled.get("message") or "no node fits"
-            if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
-            else ""
-        ),
+        unschedulable=_unschedulable(scheduled),
+        node=(raw.get("spec") or {}).get("nodeName") or "",
+        node_silent=_node_is_silent(status, container, conditions.get("Ready") or {}),
+        deleting=raw["metadata"].get("deletionTimestamp") is not None,
     )
+
+
+def _unschedulable(scheduled: Raw) -> str:
+    """Why no node takes the pod: the scheduler's message, or ""."""
+    if scheduled.get("status") != "False":
+        return ""
+    if scheduled.get("reason") not in ("Unschedulable", "SchedulingGated"):
+        return ""
+    return scheduled.get("message") or "no node fits"
+
+
+def _node_is_silent(status: Raw, container: Raw, ready: Raw) -> bool:
+    """Whether the node of the pod does not report.
+
+    The node controller then takes the pod's Ready condition away, while the container's state
+    stays as the kubelet last told it; a crew container has no readiness probe of its own.
+    """
+    if status.get("phase") == "Unknown" or status.get("reason") == "NodeLost":
+        return True
+    running = "running" in (container.get("state") or {}) and container.get("ready") is True
+    return running and ready.get("status") == "False"

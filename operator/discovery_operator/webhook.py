@@ -138,6 +138,7 @@ class Webhooks:
         log.warning(
             "webhook not told",
             flow=str(message.flow_id),
+            tenant=str(message.tenant_id),
             namespace=message.namespace,
             kind=message.kind,
             problem=problem,

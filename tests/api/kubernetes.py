@@ -27,8 +27,8 @@ class FakeKubernetes:
     """What it knows, and what it was asked: `tokens` are those that callers sent, in order.
 
     `request_id` is what the flow's status shows, once it has been looked at `shown_after` times.
-    With `drops`, connections end without an answer; with `drops_confirmation`, they do after an
-    answer to the request has been taken.
+    `identify` names the user of a token. With `drops`, connections end without an answer; with
+    `drops_confirmation`, they do after an answer to the request has been taken.
     """
 
     flow_uid: str = ""
@@ -41,8 +41,10 @@ class FakeKubernetes:
     cluster_viewers: set[str] = field(default_factory=set)
     editors: set[str] = field(default_factory=lambda: {"ann"})
     changes: list[dict[str, Any]] = field(default_factory=list)
+    spec: dict[str, Any] = field(default_factory=dict)
     viewers: set[str] = field(default_factory=lambda: {"ann", "bob"})
     approvers: set[str] = field(default_factory=lambda: {"ann"})
+    purgers: set[str] = field(default_factory=lambda: {"ann"})
     on_answer: Answer | None = None
     before_answer: Answer | None = None
     refusal: web.Response | None = None
@@ -50,6 +52,7 @@ class FakeKubernetes:
     answers: list[dict[str, Any]] = field(default_factory=list)
     reviews: dict[str, dict[str, Any]] = field(default_factory=dict)
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
+    identify: Callable[[str], str | None] = USERS.get
     server: TestServer | None = None
 
     def of(self, plural: str) -> dict[str, Any]:
@@ -91,7 +94,7 @@ class FakeKubernetes:
             request.transport.abort()
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         self.tokens.append(token)
-        return USERS.get(token)
+        return self.identify(token)
 
     async def _get_flow(self, request: web.Request) -> web.Response:
         user = self._user(request)
@@ -103,7 +106,8 @@ class FakeKubernetes:
             return web.json_response(self.objects[request.path])
         self.shown_after -= 1
         shown = {"approvalRequest": {"requestId": self.request_id}} if self.shown_after < 0 else {}
-        return web.json_response({"metadata": {"uid": self.flow_uid}, "status": shown})
+        meta = {"uid": self.flow_uid}
+        return web.json_response({"metadata": meta, "spec": self.spec, "status": shown})
 
     async def _patch_flow(self, request: web.Request) -> web.Response:
         user = self._user(request)
@@ -120,6 +124,7 @@ class FakeKubernetes:
             if user not in self.editors:
                 return status(403, "may change nothing but spec.approval")
             self.changes.append(patch[0])
+            self.spec[patch[0]["path"].removeprefix("/spec/")] = patch[0]["value"]
             return web.json_response({"metadata": {"uid": self.flow_uid}})
         self.answers.append(patch[0]["value"])
         if self.on_answer is not None:
@@ -185,6 +190,7 @@ class FakeKubernetes:
         asked = (await request.json())["spec"]["resourceAttributes"]
         by_verb = {
             "approve": self.approvers,
+            "purge": self.purgers,
             "patch": self.approvers | self.editors,
             "list": self.viewers if asked.get("namespace") else self.cluster_viewers,
         }

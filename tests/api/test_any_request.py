@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from tests.postgres import DatabaseUrls
 from tests.ui.desk import open_desk
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = "15"
 

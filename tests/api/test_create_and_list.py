@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from discovery_core.resource import DiscoveryFlowSpec
+from discovery_core.resource_gate import Rerun
 from discovery_core.store.database import database_url
 from sqlalchemy import create_engine, text
 
@@ -295,6 +296,9 @@ async def test_states_are_written_in_the_callers_name(
     done = await client.post(url(flow, f"/{action}"), headers=ANN)
     assert done.status_code == 200, done.text
     assert kubernetes.changes == [{"op": "add", "path": "/spec/state", "value": change}]
+    again = await client.post(url(flow, f"/{action}"), headers=ANN)
+    assert (again.status_code, again.json()) == (200, done.json())
+    assert len(kubernetes.changes) == 1
     refused = await client.post(url(flow, f"/{action}"), headers=BOB)
     assert refused.status_code == 403
     assert (await client.post(url(flow, f"/{action}"), headers=EVE)).status_code == 404
@@ -314,3 +318,34 @@ async def test_a_rerun_has_the_callers_key_as_its_id(
     bad = await client.post(url(flow, "/rerun"), json={"fromPhase": "lunch"}, headers=ANN)
     assert bad.status_code == 422, bad.text
     assert "asset_inventory" in json.dumps(bad.json())
+
+
+async def test_a_rerun_that_is_asked_for_twice_begins_one_round(
+    client: httpx.AsyncClient, kubernetes: FakeKubernetes, stores: Stores
+) -> None:
+    flow = Flow(stores)
+    await flow.to_gate()
+    await flow.answer()
+    await flow.finish()
+    kubernetes.flow_uid = str(flow.flow_id)
+
+    async def ask(key: str) -> tuple[int, str]:
+        """Asks, and has the operator follow what is then in the resource."""
+        done = await client.post(
+            url(flow, "/rerun"),
+            json={"fromPhase": "asset_inventory"},
+            headers=ANN | {"Idempotency-Key": key},
+        )
+        assert done.status_code == 200, done.text
+        wanted = Rerun.model_validate(kubernetes.spec["rerun"])
+        await stores.operator.rerun(flow.flow_id, wanted)
+        now = await flow.load()
+        return now.round, str(now.state)
+
+    assert await ask("again-1") == (2, "Queued")
+    assert await ask("again-1") == (2, "Queued")
+    await flow.finish()
+    assert await ask("again-1") == (2, "Succeeded")
+    history = await stores.api.history(flow.tenant_id, flow.flow_id)
+    assert [event.trigger for event in history].count("Rerun") == 1
+    assert await ask("again-2") == (3, "Queued")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -113,7 +113,26 @@ async def test_a_failure_over_the_protocol(client: httpx.AsyncClient, flow: Flow
     assert (await client.post("/execution/v1/fail", json=body, headers=POD)).status_code == 200
     run = (await flow.load()).run
     assert run is not None
-    assert (run.state, run.error_code) == ("Failed", "EmptyFile")
+    assert (run.state, run.error_code, run.retry_after) == ("Failed", "EmptyFile", None)
+
+
+async def test_the_wait_that_an_endpoint_has_asked_for_is_kept_within_bounds(
+    client: httpx.AsyncClient, flow: Flow
+) -> None:
+    claim = await _claim(client)
+    body = {"fence": claim.fence, "code": "LLMRateLimited", "message": "slower", "newer": 1}
+    for asked in (-1, 3601, "soon"):
+        refused = await client.post(
+            "/execution/v1/fail", json=body | {"retryAfterSeconds": asked}, headers=POD
+        )
+        assert refused.status_code == 422, asked
+    told = body | {"retryAfterSeconds": 90}
+    for _ in range(2):
+        done = await client.post("/execution/v1/fail", json=told, headers=POD)
+        assert done.status_code == 200, done.text
+    run = (await flow.load()).run
+    assert run is not None
+    assert (run.state, run.retry_after) == ("Failed", 90)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +142,7 @@ async def test_a_failure_over_the_protocol(client: httpx.AsyncClient, flow: Flow
         (lambda k, review: review.update(audiences=["other"]), 401),
         (lambda k, review: review["user"].update(extra={}), 403),
         (lambda k, review: review["user"].update(username="ann"), 403),
+        (lambda k, review: review["user"].update(username="migration"), 403),
         (lambda k, review: k.objects.clear(), 403),
         (lambda k, review: k.of("pods")["metadata"].update(uid="another"), 403),
         (lambda k, review: k.of("pods")["metadata"].update(ownerReferences=[]), 403),
@@ -136,6 +156,7 @@ async def test_a_failure_over_the_protocol(client: httpx.AsyncClient, flow: Flow
         "other-audience",
         "not-bound-to-a-pod",
         "a-person",
+        "a-person-named-like-it",
         "pod-is-gone",
         "pod-was-replaced",
         "pod-without-job",
@@ -398,16 +419,25 @@ async def test_records_are_read_line_by_line(
     assert (response.status_code, response.json()["code"]) == (422, "InvalidResult")
 
 
-async def test_a_token_is_remembered_only_for_a_moment(
-    kubernetes: FakeKubernetes, flow: Flow, stores: Stores
-) -> None:
+@pytest.fixture
+async def identifying(
+    stores: Stores, kubernetes: FakeKubernetes
+) -> AsyncIterator[Callable[[float], Identifier]]:
+    """Makes an Identifier that remembers reviewed tokens for so many seconds."""
     settings = ExecutionSettings(
         host="127.0.0.1",
         database_url=stores.urls.execution,
         kubernetes_url=await kubernetes.start(),
     )
     kube = client_as(settings, "own-token")
-    identifier = Identifier(kube, cache_seconds=0.2)
+    yield lambda seconds: Identifier(kube, cache_seconds=seconds)
+    await kube.close()
+
+
+async def test_a_token_is_remembered_only_for_a_moment(
+    kubernetes: FakeKubernetes, flow: Flow, identifying: Callable[[float], Identifier]
+) -> None:
+    identifier = identifying(0.2)
     first = await identifier.identify("Bearer pod-token")
     assert first.tenant_id == flow.tenant_id
     assert isinstance(first.flow_id, UUID)
@@ -416,4 +446,21 @@ async def test_a_token_is_remembered_only_for_a_moment(
     await asyncio.sleep(0.25)
     with pytest.raises(Exception, match="not accepted"):
         await identifier.identify("Bearer pod-token")
-    await kube.close()
+
+
+async def test_a_pods_way_to_its_flow_is_walked_once_but_its_token_is_reviewed_again(
+    kubernetes: FakeKubernetes, flow: Flow, identifying: Callable[[float], Identifier]
+) -> None:
+    """A StatefulSet's pod, say, comes back under its name: another UID is another pod."""
+    identifier = identifying(0)
+    first = await identifier.identify("Bearer pod-token")
+    kubernetes.objects.clear()
+    assert await identifier.identify("Bearer pod-token") == first
+    kubernetes.reviews["pod-token"]["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = [
+        "another"
+    ]
+    with pytest.raises(Exception, match="gone"):
+        await identifier.identify("Bearer pod-token")
+    kubernetes.reviews.clear()
+    with pytest.raises(Exception, match="not accepted"):
+        await identifier.identify("Bearer pod-token")

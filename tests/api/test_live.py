@@ -128,8 +128,13 @@ async def test_entries_come_as_they_are_written(address: str, flow: Flow) -> Non
         await until(lambda: stream.entries() == [1, 2], "what had happened before")
         await flow.run_phase()
         await until(lambda: stream.entries() == [1, 2, 3, 4], "what happens now")
-        last = [m for m in stream.messages if m["event"] == "progress"][-1]["data"]
-        assert (last["state"], last["phase"]) == ("Queued", "data_cleansing")
+
+        def stands() -> tuple[str, str]:
+            last = [m for m in stream.messages if m["event"] == "progress"][-1]["data"]
+            return last["state"], last["phase"]
+
+        # how a flow stands is read before its entries, and follows where those were newer
+        await until(lambda: stands() == ("Queued", "data_cleansing"), "how it stands now")
         await until(lambda: stream.beats > 0, "a sign of life")
 
 

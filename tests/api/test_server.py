@@ -27,6 +27,8 @@ from tests.api.pods import POD, launch
 from tests.postgres import Stores
 from tests.store.flows import Flow
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024**2
 OWN_TOKEN = "own-token"
 

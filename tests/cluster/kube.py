@@ -169,12 +169,15 @@ def cluster_environment() -> tuple[Path, str]:
     return Path(kubeconfig), path
 
 
-def eventually(probe: Callable[[], T], *, seconds: float, what: str) -> T:
-    """The first true answer of `probe`; fails the test after `seconds`."""
+def eventually(probe: Callable[[], T], *, seconds: float, what: str, every: float = 0.5) -> T:
+    """The first true answer of `probe`; fails the test after `seconds`.
+
+    `every` suits a probe that starts a kubectl; one without may ask more often.
+    """
     deadline = monotonic() + seconds
     while True:
         answer = probe()
         if answer:
             return answer
         assert monotonic() < deadline, f"not within {seconds} s: {what}; last answer: {answer!r}"
-        sleep(0.2)
+        sleep(every)

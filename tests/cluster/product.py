@@ -11,6 +11,8 @@ from typing import Any
 from tests.cluster.kube import Kubectl, eventually
 
 INSTALLED_IN = "discoveryflow"
+DATABASE_POD = "discoveryflow-postgresql-0"
+PSQL = ("psql", "-U", "postgres", "-h", "/var/run/postgresql", "-d", "discoveryflow")
 SAMPLE = (
     "Name,OS,RAM (MB),CPUs,IP\nweb01,Debian 12,4096,2,10.0.0.1\nweb02,Debian 12,8192,4,10.0.0.2\n"
 )
@@ -29,10 +31,8 @@ class Product:
         return self.admin.within(INSTALLED_IN)
 
     def sql(self, query: str) -> list[list[str]]:
-        """Rows of a query, read as the database's superuser."""
-        pod = "discoveryflow-postgresql-0"
-        psql = ("psql", "-U", "postgres", "-h", "/var/run/postgresql", "-d", "discoveryflow")
-        told = self.kubectl("exec", pod, "--", *psql, "-At", "-F", "\t", "-c", query)
+        """Rows of a query or what a change says, as the database's superuser."""
+        told = self.kubectl("exec", DATABASE_POD, "--", *PSQL, "-At", "-F", "\t", "-c", query)
         return [line.split("\t") for line in told.splitlines()]
 
     def kill_operator(self) -> None:

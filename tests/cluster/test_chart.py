@@ -115,7 +115,7 @@ OPERATOR = {
     ("", "serviceaccounts"): {"create"},
     ("", "serviceaccounts:discoveryflow-crew"): {"get"},
     ("", "namespaces"): {"get", "list", "watch"},
-    ("", "events"): {"create", "patch"},
+    ("", "events"): {"list", "create", "patch"},
     ("admissionregistration.k8s.io", "validatingadmissionpolicies:P"): {"get"},
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings:P"): {"get"},
     ("apiextensions.k8s.io", "customresourcedefinitions"): {"get", "list", "watch"},
@@ -159,6 +159,19 @@ def test_each_component_holds_exactly_the_listed_rights(helm: Helm) -> None:
     assert bound == {(name, name) for name in names}
 
 
+def test_flows_may_be_deleted_only_where_retention_is_to_do_so(helm: Helm) -> None:
+    name, flows = f"{RELEASE}-discoveryflow-operator", ("discoveryflow.dev", "discoveryflows")
+    more = ("--set=retention.deleteResources=true", "--set=retention.finishedFlows=90d")
+    deleting = rendered(helm, EMBEDDED, "default", *more)
+    assert rights(named(deleting, "ClusterRole", name))[flows] == {
+        "get", "list", "watch", "delete",
+    }  # fmt: skip
+    given = environment(deleting, "operator")
+    assert given["DISCOVERY_RETENTION_DELETE_RESOURCES"] == "true"
+    assert given["DISCOVERY_RETENTION_FINISHED_FLOWS"] == "90d"
+    assert given["DISCOVERY_RETENTION_DELETED_NAMESPACES"] == "30d"
+
+
 def test_who_needs_no_token_gets_none(helm: Helm) -> None:
     objects = rendered(helm, EMBEDDED)
     mounted = {
@@ -193,6 +206,9 @@ def test_roles_for_people(helm: Helm) -> None:
     assert not [label for label in approve["metadata"]["labels"] if label.startswith(aggregate)]
     assert "approve" not in rights(edit)[flows]
     assert rights(approve)[flows] == {"get", "list", "watch", "patch", "approve"}
+    purge = named(objects, "ClusterRole", f"{prefix}-purge")
+    assert rights(purge) == {flows: {"get", "list", "watch", "purge"}}
+    assert not [label for label in purge["metadata"]["labels"] if label.startswith(aggregate)]
     for role in (view, edit, approve):
         assert "patch" not in rights(role).get((flows[0], "discoveryflows/status"), set())
     closed = rendered(helm, CHART / "ci" / "closed-values.yaml")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.kube import Kubectl
+from tests.cluster.kube import Kubectl, eventually
 from tests.cluster.product import SAMPLE, Flow, Product
 
 EDITOR = ("discoveryflow-edit", "discoveryflow-approve", "view")
@@ -136,7 +136,7 @@ def reachable(product: Product, namespace: Kubectl) -> None:
 
 
 @pytest.mark.usefixtures("reachable")
-def test_from_a_file_to_an_export(
+def test_from_a_file_to_an_export_and_its_end(
     shell: Callable[..., Shell], namespace: Kubectl, product: Product, tmp_path: Path
 ) -> None:
     ann = shell("ann", *EDITOR)
@@ -178,6 +178,25 @@ def test_from_a_file_to_an_export(
     assert "assets_csv" in impossible.stderr
     again = ann("retry", "mine", "--from-phase", "migration_strategy")
     assert "round 2 begins with migration_strategy" in again
+    assert "Succeeded" in ann("watch", "mine", "--timeout", "120")
+
+    forbidden = ann.run("purge", "mine", "--yes")
+    assert forbidden.returncode == 4
+    assert "verb 'purge'" in forbidden.stderr
+    assert len(json.loads(ann("export", "mine", "-o", "json"))) > 0
+    namespace(
+        *("create", "rolebinding", "ann-purge", "--clusterrole=discoveryflow-purge"),
+        f"--serviceaccount={namespace.namespace}:ann",
+    )
+    assert "mine will be purged (" in ann("purge", "mine", "--yes", "--inventory")
+    eventually(
+        lambda: "a new round is not possible" in ann("describe", "mine"),
+        seconds=120,
+        what="the data is gone",
+    )
+    assert json.loads(ann("export", "mine", "-o", "json")) == []
+    tenant = product.admin.json("get", "namespace", str(namespace.namespace))["metadata"]["uid"]
+    assert product.sql(f"SELECT count(*) FROM assets WHERE tenant_id = '{tenant}'") == [["0"]]
 
 
 def test_answers_and_their_exit_codes(

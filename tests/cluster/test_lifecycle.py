@@ -25,7 +25,7 @@ from tests.cluster.provision.binaries import require
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = {
     *("etcd", "apiserver", "controller-manager", "scheduler"),
-    *("containerd", "coredns", "kubelet", "proxy"),
+    *("containerd", "coredns", "kubelet", "proxy", "oidc-provider"),
 }
 POD = {
     "apiVersion": "v1",
@@ -217,6 +217,29 @@ def test_up_revives_a_component_that_hangs(cluster: Life) -> None:
     assert cluster.try_tool("status").returncode == 1
     assert time.monotonic() - started < 20
     assert "yet it does not answer" in cluster.tool("up")
+    assert "memory" in cluster.kubectl("get", "configmaps")
+
+
+def test_up_starts_a_component_again_that_runs_with_other_arguments(cluster: Life) -> None:
+    """As after a change of the tool: a cluster that was up gets the new settings, and is kept."""
+    trusts = "--authentication-config="
+    pid = cluster.pids()["apiserver"]
+    arguments = _read(Path(f"/proc/{pid}/cmdline")).split("\0")[:-1]
+    without = [argument for argument in arguments if not argument.startswith(trusts)]
+    assert len(without) < len(arguments)
+    cluster.kill("apiserver")
+    with (cluster.work / "run" / "apiserver.log").open("ab") as log:
+        older = subprocess.Popen(
+            ["nsenter", f"--net=/proc/{cluster.holder}/ns/net", *without],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    (cluster.work / "run" / "apiserver.pid").write_text(str(older.pid))
+    until(lambda: cluster.try_tool("status").returncode == 0, "the older API server answers")
+    assert "with other arguments than now: apiserver" in cluster.tool("up")
+    assert trusts in _command(cluster.pids()["apiserver"])
+    assert older.wait(10) is not None
     assert "memory" in cluster.kubectl("get", "configmaps")
 
 

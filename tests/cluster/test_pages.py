@@ -12,10 +12,12 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.cluster.kube import Kubectl
 from tests.cluster.people import Person, forwarded, make_person
 from tests.cluster.product import SAMPLE, Flow, Product
-from tests.ui.browser import ARGUMENTS, EXECUTABLE, accessibility_problems
+from tests.ui.browser import ARGUMENTS, EXECUTABLE, accessibility_problems, visit
 
 EDITOR = ("discoveryflow-edit", "discoveryflow-approve", "view")
 SLOW = 90_000
+# the default of five seconds is no bound of the product's, and short beside pods that start
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def address(product: Product) -> Iterator[str]:
 def signed_in(browser: Browser, address: str, who: Person) -> Page:
     """A window of its own, with the chart's own certificate."""
     page = browser.new_context(ignore_https_errors=True).new_page()
-    page.goto(f"{address}/sign-in")
+    visit(page, f"{address}/sign-in")
     page.fill("#token", who.headers["Authorization"].removeprefix("Bearer "))
     page.click("button:has-text('Sign in')")
     page.wait_for_url(f"{address}/")
@@ -96,14 +98,14 @@ def test_the_loser_of_a_race_and_a_person_without_the_verb(
     place = f"{address}/flows/{flow.uid}/review"
     windows = [signed_in(browser, address, who) for who in (ann, bob, eve)]
     for window in windows:
-        window.goto(place)
+        visit(window, place)
     first, second, looking = windows
     expect(looking.locator("main")).to_contain_text("You may look, but not answer")
     expect(looking.locator("button[value=approve]")).to_have_count(0)
     second.get_by_label("Target of OS").fill("description")
     first.click("button[value=approve]")
     for window in (second, looking):
-        expect(window.locator("#changed")).to_contain_text("This request is closed", timeout=20_000)
+        expect(window.locator("#changed")).to_contain_text("This request is closed")
     expect(second.locator("button[value=approve]")).to_be_disabled()
 
 
@@ -116,14 +118,14 @@ def test_a_deadline_that_passes_while_looking(
     flow.create()
     flow.wait("AwaitingApproval", seconds=120)
     page = signed_in(browser, address, ann)
-    page.goto(f"{address}/flows/{flow.uid}/review")
+    visit(page, f"{address}/flows/{flow.uid}/review")
     expect(page.locator("#changed")).to_contain_text("the flow is Rejected now", timeout=40_000)
     page.reload()
     expect(page.locator("main")).to_contain_text("ExpiredRejected")
-    page.goto(f"{address}/flows/{flow.uid}")
+    visit(page, f"{address}/flows/{flow.uid}")
     page.select_option("select[name=fromPhase]", "approval")
     page.click("form.inline button")
-    expect(page.locator("#standing")).to_contain_text("Review", timeout=30_000)
+    expect(page.locator("#standing")).to_contain_text("Review")
 
 
 def test_another_namespaces_flow_is_not_there(
@@ -139,11 +141,11 @@ def test_another_namespaces_flow_is_not_there(
         page = signed_in(browser, address, stranger)
         expect(page.locator("#inbox")).to_contain_text("You see no flows yet")
         for place in ("", "/review", "/inventory", "/history", "/files", "/live"):
-            answer = page.goto(f"{address}/flows/{flow.uid}{place}")
+            answer = visit(page, f"{address}/flows/{flow.uid}{place}")
             assert answer is not None
             assert answer.status == 404
             expect(page.locator("main")).not_to_contain_text("servers")
-        overview = page.goto(f"{address}/overview")
+        overview = visit(page, f"{address}/overview")
         assert overview is not None
         assert overview.status == 403
     finally:

@@ -75,6 +75,7 @@ def test_defaults_are_filled_in(sandbox: Sandbox, inside: Kubectl) -> None:
         "provider": "builtin",
         "timeout": "60s",
         "onBudget": "Builtin",
+        "onUnavailable": "Builtin",
     }
     assert created["spec"]["approvalPolicy"]["onTimeout"] == "Reject"
     assert created["spec"]["retries"]["maxAttempts"] == 3

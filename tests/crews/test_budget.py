@@ -122,3 +122,14 @@ def test_prompt_versions_follow_the_prompts(tmp_path: Path) -> None:
     before = prompt_version(tmp_path)
     (tmp_path / "tasks.yaml").write_text("a: 2\n")
     assert prompt_version(tmp_path) != before
+
+
+def test_a_claim_without_the_model_has_the_built_in_planner_judge_and_say_why(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "servers.csv"
+    source.write_text(SOURCE)
+    (tmp_path / "work").mkdir()
+    llm = LLMSettings(note="The built-in planner judges: the model has been unavailable.")
+    usage = LocalRun(source, tmp_path / "work", llm=llm).run(Phase.DATA_IMPORT).usage
+    assert (usage.planner, usage.note, usage.llm_requests) == ("builtin", llm.note, 0)

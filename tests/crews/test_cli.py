@@ -14,6 +14,8 @@ import pytest
 
 from tests.crews.files import real_file
 
+pytestmark = pytest.mark.slow
+
 
 def cli(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

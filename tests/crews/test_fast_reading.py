@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from tests.crews.files import read, rows_of
 
+pytestmark = pytest.mark.slow
+
 LIMITS = {"max_cell_characters": 60}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.wire import LLMSettings
 from discovery_crews.crew_base import NoAnswerError, prepare_environment
 from discovery_crews.llm import classify_exception
+from discovery_crews.llm.errors import retry_after
 
 prepare_environment()
 
@@ -26,6 +28,14 @@ def status_error(status: int, text: str = "refused") -> openai.APIStatusError:
     body = {"error": {"message": text}}
     return openai.APIStatusError(
         text, response=httpx.Response(status, request=REQUEST, json=body), body=body
+    )
+
+
+def asking(status: int, seconds: str) -> openai.APIStatusError:
+    """A refusal with a Retry-After header."""
+    headers = {"Retry-After": seconds}
+    return openai.APIStatusError(
+        "refused", response=httpx.Response(status, request=REQUEST, headers=headers), body=None
     )
 
 
@@ -64,6 +74,48 @@ def test_failures_in_the_products_words(error: Exception, code: ErrorCode) -> No
         assert classified is not None
         assert classified.code is code
         assert classified.message
+
+
+@pytest.mark.parametrize(
+    ("header", "asked"),
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        ("1.5", 1.5),
+        ("-3", 0.0),
+        ("Mon, 23 Nov 2026 12:05:00 GMT", 300.0),
+        ("Mon, 23 Nov 2026 11:00:00 GMT", 0.0),
+        ("86400", 3600.0),
+        ("inf", 3600.0),
+        ("nan", None),
+        ("", None),
+        ("soon", None),
+        ("Mon, 99 Nov 2026 12:05:00 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_at_most_an_hour(
+    header: str, asked: float | None
+) -> None:
+    assert retry_after(header, datetime(2026, 11, 23, 12, tzinfo=UTC)) == asked
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_time_that_an_endpoint_asks_for_is_passed_on(status: int) -> None:
+    for error in (asking(status, "90"), wrapped(asking(status, "90"))):
+        classified = classify_exception(error)
+        assert classified is not None
+        assert classified.retry_after == 90
+        assert "asks to wait 90 s" in classified.message
+    silent = classify_exception(status_error(status))
+    assert silent is not None
+    assert silent.retry_after is None
+    assert "asks" not in silent.message
+
+
+def test_what_no_wait_can_mend_asks_for_none() -> None:
+    classified = classify_exception(asking(401, "90"))
+    assert classified is not None
+    assert classified.retry_after is None
 
 
 def test_a_missing_key_is_told_by_the_text() -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from bench.mapping import CASES, Score, cases, profiles, score
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def total(tmp_path_factory: pytest.TempPathFactory) -> Score:

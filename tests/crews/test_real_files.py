@@ -16,6 +16,8 @@ from discovery_crews.local_run import LocalRun
 
 from tests.crews.files import REAL, real_file
 
+pytestmark = pytest.mark.slow
+
 EXPECTED: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "real_files.yaml").read_text(encoding="utf-8")
 )

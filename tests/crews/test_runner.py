@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from discovery_core.errors import ErrorCode, is_retryable
@@ -98,7 +99,29 @@ def test_first_import_pins_its_source_and_completes(tmp_path: Path) -> None:
     assert fake.calls[0] == "POST /claim"
     assert not fake.failed
     claimed = next(line for line in log if line["event"] == "claimed")
-    assert (claimed["component"], claimed["flow"], claimed["attempt"]) == ("crews", "servers", 1)
+    assert (claimed["component"], claimed["flow"], claimed["attempt"]) == (
+        "crews",
+        str(fake._claim["flow_id"]),
+        1,
+    )
+
+
+def test_every_line_after_the_claim_names_the_attempt_in_every_thread(tmp_path: Path) -> None:
+    tenant = str(uuid4())
+    with first_import(tmp_path, tenant_id=tenant) as fake:
+        fake.script["POST /heartbeat"] = [500] * 20
+        _, log = finish(start(tmp_path, fake, "time.sleep(1); return outcome(context)"))
+    events = [line["event"] for line in log]
+    assert "heartbeat not delivered" in events, "a line of the heartbeat's own thread"
+    for line in log[events.index("claimed") :]:
+        about = {name: line.get(name) for name in ("flow", "tenant", "round", "phase", "attempt")}
+        assert about == {
+            "flow": str(fake._claim["flow_id"]),
+            "tenant": tenant,
+            "round": 1,
+            "phase": "data_import",
+            "attempt": 1,
+        }, line
 
 
 def test_whoever_pinned_first_wins(tmp_path: Path) -> None:
@@ -156,6 +179,8 @@ def test_an_api_that_never_answers_is_given_up(tmp_path: Path) -> None:
         ({"POST /claim": [403]}, 1, "this pod has no attempt to run"),
         ({"POST /claim": [401]}, 1, "this pod has no attempt to run"),
         ({"POST /claim": [409]}, 0, "replaced by another attempt; stopping"),
+        ({"POST /inputs": [409]}, 0, "replaced by another attempt; stopping"),
+        ({"PUT /artefacts": [409]}, 0, "replaced by another attempt; stopping"),
         ({"POST /complete": [409]}, 0, "replaced by another attempt; stopping"),
     ],
 )
@@ -164,6 +189,37 @@ def test_verdicts(tmp_path: Path, script: dict[str, list[int]], code: int, event
         fake.script = script
         status, log = finish(start(tmp_path, fake))
     assert (status, log[-1]["event"]) == (code, event)
+    assert not fake.completed
+    assert not fake.failed
+
+
+def test_a_failure_that_is_told_too_late_has_no_effect(tmp_path: Path) -> None:
+    with first_import(tmp_path) as fake:
+        fake.script = {"POST /fail": [409]}
+        status, log = finish(start(tmp_path, fake, "raise ValueError('broken')"))
+    assert (status, log[-1]["event"]) == (0, "replaced by another attempt; stopping")
+    assert not fake.failed
+
+
+@pytest.mark.parametrize("late", ["heartbeat", "result"])
+def test_a_paused_runner_that_wakes_too_late_has_no_effect(tmp_path: Path, late: str) -> None:
+    more = {"heartbeat_seconds": 60.0} if late == "result" else {}
+    mark = tmp_path / "woken"
+    wait = f"import pathlib\nwhile not pathlib.Path({str(mark)!r}).exists(): time.sleep(0.05)\n"
+    body = wait + ("return outcome(context)" if late == "result" else "time.sleep(60)")
+    with first_import(tmp_path, **more) as fake:
+        process = start(tmp_path, fake, "context.progress(1, 2, 'x')\n" + body)
+        while "POST /inputs" not in fake.calls:
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGSTOP)
+        fake.fence += 1
+        kept = dict(fake.artefacts)
+        mark.touch()
+        os.kill(process.pid, signal.SIGCONT)
+        status, log = finish(process)
+    assert (status, log[-1]["event"]) == (0, "replaced by another attempt; stopping")
+    assert fake.artefacts == kept
     assert not fake.completed
     assert not fake.failed
 
@@ -245,6 +301,15 @@ def test_failures_are_told(
     assert ("exception" in failed) == ("DiscoveryError" not in body)
 
 
+@pytest.mark.parametrize("asked", [None, 90.0])
+def test_what_an_endpoint_has_asked_for_is_told(tmp_path: Path, asked: float | None) -> None:
+    body = f"raise DiscoveryError(ErrorCode.LLM_RATE_LIMITED, 'slower', retry_after={asked})"
+    with first_import(tmp_path) as fake:
+        assert finish(start(tmp_path, fake, body))[0] == 0
+    (failure,) = fake.failed
+    assert (failure.code, failure.retry_after_seconds) == (ErrorCode.LLM_RATE_LIMITED, asked)
+
+
 @pytest.mark.parametrize("what", ["missing", "folder", "link", "nothing"])
 def test_sources_that_cannot_be_taken(tmp_path: Path, what: str) -> None:
     mount = tmp_path / "mount"
@@ -268,7 +333,9 @@ def test_a_rotated_token_is_read_again(tmp_path: Path) -> None:
         while not fake.beats:
             time.sleep(0.02)
         fake.token = "second-token"
-        (tmp_path / "token").write_text("second-token")
+        # in one step, as the kubelet does it
+        (tmp_path / "next-token").write_text("second-token")
+        (tmp_path / "next-token").replace(tmp_path / "token")
         code, _ = finish(process)
     assert code == 0
     assert len(fake.completed) == 1

@@ -19,7 +19,8 @@ def _missing(name: str) -> KubernetesError:
 class FakeCluster:
     """Objects by kind, namespace and name; every write gets a new resourceVersion.
 
-    `refuse` holds an error for the next call of a method, by the method's name.
+    `refuse` holds an error for the next call of a method, by the method's name, `pod_refusals`
+    what a Job's events say about the pod that it cannot make, by the Job's uid.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,8 @@ class FakeCluster:
         self.refuse: dict[str, list[KubernetesError]] = {}
         self.status_writes = 0
         self.created_jobs: list[str] = []
+        self.pods: list[Raw] = []
+        self.pod_refusals: dict[str, str] = {}
 
     # -- what people and controllers do --------------------------------------------------------
 
@@ -72,7 +75,17 @@ class FakeCluster:
     # -- what the operator calls ---------------------------------------------------------------
 
     async def namespace_uid(self, name: str) -> UUID | None:
+        self._refused("namespace_uid")
         return self.namespaces.get(name)
+
+    async def list_namespaces(self) -> set[UUID]:
+        self._refused("list_namespaces")
+        return set(self.namespaces.values())
+
+    async def delete_flow(self, namespace: str, name: str, uid: str) -> None:
+        known = self.flows.get((namespace, name))
+        if known is not None and known["metadata"]["uid"] == uid:
+            del self.flows[namespace, name]
 
     async def flow(self, namespace: str, name: str) -> Raw | None:
         return self._copy(self.flows.get((namespace, name)))
@@ -93,7 +106,7 @@ class FakeCluster:
         return [copy.deepcopy(raw) for raw in self.jobs.values()], self.version
 
     async def list_pods(self) -> tuple[list[Raw], int]:
-        return [], self.version
+        return [copy.deepcopy(raw) for raw in self.pods], self.version
 
     async def create_job(self, manifest: Raw) -> Raw:
         self._refused("create_job")
@@ -114,6 +127,10 @@ class FakeCluster:
         known = self.jobs.get((namespace, name))
         if known is not None and known["metadata"]["uid"] == uid:
             del self.jobs[namespace, name]
+
+    async def pod_refusal(self, namespace: str, job_uid: str) -> str:
+        assert namespace
+        return self.pod_refusals.get(job_uid, "")
 
     async def patch_flow_status(self, namespace: str, name: str, patch: Raw) -> Raw:
         self._refused("patch_flow_status")

@@ -110,13 +110,14 @@ class Flow:
     flow_id: UUID = field(default_factory=uuid4)
     name: str = "servers"
     created_at: datetime | None = None
+    namespace: str = "migration"
 
     async def register(self) -> FlowSnapshot:
         """Creates it."""
         return await self.stores.operator.register(
             flow_id=self.flow_id,
             tenant_id=self.tenant_id,
-            namespace="migration",
+            namespace=self.namespace,
             name=self.name,
             spec=DiscoveryFlowSpec.model_validate(self.spec),
             generation=1,

@@ -15,7 +15,7 @@ from discovery_core.errors import (
 from discovery_core.phases import Phase
 from discovery_core.states import FlowState
 from discovery_core.store import Database, OperatorStore
-from discovery_core.wire import Claim, Fail, Heartbeat
+from discovery_core.wire import Claim, Fail, Heartbeat, HeartbeatAnswer
 
 from tests.postgres import Stores
 from tests.store.flows import RESULTS, Flow, inventory_rows, stream
@@ -37,13 +37,32 @@ async def test_a_superseded_attempts_late_result_is_refused(stores: Stores) -> N
         await zombie.complete(RESULTS[Phase.DATA_IMPORT])
     with pytest.raises(SupersededError):
         await zombie.upload(b"late")
-    with pytest.raises(SupersededError):
-        await stores.execution.heartbeat(
-            tenant_id=flow.tenant_id,
-            pod_uid=zombie.pod_uid,
-            beat=Heartbeat(fence=zombie.claim.fence),
-        )
     assert (await flow.load()).state == FlowState.RUNNING
+
+
+async def test_a_superseded_attempt_is_told_so_at_its_next_heartbeat(stores: Stores) -> None:
+    flow = Flow(stores)
+    await flow.queue()
+    run = await flow.start()
+    pod = await flow.claim()
+
+    async def beat(pod_uid: str, fence: int) -> HeartbeatAnswer:
+        return await stores.execution.heartbeat(
+            tenant_id=flow.tenant_id, pod_uid=pod_uid, beat=Heartbeat(fence=fence, done=3)
+        )
+
+    answer = await beat(pod.pod_uid, pod.claim.fence)
+    now = (await flow.load()).run
+    assert now is not None
+    assert (now.progress_done, now.deadline) == (3, answer.deadline)
+    for pod_uid, fence in (("another", pod.claim.fence), (pod.pod_uid, pod.claim.fence + 1)):
+        with pytest.raises(SupersededError):
+            await beat(pod_uid, fence)
+    await stores.operator.fail_attempt(
+        flow.flow_id, run, code=ErrorCode.HEARTBEAT_LOST, message="silent", retry_delay=0
+    )
+    with pytest.raises(SupersededError):
+        await beat(pod.pod_uid, pod.claim.fence)
 
 
 async def test_a_guessed_fence_is_refused(stores: Stores) -> None:

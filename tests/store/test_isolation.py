@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from uuid import UUID, uuid4
+from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 from discovery_core.errors import NotFoundError
+from discovery_core.store import OperatorStore
 from discovery_core.store.database import database_url
+from discovery_core.store.retention import RetentionStore
 from discovery_core.store.schema import TENANT_TABLES
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import ProgrammingError
@@ -45,6 +48,19 @@ async def filled(stores: Stores) -> Flow:
                 "(:tenant, gen_random_uuid(), 'x.csv', 'ann', now())"
             ),
             {"tenant": flow.tenant_id},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO circuit_breakers (tenant_id, endpoint) VALUES (:tenant, 'https://x')"
+            ),
+            {"tenant": flow.tenant_id},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO purges (tenant_id, flow_id, requested_by) "
+                "VALUES (:tenant, :flow, 'ann')"
+            ),
+            {"tenant": flow.tenant_id, "flow": flow.flow_id},
         )
     engine.dispose()
     await stores.api.set_precedence(flow.tenant_id, None, [flow.name])
@@ -200,12 +216,68 @@ async def test_locate_tells_whose_a_flow_is_and_nothing_else(stores: Stores, fil
 async def test_two_clusters_on_one_database_do_not_see_each_other(
     stores: Stores, filled: Flow
 ) -> None:
-    from discovery_core.store import OperatorStore
-
-    other = OperatorStore(stores.operator.db, UUID(int=7))
+    """Every table, with namespaces and flows of the same names on both sides."""
+    other = OperatorStore(stores.operator.db, uuid4())
     await other.register_cluster()
-    await other.acquire_leadership("other", ttl=60)
+    assert await other.acquire_leadership("test", ttl=60) == 1
+    twin = Flow(replace(stores, operator=other), name=filled.name)
+    await twin.to_gate()
+    for connection in _connection(stores.urls, "operator"):
+        _scope(connection, cluster=other.cluster_id)
+        for table in TENANT_TABLES:
+            seen = set(connection.scalars(text(f"SELECT DISTINCT tenant_id FROM {table}")))
+            assert seen <= {twin.tenant_id}, table
+        assert set(connection.scalars(text("SELECT id FROM tenants"))) == {twin.tenant_id}
+        assert set(connection.scalars(text("SELECT cluster_id FROM leader"))) == {other.cluster_id}
+    assert [flow.flow_id for flow in await other.open_flows()] == [twin.flow_id]
+    assert [flow.flow_id for flow in await stores.operator.open_flows()] == [filled.flow_id]
     assert await other.load(filled.flow_id) is None
-    assert await other.open_flows() == []
+    assert sum((await other.figures()).flows.values()) == 1
+
+
+async def test_two_clusters_on_one_database_do_not_change_each_others_rows(
+    stores: Stores, filled: Flow
+) -> None:
+    """By the store, by statements past it on every table that the role may write, by purges."""
+    other = OperatorStore(stores.operator.db, uuid4())
+    await other.register_cluster()
+    assert await other.acquire_leadership("other", ttl=60) == 1
     with pytest.raises(NotFoundError):
         await other.cancel(filled.flow_id)
+    await other.collect_garbage()
+    written = 0
+    for connection in _connection(stores.urls, "operator"):
+        _scope(connection, cluster=other.cluster_id)
+        for table in TENANT_TABLES:
+            for statement in (
+                f"DELETE FROM {table}",
+                f"UPDATE {table} SET tenant_id = tenant_id",
+            ):
+                try:
+                    with connection.begin_nested():
+                        assert connection.execute(text(statement)).rowcount == 0, table
+                    written += 1
+                except ProgrammingError as error:
+                    assert "permission denied" in str(error)
+        taken = connection.execute(text("UPDATE leader SET holder = 'thief', epoch = epoch + 1"))
+        assert taken.rowcount == 1
+        connection.rollback()
+    assert written > 15
+    store = RetentionStore(other)
+    assert (await store.tenants(), await store.unfinished(10)) == ([], [])
+    await store.mark_gone(filled.tenant_id, gone=True)
+    assert [tenant.gone_since for tenant in await RetentionStore(stores.operator).tenants()] == [
+        None
+    ]
+
+
+async def test_leaders_of_two_clusters_are_independent(stores: Stores) -> None:
+    other = OperatorStore(stores.operator.db, uuid4())
+    await other.register_cluster()
+    assert await other.acquire_leadership("test", ttl=60) == 1
+    await other.release_leadership("test")
+    assert await other.acquire_leadership("next", ttl=60) == 2
+    flow = Flow(stores)
+    await flow.queue()
+    assert (await flow.load()).state == "Queued"
+    assert await stores.operator.acquire_leadership("test", ttl=60) == 1

@@ -1,140 +1,21 @@
-"""The whole operator but its watches, on a real PostgreSQL and an API server in memory."""
+"""The whole operator but its watches: a flow from its resource to its end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
+from datetime import timedelta
 
-import psycopg
 import pytest
 from discovery_core.errors import ErrorCode, SupersededError
 from discovery_core.phases import Phase
-from discovery_core.snapshots import FlowSnapshot
-from discovery_core.states import FlowState, RunState
+from discovery_core.states import FlowState
 from discovery_core.store.operator import OperatorStore
+from discovery_core.tasks import end
 from discovery_core.wire import Fail, Usage
-from discovery_operator.cache import Kind, ObjectCache
-from discovery_operator.controller import Controller
-from discovery_operator.execute import Executor, LaunchRefusedError
-from discovery_operator.kube import KubernetesError
-from discovery_operator.manifests.job import JobSettings
-from discovery_operator.observe import Observer
-from discovery_operator.observed import Presence, Rules
-from discovery_operator.queue import KeyedQueue
 
 from tests.postgres import Stores
-from tests.store.fake_cluster import FakeCluster
-from tests.store.flows import RESULTS, SPEC, Flow, Pod
-
-NAMESPACE = "team-a"
-
-
-@dataclass
-class World:
-    """An operator with its cluster and database, and one flow `servers`."""
-
-    stores: Stores
-    cluster: FakeCluster
-    cache: ObjectCache
-    queue: KeyedQueue[UUID]
-    controller: Controller
-    uid: UUID
-    flow: Flow
-
-    async def settle(self) -> FlowSnapshot:
-        """Reconciles until nothing is left to do, as the workers would."""
-        await self.controller.reconcile(self.uid)
-        return await self.flow.load()
-
-    async def work(self) -> Pod:
-        """A crew pod claims the current attempt and completes its phase."""
-        pod = await self.flow.claim()
-        await pod.do_phase()
-        return pod
-
-    async def to_gate(self) -> FlowSnapshot:
-        """Runs everything up to the approval request."""
-        await self.settle()
-        for _ in range(3):
-            await self.work()
-            snapshot = await self.settle()
-        return snapshot
-
-    async def sql(self, statement: str, **values: Any) -> None:
-        """Changes the database behind the operator's back, as its superuser."""
-        connection = await psycopg.AsyncConnection.connect(self.stores.urls.superuser)
-        async with connection:
-            await connection.execute(statement, values)
-
-    def status(self) -> dict[str, Any]:
-        """The resource's status."""
-        return self.cluster.status(NAMESPACE, "servers")
-
-    def condition(self, kind: str) -> dict[str, Any]:
-        """One condition of the status."""
-        (found,) = [c for c in self.status()["conditions"] if c["type"] == kind]
-        return dict(found)
-
-    def answer(self, **changes: Any) -> None:
-        """Somebody answers the request that the status shows."""
-        shown = self.status()["approvalRequest"]
-        given = {
-            "requestId": shown["requestId"],
-            "artefactDigest": shown["artefactDigest"],
-            "decision": "Approve",
-            "decidedBy": "ann",
-            **changes,
-        }
-        self.cluster.edit(NAMESPACE, "servers", approval=given)
-
-    async def see(self) -> None:
-        """The watches deliver what has changed."""
-        for kind, lister in (
-            (Kind.FLOW, self.cluster.list_flows),
-            (Kind.JOB, self.cluster.list_jobs),
-        ):
-            listed, version = await lister()
-            self.cache.replace(kind, listed, version)
-
-
-def controller_of(
-    store: OperatorStore,
-    cluster: FakeCluster,
-    cache: ObjectCache,
-    queue: KeyedQueue[UUID],
-    *,
-    limits: tuple[int, int] = (20, 5),
-    rules: Rules | None = None,
-) -> Controller:
-    api: Any = cluster
-    observer = Observer(
-        store,
-        api,
-        cache,
-        rules=rules or Rules(),
-        limits=limits,
-        policy="discoveryflow-approval",
-    )
-    settings = JobSettings(image="crews:test", execution_url="https://execution:8443")
-    executor = Executor(store, api, cache, job_settings=settings, limits=limits)
-    return Controller(observer, executor, api, cache, queue)
-
-
-@pytest.fixture
-async def world(stores: Stores) -> AsyncIterator[World]:
-    cluster, cache = FakeCluster(), ObjectCache()
-    queue: KeyedQueue[UUID] = KeyedQueue()
-    cluster.config_maps[NAMESPACE, "servers"] = {"data": {"servers.csv": "name\nweb01\n"}}
-    uid = cluster.apply(NAMESPACE, "servers", SPEC)
-    controller = controller_of(stores.operator, cluster, cache, queue)
-    flow = Flow(stores, tenant_id=cluster.namespaces[NAMESPACE], flow_id=uid)
-    world = World(stores, cluster, cache, queue, controller, uid, flow)
-    await world.see()
-    yield world
-    queue.close()
+from tests.store.flows import SPEC
+from tests.store.operator_world import NAMESPACE, World, controller_of
 
 
 async def test_a_flow_runs_from_resource_to_inventory(world: World) -> None:
@@ -226,184 +107,116 @@ async def test_a_spent_budget_stalls_the_flow_until_it_is_raised(world: World) -
     assert world.condition("Stalled")["status"] == "False"
 
 
-async def test_a_permanent_failure_ends_the_flow_with_its_words(world: World) -> None:
+async def _broken_endpoint(world: World, on_unavailable: str) -> None:
+    """Two attempts whose language model does not answer open the tenant's circuit breaker."""
+    world.cluster.edit(
+        NAMESPACE,
+        "servers",
+        llm={
+            "provider": "openaiCompatible",
+            "baseUrl": "https://llm.example.org/v1",
+            "model": "m",
+            "onUnavailable": on_unavailable,
+        },
+        retries={"maxAttempts": 3, "initialDelay": "1s", "maxDelay": "1s"},
+    )
+    await world.see()
+    for _ in range(2):
+        await world.settle()
+        pod = await world.flow.claim()
+        await world.stores.execution.fail(
+            tenant_id=pod.tenant_id,
+            pod_uid=pod.pod_uid,
+            message=Fail(fence=pod.claim.fence, code=ErrorCode.LLM_UNAVAILABLE, message="500"),
+        )
+        await world.settle()
+        await world.sql("UPDATE discovery_flows SET not_before = now()")
+
+
+async def test_an_unavailable_model_is_replaced_and_the_status_says_so(world: World) -> None:
+    await _broken_endpoint(world, "Builtin")
+    assert (await world.settle()).state is FlowState.RUNNING
+    pod = await world.flow.claim()
+    assert pod.claim.llm.provider == "builtin"
+    await world.settle()
+    assert (
+        "The built-in planner judges: the language model at https://llm.example.org/v1"
+        in (world.status()["message"])
+    )
+    await pod.do_phase()
+    assert (await world.settle()).phase is Phase.DATA_CLEANSING
+
+
+async def test_a_flow_waits_for_its_unavailable_model_without_an_attempt(world: World) -> None:
+    await _broken_endpoint(world, "Wait")
+    waiting = await world.settle()
+    assert (waiting.state, waiting.last_attempt) == (FlowState.QUEUED, 2)
+    assert world.condition("Reconciling")["reason"] == "EndpointAwaited"
+    told = world.status()["message"]
+    assert "the language model at https://llm.example.org/v1 has been unavailable since" in told
+    assert "tried next at" in told
+    assert world.queue.timers == 1
+    jobs = len(world.cluster.created_jobs)
+    await world.sql("UPDATE discovery_flows SET not_before = now()")
+    assert (await world.settle()).state is FlowState.QUEUED
+    assert len(world.cluster.created_jobs) == jobs
+    await world.sql("UPDATE circuit_breakers SET retry_at = now()")
+    await world.sql("UPDATE discovery_flows SET not_before = now()")
+    assert (await world.settle()).state is FlowState.RUNNING
+    assert (await world.flow.claim()).claim.llm.provider == "openaiCompatible"
+
+
+async def test_a_rate_limited_model_is_left_alone_for_as_long_as_it_asks(world: World) -> None:
     await world.settle()
     pod = await world.flow.claim()
     await world.stores.execution.fail(
         tenant_id=pod.tenant_id,
         pod_uid=pod.pod_uid,
-        message=Fail(fence=pod.claim.fence, code=ErrorCode.EMPTY_FILE, message="it is empty"),
+        message=Fail(
+            fence=pod.claim.fence,
+            code=ErrorCode.LLM_RATE_LIMITED,
+            message="the model is rate limited and asks to wait 1800 s",
+            retry_after_seconds=1800,
+        ),
     )
-    assert (await world.settle()).state is FlowState.FAILED
-    assert world.condition("Stalled")["reason"] == "EmptyFile"
-    assert "it is empty" in world.status()["message"]
-    assert len(world.cluster.created_jobs) == 1
+    before = await world.stores.operator.now()
+    waiting = await world.settle()
+    after = await world.stores.operator.now()
+    assert waiting.state is FlowState.QUEUED
+    assert waiting.not_before is not None
+    assert waiting.not_before >= before + timedelta(seconds=1800)
+    assert waiting.not_before <= after + timedelta(seconds=1800 * 1.25)
+    told = world.condition("Reconciling")["message"]
+    assert "asks to wait 1800 s; the next attempt starts at" in told
 
 
-async def test_a_crashed_pod_is_tried_again_until_attempts_are_used_up(world: World) -> None:
-    for number in range(1, 4):
-        snapshot = await world.settle()
-        assert snapshot.run is not None
-        assert (snapshot.state, snapshot.run.attempt) == (FlowState.RUNNING, number)
-        await world.flow.claim()
-        world.cluster.job_ends(snapshot.run.job_name, "Failed", "BackoffLimitExceeded")
-        await world.see()
-        failed = await world.settle()
-        if number < 3:
-            assert failed.state is FlowState.QUEUED
-            assert failed.not_before is not None
-            assert "next attempt" in world.status()["message"]
-            await world.sql("UPDATE discovery_flows SET not_before = now()")
-    assert failed.state is FlowState.FAILED
-    assert len(set(world.cluster.created_jobs)) == 3
-
-
-async def test_a_result_that_came_before_the_jobs_verdict_wins(world: World) -> None:
-    first = await world.settle()
-    assert first.run is not None
-    await world.work()
-    world.cluster.job_ends(first.run.job_name, "Complete")
+async def test_a_queued_flow_that_cannot_be_reconciled_keeps_nobody_waiting(world: World) -> None:
+    controller = controller_of(
+        world.stores.operator, world.cluster, world.cache, world.queue, limits=(1, 1)
+    )
+    leads = asyncio.Event()
+    leads.set()
+    await controller.reconcile(world.uid)
+    await world.sql("UPDATE phase_runs SET state = 'Superseded'")
+    await world.sql(
+        "UPDATE discovery_flows SET state = 'Queued', spec = '{}' WHERE flow_id = %(flow)s",
+        flow=world.uid,
+    )
+    other = world.cluster.apply(NAMESPACE, "others", SPEC)
     await world.see()
-    second = await world.settle()
-    assert (second.phase, second.state) == (Phase.DATA_CLEANSING, FlowState.RUNNING)
-    assert second.failed_attempts == 0
-
-
-async def test_a_deleted_job_is_noticed_only_by_asking(world: World) -> None:
-    snapshot = await world.settle()
-    assert snapshot.run is not None
-    await world.flow.claim()
-    world.cluster.jobs.clear()
-    assert (await world.settle()).state is FlowState.RUNNING
-    await world.see()
-    lost = await world.settle()
-    assert (lost.state, lost.failed_attempts) == (FlowState.QUEUED, 1)
-
-
-async def test_a_crash_between_intent_and_job_makes_one_job(world: World, stores: Stores) -> None:
-    world.cluster.refuse["create_job"] = [KubernetesError(500, "InternalError", "boom")]
-    with pytest.raises(KubernetesError):
-        await world.settle()
-    halfway = await world.flow.load()
-    assert halfway.run is not None
-    assert halfway.run.state is RunState.CREATED
-    restarted = controller_of(stores.operator, world.cluster, ObjectCache(), KeyedQueue())
-    await restarted.reconcile(world.uid)
-    after = await world.flow.load()
-    assert after.run is not None
-    assert (after.run.state, after.run.attempt) == (RunState.LAUNCHED, 1)
-    assert len(world.cluster.created_jobs) == 1
-
-
-async def test_a_job_that_was_created_but_not_recorded_is_adopted(world: World) -> None:
-    await world.settle()
-    await world.sql("UPDATE phase_runs SET state = 'Created', job_uid = NULL, launched_at = NULL")
-    adopted = await world.settle()
-    assert adopted.run is not None
-    (job,) = world.cluster.jobs.values()
-    assert adopted.run.job_uid == job["metadata"]["uid"]
-    assert len(world.cluster.created_jobs) == 1
-
-
-async def test_a_namesake_of_the_job_is_not_adopted(world: World) -> None:
-    await world.settle()
-    (job,) = world.cluster.jobs.values()
-    job["metadata"]["ownerReferences"][0]["uid"] = "somebody-else"
-    await world.sql("UPDATE phase_runs SET state = 'Created', job_uid = NULL, launched_at = NULL")
-    with pytest.raises(LaunchRefusedError):
-        await world.settle()
-    assert "already exists" in world.status()["message"]
-    run = (await world.flow.load()).run
-    assert run is not None
-    assert run.job_uid is None
-
-
-async def test_a_refused_job_is_told_and_given_up_at_the_deadline(world: World) -> None:
-    quota = KubernetesError(403, "Forbidden", "exceeded quota: jobs")
-    world.cluster.refuse["create_job"] = [quota, quota]
-    with pytest.raises(LaunchRefusedError):
-        await world.settle()
-    assert "exceeded quota" in world.status()["message"]
-    await world.sql("UPDATE phase_runs SET deadline = now()")
-    failed = await world.settle()
-    assert failed.state is FlowState.QUEUED
-    assert "exceeded quota" in failed.message
-
-
-async def test_a_bad_answer_is_refused_as_a_whole_and_asked_again(world: World) -> None:
-    await world.to_gate()
-    before = world.status()["approvalRequest"]["requestId"]
-    world.answer(edits=[{"column": "Nmae", "target": "hostname"}])
-    await world.see()
-    asked = await world.settle()
-    assert asked.state is FlowState.AWAITING_APPROVAL
-    assert world.status()["approvalRequest"]["requestId"] != before
-    assert "Nmae" in world.status()["message"]
-    world.answer()
-    await world.see()
-    assert (await world.settle()).state is FlowState.RUNNING
-
-
-async def test_an_answer_without_the_admission_policy_never_counts(world: World) -> None:
-    await world.to_gate()
-    world.cluster.policy = Presence.ABSENT
-    world.answer()
-    await world.see()
-    refused = await world.settle()
-    assert refused.state is FlowState.AWAITING_APPROVAL
-    assert "admission policy" in world.status()["message"]
-    world.cluster.policy = Presence.PRESENT
-    assert (await world.settle()).state is FlowState.AWAITING_APPROVAL
-    world.answer()
-    await world.see()
-    assert (await world.settle()).state is FlowState.RUNNING
-
-
-async def test_an_answer_that_no_watch_has_delivered_beats_the_deadline(world: World) -> None:
-    await world.to_gate()
-    world.answer()
-    await world.sql("UPDATE approval_requests SET expires_at = now()")
-    assert (await world.settle()).state is FlowState.RUNNING
-
-
-async def test_the_deadline_rejects(world: World) -> None:
-    await world.to_gate()
-    await world.sql("UPDATE approval_requests SET expires_at = now()")
-    assert (await world.settle()).state is FlowState.REJECTED
-    assert "approvalRequest" not in world.status()
-
-
-async def test_a_stale_answer_is_told(world: World) -> None:
-    await world.to_gate()
-    world.answer(artefactDigest="sha256:" + "0" * 64)
-    await world.see()
-    assert (await world.settle()).state is FlowState.AWAITING_APPROVAL
-    assert "another version of the mappings" in world.status()["message"]
-
-
-async def test_suspend_stops_the_job_and_run_goes_on(world: World) -> None:
-    await world.settle()
-    pod = await world.flow.claim()
-    world.cluster.edit(NAMESPACE, "servers", state="Suspend")
-    await world.see()
-    assert (await world.settle()).state is FlowState.SUSPENDED
-    assert world.cluster.jobs == {}
-    with pytest.raises(SupersededError):
-        await pod.complete(RESULTS[Phase.DATA_IMPORT])
-    world.cluster.edit(NAMESPACE, "servers", state="Run")
-    await world.see()
-    resumed = await world.settle()
-    assert resumed.run is not None
-    assert (resumed.state, resumed.run.attempt) == (FlowState.RUNNING, 2)
-
-
-async def test_cancel_is_final(world: World) -> None:
-    await world.settle()
-    world.cluster.edit(NAMESPACE, "servers", state="Cancel")
-    await world.see()
-    assert (await world.settle()).state is FlowState.CANCELLED
-    assert world.cluster.jobs == {}
-    assert world.status()["observedGeneration"] == 2
+    await controller.reconcile(other)
+    queued = await world.stores.operator.load(other)
+    assert queued is not None
+    assert queued.state is FlowState.QUEUED
+    world.queue.add(world.uid)
+    working = asyncio.create_task(controller.work(leads))
+    while world.uid not in world.queue.failing:  # noqa: ASYNC110 - the queue has no event for it
+        await asyncio.sleep(0.01)
+    await end(working)
+    await controller.reconcile(other)
+    started = await world.stores.operator.load(other)
+    assert started is not None
+    assert started.state is FlowState.RUNNING
 
 
 async def test_deletion_ends_the_flow_and_its_job(world: World) -> None:
@@ -413,6 +226,7 @@ async def test_deletion_ends_the_flow_and_its_job(world: World) -> None:
     gone = await world.settle()
     assert (gone.state, gone.deleted) == (FlowState.CANCELLED, True)
     assert world.cluster.jobs == {}
+    assert world.controller.reconciled == {}, "what is gone is not remembered for ever"
 
 
 async def test_a_namesake_is_another_flow(world: World) -> None:

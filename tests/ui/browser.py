@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Error, Page, Response
 
 ROOT = Path(__file__).resolve().parents[2]
 EXECUTABLE = shutil.which("chromium") or "/usr/bin/chromium"
@@ -22,6 +22,19 @@ ARGUMENTS = [
 ]
 AXE = ROOT / "web-assets" / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+def visit(page: Page, address: str) -> Response | None:
+    """Opens a page; again where a pod's network interface came or went meanwhile.
+
+    Chromium gives up what it is loading then (ERR_NETWORK_CHANGED), and loads it again for people.
+    """
+    try:
+        return page.goto(address)
+    except Error as error:
+        if "ERR_NETWORK_CHANGED" not in str(error):
+            raise
+        return page.goto(address)
 
 
 def accessibility_problems(page: Page) -> list[str]:

@@ -22,7 +22,7 @@ def test_signing_in_and_out(window: Page, desk: Desk) -> None:
     expect(window.get_by_role("alert")).to_contain_text("does not accept the token")
     window.fill("#token", "  token-\nann ")
     window.click("button:has-text('Sign in')")
-    window.wait_for_url(f"{desk.address}/flows")
+    window.wait_for_url(f"{desk.address}/flows?state=Failed")
     expect(window.locator(".who")).to_contain_text("ann")
     (cookie,) = [c for c in window.context.cookies() if c["name"].startswith("discovery")]
     assert cookie["httpOnly"] is True
@@ -40,7 +40,7 @@ def test_a_flow_is_reviewed_edited_and_approved(page: Page, desk: Desk) -> None:
     rows = page.locator("#mappings tbody tr")
     expect(rows).to_have_count(3)
     # the least certain comes first
-    assert rows.first.get_attribute("data-column") == "Notes"
+    expect(rows.first).to_have_attribute("data-column", "Notes")
     notes = page.get_by_label("Target of Notes")
     notes.fill("colour")
     expect(notes).to_have_attribute("aria-invalid", "true")

@@ -115,7 +115,7 @@ BAD: dict[str, tuple[Tree, str]] = {
         "does not match",
     ),
     "another database": ({"database": {"url": "mysql://db/x"}}, "does not match"),
-    "two operators": ({"operator": {"replicas": 2}}, "replicas"),
+    "no operator": ({"operator": {"replicas": 0}}, "less than the minimum"),
     "half a digest": ({"image": {"digest": "sha256:abc"}}, "does not match"),
     "yes as text": ({"approval": {"allowAutomatic": "yes"}}, "is not of type 'boolean'"),
     "every endpoint": ({"llm": {"allowedEndpoints": ["*"]}}, "does not match"),
@@ -123,6 +123,11 @@ BAD: dict[str, tuple[Tree, str]] = {
         {"llm": {"allowedEndpoints": ["https://a/'] || true || '' in ['"]}},
         "does not match",
     ),
+    "a retention without a unit": (
+        {"retention": {"finishedFlows": "90"}},
+        "does not match",
+    ),
+    "a retention of minutes": ({"retention": {"deletedNamespaces": "30m"}}, "does not match"),
     "no replica": ({"api": {"replicas": 0}}, "less than the minimum"),
     "loud": ({"logLevel": "LOUD"}, "is not one of"),
 }

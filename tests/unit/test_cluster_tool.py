@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -150,6 +151,18 @@ def test_a_build_is_kept_and_not_repeated(
     assert capsys.readouterr().out == ""
 
 
+def test_what_is_not_of_the_cluster_is_built_where_it_is_asked_for(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside = Tool("helm", "v9", ("example.org/aside/server",), seconds=1, cluster=False)
+    monkeypatch.setattr(binaries, "ALL_TOOLS", (TOOL, aside))
+    script(commands, "go", BUILDS)
+    require()
+    assert not folder_of(aside).exists()
+    assert require(("helm",)) == str(folder_of(aside))
+    assert (folder_of(aside) / "server").exists()
+
+
 def test_a_failed_or_cut_off_build_leaves_nothing(
     commands: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,8 +191,23 @@ def test_a_build_that_takes_long_says_how_long(
 def test_a_folder_is_named_after_the_version_that_is_built(tool: Tool) -> None:
     module = (TOOLS / tool.name / "go.mod").read_text()
     required = dict(re.findall(r"^\s*(?:require )?(\S+) (v\S+)", module, re.MULTILINE))
-    built = {name for name in required if any(p.startswith(name) for p in tool.packages)}
+    named = (tool.library,) if tool.library else tool.packages
+    built = {name for name in required if any(p.startswith(name) for p in named)}
     assert {required[name] for name in built} == {tool.version}
+
+
+def test_a_program_of_our_own_is_built_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "TOOLS", tmp_path)
+    tool = Tool("own", "v1", ("example.org/own",), seconds=1, library="example.org/library")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "main.go").write_text("package main")
+    before = folder_of(tool)
+    assert before.name.startswith("own-v1-")
+    assert folder_of(tool) == before
+    (tmp_path / "own" / "main.go").write_text("package main // changed")
+    assert folder_of(tool) != before
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -286,7 +314,8 @@ def test_a_recycled_pid_is_not_mistaken(tmp_path: Path) -> None:
 def test_nothing_is_deleted_below_a_mount_that_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = tmp_path / "cluster"
+    # its name is its own: pods are found by it, and those of a cluster that is up would end
+    work = tmp_path / f"mounted-{uuid4().hex[:8]}"
     volume = work / "kubelet" / "pods" / "volume" / "precious"
     volume.parent.mkdir(parents=True)
     volume.write_text("somebody's data")

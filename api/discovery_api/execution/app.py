@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Protocol
 
 from discovery_core.errors import DiscoveryError, ErrorCode, NotFoundError
+from discovery_core.logging import bind
 from discovery_core.resource import GROUP
 from discovery_core.store import Database, ExecutionStore
+from discovery_core.store.breakers import BreakerRules
 from discovery_core.wire import (
     Accepted,
     ArtefactReference,
@@ -48,14 +50,16 @@ async def _identity(
     request: Request, authorization: Annotated[str | None, Header()] = None
 ) -> Identity:
     identity: Identity = await request.app.state.identifier.identify(authorization)
-    request.state.log |= {
+    about = {
         "flow": str(identity.flow_id),
-        "phase": identity.labels.get(f"{GROUP}/phase"),
-        "attempt": identity.labels.get(f"{GROUP}/attempt"),
         "tenant": str(identity.tenant_id),
         "namespace": identity.namespace,
         "pod": identity.pod_name,
     }
+    for name in ("round", "phase", "attempt"):
+        about[name] = identity.labels.get(f"{GROUP}/{name}", "")
+    request.state.log |= about
+    bind(**about)
     return identity
 
 
@@ -213,7 +217,10 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.identifier = identifier
-    app.state.store = ExecutionStore(db)
+    app.state.store = ExecutionStore(
+        db,
+        BreakerRules(settings.llm_breaker_failures, settings.llm_breaker_cool_down_seconds),
+    )
     app.state.settings = settings
     app.include_router(router)
     return finish(

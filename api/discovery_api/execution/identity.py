@@ -3,6 +3,10 @@
 A projected token names namespace and pod. Everything else follows from objects that the API
 server vouches for: pod → its controller Job → its controller DiscoveryFlow, and the namespace's
 UID as the tenant. Labels are not trusted, because whoever may create Jobs may label them.
+
+What follows from a pod stays true as long as that pod exists, and the API server refuses a pod's
+token once the pod (by its UID) is gone. So the token is reviewed time and again, but the way from
+the pod to its flow is walked once: with it, a heartbeat would cost the API server four requests.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from discovery_core.resource import GROUP, KIND
@@ -30,10 +34,20 @@ from kubernetes_asyncio.client import (
 from ..kubernetes import REQUEST_TIMEOUT, UNREACHABLE, message_of
 from ..problems import ProblemError, unauthenticated, unavailable
 
-CACHE_SIZE = 2000
+CACHE_SIZE = 10_000
+K = TypeVar("K")
+V = TypeVar("V")
 _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
 _PREFIX = "system:serviceaccount:"
+
+
+class PodReference(NamedTuple):
+    """A pod as its token names it."""
+
+    namespace: str
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ class Identifier:
         self._batch = BatchV1Api(client)
         self._seconds = cache_seconds
         self._cache: OrderedDict[bytes, tuple[float, Identity]] = OrderedDict()
+        self._pods: OrderedDict[PodReference, Identity] = OrderedDict()
 
     async def identify(self, authorization: str | None) -> Identity:
         """The identity behind an `Authorization` header.
@@ -78,17 +93,16 @@ class Identifier:
         if known is not None and known[0] > time.monotonic():
             return known[1]
         try:
-            identity = await self._resolve(token.strip())
+            reference = await self._review(token.strip())
+            identity = self._pods.get(reference) or await self._resolve(reference)
         except (ApiException, *UNREACHABLE) as error:
             raise unavailable(f"Kubernetes does not answer: {message_of(error)}") from error
-        self._cache[key] = (time.monotonic() + self._seconds, identity)
-        self._cache.move_to_end(key)
-        while len(self._cache) > CACHE_SIZE:
-            self._cache.popitem(last=False)
+        _remember(self._pods, reference, identity)
+        _remember(self._cache, key, (time.monotonic() + self._seconds, identity))
         return identity
 
-    async def _resolve(self, token: str) -> Identity:
-        namespace, pod_name, pod_uid = await self._review(token)
+    async def _resolve(self, reference: PodReference) -> Identity:
+        namespace, pod_name, pod_uid = reference
         pod = await self._get(self._core.read_namespaced_pod, pod_name, namespace)
         if pod.metadata.uid != pod_uid:
             raise _forbidden(f"pod {pod_name} was replaced")
@@ -109,7 +123,7 @@ class Identifier:
             labels=job.metadata.labels or {},
         )
 
-    async def _review(self, token: str) -> tuple[str, str, str]:
+    async def _review(self, token: str) -> PodReference:
         review = await self._reviews.create_token_review(
             V1TokenReview(spec=V1TokenReviewSpec(token=token, audiences=[TOKEN_AUDIENCE])),
             _request_timeout=REQUEST_TIMEOUT,
@@ -124,7 +138,8 @@ class Identifier:
         names, uids = extra.get(_POD_NAME), extra.get(_POD_UID)
         if not status.user.username.startswith(_PREFIX) or not names or not uids:
             raise _forbidden("the token is not bound to a pod")
-        return status.user.username.removeprefix(_PREFIX).split(":")[0], names[0], uids[0]
+        namespace = status.user.username.removeprefix(_PREFIX).split(":")[0]
+        return PodReference(namespace, names[0], uids[0])
 
     @staticmethod
     async def _get(read: Any, name: str, namespace: str) -> Any:
@@ -134,6 +149,14 @@ class Identifier:
             if error.status == 404:
                 raise _forbidden(f"{name} is gone") from error
             raise
+
+
+def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
+    """Puts it last, and drops what has not been asked for the longest."""
+    known[key] = value
+    known.move_to_end(key)
+    while len(known) > CACHE_SIZE:
+        known.popitem(last=False)
 
 
 def _controller(item: Any, group: str, kind: str) -> tuple[str, str]:

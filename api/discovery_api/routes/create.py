@@ -125,6 +125,8 @@ async def create_flow(
     settings = state_of(request)[1]
     fields: dict[str, str] = {}
     async with acting_as(settings, token) as caller:
+        # before anything is read: who may say nothing here may not fill the memory either
+        await caller.user_name()
         async for part in Form(request).parts():
             if part.file_name is None:
                 fields[part.name] = await part.text()
@@ -181,7 +183,7 @@ def _further_spec(fields: dict[str, str]) -> dict[str, Any]:
     """Fields of the spec beside the source. Raises ProblemError 422."""
     try:
         spec = json.loads(fields.get("spec") or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProblemError(422, "invalid-request", "spec is not JSON", str(error)) from error
     if not isinstance(spec, dict) or set(spec) & _TAKEN:
         raise ProblemError(

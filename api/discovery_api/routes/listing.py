@@ -89,7 +89,7 @@ def field_selector(engagement: str | None, state: FlowState | None) -> str:
     """As the resource's selectable fields have it. Raises ProblemError 422."""
     parts = []
     if engagement is not None:
-        if any(character in engagement for character in ",=!"):
+        if any(character in engagement for character in ",=!\\"):
             raise ProblemError(422, "invalid-request", "Not an engagement", repr(engagement))
         parts.append(f"spec.engagement={engagement}")
     if state is not None:

@@ -166,12 +166,15 @@ async def of_flow(live: Live, visited: Visit, after: int) -> AsyncIterator[Messa
 
 
 async def _still_visible(visited: Visit) -> bool:
-    """Whether the caller may still see the flow; an API server that is away decides nothing."""
+    """Whether the caller may still see this very flow; an API server that is away decides nothing.
+
+    In a namespace that was made anew, a flow of the same name is somebody else's.
+    """
     try:
-        await visited.caller.flow(visited.location.namespace, visited.location.name)
+        resource = await visited.caller.flow(visited.location.namespace, visited.location.name)
     except ProblemError as refused:
         return refused.status == 503
-    return True
+    return bool(resource["metadata"]["uid"] == str(visited.flow_id))
 
 
 def _entry(entry: FlowEvent) -> dict[str, Any]:

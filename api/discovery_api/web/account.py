@@ -18,13 +18,13 @@ from .templating import page
 router = APIRouter(include_in_schema=False)
 ATTEMPTS, WINDOW_SECONDS = 20, 300.0
 _MOST_ADDRESSES = 10_000
-_tried: dict[str, deque[float]] = defaultdict(deque)
+_TARGET_LENGTH = 1000
 
 
 def safe_target(target: str) -> str:
     """A place of our own to go to after signing in; never another site's."""
-    plain = target.startswith("/") and not target.startswith(("//", "/\\"))
-    return target if plain and "\\" not in target and target.isprintable() else "/"
+    plain = target.startswith("/") and not target.startswith("//") and "\\" not in target
+    return target if plain and target.isprintable() and len(target) <= _TARGET_LENGTH else "/"
 
 
 @router.get("/sign-in")
@@ -51,7 +51,8 @@ async def sign_in(
     sessions: Sessions = request.app.state.sessions
     settings = state_of(request)[1]
     sessions.check_origin(request)
-    _count_attempt(request)
+    attempts: Attempts = request.app.state.attempts
+    attempts.count(request.client.host if request.client else "")
     pasted = "".join(token.split()).encode("ascii", "ignore").decode() or "none"
     try:
         async with acting_as(settings, pasted) as caller:
@@ -85,22 +86,27 @@ async def sign_out(request: Request, csrf: Annotated[str, Form(max_length=100)] 
     return answer
 
 
-def _count_attempt(request: Request) -> None:
-    """Raises ProblemError 429 after too many attempts of one address."""
-    address = request.client.host if request.client else ""
-    now = time.monotonic()
-    if len(_tried) > _MOST_ADDRESSES:
-        _tried.clear()
-    times = _tried[address]
-    while times and times[0] < now - WINDOW_SECONDS:
-        times.popleft()
-    if len(times) >= ATTEMPTS:
-        wait = str(int(times[0] + WINDOW_SECONDS - now) + 1)
-        raise ProblemError(
-            429,
-            "too-many-requests",
-            "Too many attempts",
-            f"try again in {wait} seconds",
-            headers={"Retry-After": wait},
-        )
-    times.append(now)
+class Attempts:
+    """When each address has tried to sign in. Counted per process."""
+
+    def __init__(self) -> None:
+        self._tried: dict[str, deque[float]] = defaultdict(deque)
+
+    def count(self, address: str) -> None:
+        """Raises ProblemError 429 after too many attempts of one address."""
+        now = time.monotonic()
+        if len(self._tried) > _MOST_ADDRESSES:
+            self._tried.clear()
+        times = self._tried[address]
+        while times and times[0] < now - WINDOW_SECONDS:
+            times.popleft()
+        if len(times) >= ATTEMPTS:
+            wait = str(int(times[0] + WINDOW_SECONDS - now) + 1)
+            raise ProblemError(
+                429,
+                "too-many-requests",
+                "Too many attempts",
+                f"try again in {wait} seconds",
+                headers={"Retry-After": wait},
+            )
+        times.append(now)

@@ -139,13 +139,17 @@ async def act(
     """Changes the spec in the person's name."""
     location, caller = on.visit.location, on.visit.caller
     if action == "rerun":
-        wanted = Rerun.model_validate(
-            {
-                "id": str(uuid4()),
-                "fromPhase": str(form.get("fromPhase", "")),
-                "hint": str(form.get("hint", "")).strip() or None,
-            }
-        )
+        try:
+            wanted = Rerun.model_validate(
+                {
+                    "id": str(uuid4()),
+                    "fromPhase": str(form.get("fromPhase", "")),
+                    "hint": str(form.get("hint", "")).strip() or None,
+                }
+            )
+        except ValidationError as error:
+            said = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
+            raise ProblemError(422, "invalid-request", "Not possible", "; ".join(said)) from error
         value: object = wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
         await caller.set_spec(location.namespace, location.name, "rerun", value)
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from typing import Any
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,7 +21,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from ..caller import acting_as
 from ..problems import ProblemError, unavailable
-from ..sessions import Session, Sessions
+from ..sessions import Session, Sessions, claims_of
 from ..settings import ApiSettings
 from ..visible import state_of
 from .account import safe_target
@@ -32,7 +32,6 @@ CALLBACK = "/oidc/callback"
 _COOKIE = "discovery-oidc"
 _STATE_SECONDS = 600
 _METADATA_SECONDS = 600.0
-_metadata: dict[str, tuple[float, dict[str, Any]]] = {}
 
 
 @router.get("/oidc/start")
@@ -40,11 +39,11 @@ async def start(request: Request, next: str = "/") -> Response:  # noqa: A002 - 
     """Sends the browser to the issuer."""
     settings = state_of(request)[1]
     _require(settings)
-    known = await _discovered(settings)
+    known = await _discovered(request)
     verifier, nonce = generate_token(64), generate_token(32)
     async with _client(settings, request) as client:
         address, state = client.create_authorization_url(
-            known["authorization_endpoint"], code_verifier=verifier, nonce=nonce
+            known.authorization, code_verifier=verifier, nonce=nonce
         )
     answer = RedirectResponse(address, status_code=303)
     kept = {"state": state, "verifier": verifier, "nonce": nonce, "target": safe_target(next)}
@@ -69,36 +68,73 @@ async def callback(request: Request) -> Response:
     _require(settings)
     sessions: Sessions = request.app.state.sessions
     kept = json.loads(sessions.unseal(request.cookies.get(_COOKIE, ""), _STATE_SECONDS) or "{}")
-    if not kept or request.query_params.get("state") != kept["state"]:
-        raise ProblemError(
-            400, "invalid-request", "Sign-in is out of date", "begin again at /sign-in"
-        )
+    if "state" not in kept or request.query_params.get("state") != kept["state"]:
+        raise _over("the sign-in was begun elsewhere or more than ten minutes ago")
     if "error" in request.query_params:
         told = request.query_params.get("error_description") or request.query_params["error"]
         raise ProblemError(403, "forbidden", "The issuer refused", told[:300])
-    known = await _discovered(settings)
+    token = await _token(request, settings, kept["verifier"])
+    if claims_of(token).get("nonce") != kept["nonce"]:
+        raise _over("the issuer's token is for another sign-in")
+    try:
+        async with acting_as(settings, token) as caller:
+            user = await caller.user_name()
+    except ProblemError as refused:
+        if refused.status == 401:
+            raise _not_trusted(settings, token) from refused
+        raise
+    request.state.log["user"] = user
+    return _arrived(request, sessions, sessions.begin(token, user), kept["target"])
+
+
+async def _token(request: Request, settings: ApiSettings, verifier: str) -> str:
+    """The ID token for the code. Raises ProblemError 400 for a code that is not ours, or 503."""
+    known = await _discovered(request)
     try:
         async with _client(settings, request) as client:
             given = await client.fetch_token(
-                known["token_endpoint"],
-                code=request.query_params.get("code", ""),
-                code_verifier=kept["verifier"],
+                known.token, code=request.query_params.get("code", ""), code_verifier=verifier
             )
-    except (OAuthError, httpx.HTTPError) as error:
+    except OAuthError as error:
+        raise _over(f"the issuer gave no token: {error}"[:300]) from error
+    except (httpx.HTTPError, ValueError) as error:
         raise unavailable(f"the issuer gave no token: {error}") from error
-    token = given.get("id_token") or ""
-    async with acting_as(settings, token) as caller:
-        user = await caller.user_name()
-    request.state.log["user"] = user
-    session = sessions.begin(token, user)
-    if session.claim("nonce") != kept["nonce"]:
-        raise ProblemError(400, "invalid-request", "The token is for another sign-in", "try again")
-    return _arrived(request, sessions, session, kept["target"])
+    token = given.get("id_token")
+    if not isinstance(token, str) or not token:
+        raise unavailable("the issuer gave no ID token; is openid among the scopes (api.oidc)?")
+    return token
+
+
+def _over(detail: str) -> ProblemError:
+    return ProblemError(
+        400, "invalid-request", "The sign-in is not valid", f"{detail}; begin again at /sign-in"
+    )
+
+
+def _not_trusted(settings: ApiSettings, token: str) -> ProblemError:
+    """What an administrator has to look at, with names of the token's claims and no values."""
+    claims = claims_of(token)
+    named = ", ".join(sorted(claims)) or "none"
+    return ProblemError(
+        403,
+        "not-trusted",
+        "Kubernetes does not accept this sign-in",
+        f"You have signed in at {settings.oidc_issuer}, but the Kubernetes API server does not "
+        "accept the ID token. Whoever runs the cluster can mend it; until then, sign in with a "
+        "token of kubectl create token NAME.",
+        problems=[
+            f"Its --authentication-config has to name exactly the issuer {claims.get('iss')}.",
+            f"There it has to have the audience {settings.oidc_client_id}.",
+            "There it has to have the authority that signed the issuer's certificate.",
+            f"It maps claims of the token, which has {named}; others need more api.oidc.scopes.",
+            "It has to reach the issuer. Its log says why it refuses a token.",
+        ],
+    )
 
 
 def _arrived(request: Request, sessions: Sessions, session: Session, target: str) -> HTMLResponse:
     """A page of our own between the issuer and the target, which then gets the Strict cookie."""
-    answer = page(request, "arrived.html", None, target=safe_target(target))
+    answer = page(request, "arrived.html", None, target=safe_target(target), title="Signed in")
     sessions.write(answer, session)
     answer.delete_cookie(_COOKIE, path=CALLBACK, secure=sessions.secure, httponly=True)
     return answer
@@ -132,22 +168,40 @@ def _client(settings: ApiSettings, request: Request) -> AsyncOAuth2Client:
     )
 
 
-async def _discovered(settings: ApiSettings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Issuer:
+    """Where the issuer gives codes, and tokens for them; asked again after `until`."""
+
+    authorization: str
+    token: str
+    until: float
+
+
+async def _discovered(request: Request) -> _Issuer:
     """The issuer's metadata, remembered for some minutes. Raises ProblemError 503."""
-    issuer = settings.oidc_issuer.rstrip("/")
-    until, known = _metadata.get(issuer, (0.0, {}))
-    if time.monotonic() < until:
+    known: _Issuer | None = getattr(request.app.state, "issuer", None)
+    if known is not None and time.monotonic() < known.until:
         return known
+    settings = state_of(request)[1]
+    issuer = settings.oidc_issuer.rstrip("/")
     try:
         async with httpx.AsyncClient(verify=_tls(settings), timeout=10, trust_env=False) as client:
             found = await client.get(f"{issuer}/.well-known/openid-configuration")
             found.raise_for_status()
-            known = dict(found.json())
-    except (httpx.HTTPError, ValueError) as error:
+            told = dict(found.json())
+    except (httpx.HTTPError, TypeError, ValueError) as error:
         raise unavailable(
             f"the issuer {urlsplit(issuer).netloc} does not answer: {error}"
         ) from error
-    if known.get("issuer", "").rstrip("/") != issuer:
+    if str(told.get("issuer", "")).rstrip("/") != issuer:
         raise unavailable("the issuer calls itself otherwise than it is set here")
-    _metadata[issuer] = (time.monotonic() + _METADATA_SECONDS, known)
+    try:
+        known = _Issuer(
+            str(told["authorization_endpoint"]),
+            str(told["token_endpoint"]),
+            time.monotonic() + _METADATA_SECONDS,
+        )
+    except KeyError as missing:
+        raise unavailable(f"the issuer's metadata has no {missing}") from missing
+    request.app.state.issuer = known
     return known

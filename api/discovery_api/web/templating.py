@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..sessions import Session
+from .assets import address
 from .charts import bars, donut, histogram
 from .graph import drawing
 
@@ -96,6 +97,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "bars": bars,
         "donut": donut,
+        "static": address,
         "histogram": histogram,
         "drawing": drawing,
         "phases": [(str(spec.name), spec.title) for spec in PHASES],

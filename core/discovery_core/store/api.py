@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ..errors import NotFoundError
 from ..snapshots import AttemptRecord, FlowEvent, FlowSnapshot
 from ..wire import ApprovedMapping, FieldMapping
-from . import analytics, assets, reads, uploads
+from . import analytics, assets, reads, retention, uploads
 from .approvals import mapping_history, proposals, remove_lesson
 from .database import Database, TenantScope
 from .listener import listen
@@ -153,6 +153,21 @@ class ApiStore:
     async def remove_lesson(self, tenant_id: UUID, header: str, removed_by: str) -> None:
         """Takes a lesson back. Raises NotFoundError."""
         await self._in(tenant_id, lambda session: remove_lesson(session, header, removed_by))
+
+    async def request_purge(
+        self, tenant_id: UUID, flow_id: UUID, *, by: str, inventory: bool
+    ) -> retention.PurgeRecord:
+        """Asks for the flow's data to go. Raises NotFoundError and IllegalTransitionError."""
+        return await self._in(
+            tenant_id,
+            lambda session: retention.request_purge(
+                session, tenant_id, flow_id, by=by, inventory=inventory
+            ),
+        )
+
+    async def purges(self, tenant_id: UUID, flow_id: UUID) -> list[retention.PurgeRecord]:
+        """The purges of a flow, the oldest first."""
+        return await self._in(tenant_id, lambda session: retention.purges(session, flow_id))
 
     async def history(self, tenant_id: UUID, flow_id: UUID, after: int = 0) -> list[FlowEvent]:
         """The flow's history after a sequence number, oldest first."""

@@ -6,19 +6,23 @@ the row after a crash knows which Job to look for.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy import ColumnElement, FromClause, Select, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ErrorCode
 from ..phases import Phase
 from ..snapshots import Capacity, FlowSnapshot
-from ..states import FlowState, RunState, Trigger
+from ..states import FlowState, Occurrence, RunState, Trigger
+from .breakers import Refusal, admit, endpoint_of
 from .flow_steps import ACTOR
 from .schema import LIVE_RUN_STATES, DiscoveryFlowRow, PhaseRun
-from .transition import database_now, live_run, lock_flow, transition
+from .snapshot import spec_of
+from .transition import append_event, database_now, lock_flow, transition
 
 
 async def start(
@@ -33,7 +37,10 @@ async def start(
     launch_timeout: float,
     limits: tuple[int, int] | None,
 ) -> UUID | None:
-    """Queued → Running: the intent to run a Job. None where there is no free slot."""
+    """Queued → Running: the intent to run a Job.
+
+    None where there is no free slot, or where the flow waits for its language model.
+    """
     await session.execute(
         text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 1))"),
         {"key": str(cluster_id)},
@@ -53,9 +60,14 @@ async def start(
         running, mine = await live_counts(session, flow.tenant_id)
         if running >= limits[0] or mine >= limits[1]:
             return None
+    run_id = uuid4()
+    refusal = await _refused(session, flow, run_id)
+    if refusal is not None:
+        await _postpone(session, flow, refusal)
+        return None
     run = PhaseRun(
         tenant_id=flow.tenant_id,
-        id=uuid4(),
+        id=run_id,
         flow_id=flow_id,
         round=round,
         phase=phase,
@@ -76,6 +88,32 @@ async def start(
         details={"job": job_name},
     )
     return run.id
+
+
+async def _refused(session: AsyncSession, flow: DiscoveryFlowRow, run_id: UUID) -> Refusal | None:
+    """Why a flow that is to wait for its language model may not start an attempt."""
+    llm = spec_of(flow).llm
+    endpoint = endpoint_of(llm)
+    if endpoint is None or llm.on_unavailable != "Wait" or flow.state != FlowState.QUEUED:
+        return None
+    return await admit(session, flow, endpoint, run_id, actor=ACTOR)
+
+
+async def _postpone(session: AsyncSession, flow: DiscoveryFlowRow, refusal: Refusal) -> None:
+    """Leaves a flow queued until its endpoint is tried again; told once per outage."""
+    flow.not_before = refusal.retry_at
+    if flow.reason == Occurrence.ENDPOINT_AWAITED and flow.message == refusal.message:
+        return
+    flow.reason, flow.message = Occurrence.ENDPOINT_AWAITED, refusal.message
+    await append_event(
+        session,
+        flow,
+        Occurrence.ENDPOINT_AWAITED,
+        actor=ACTOR,
+        from_state=flow.state,
+        message=refusal.message,
+        details={"endpoint": refusal.endpoint},
+    )
 
 
 async def mark_launched(session: AsyncSession, flow_id: UUID, run_id: UUID, job_uid: str) -> None:
@@ -103,10 +141,7 @@ async def fail(
     run = await session.scalar(select(PhaseRun).where(PhaseRun.id == run_id))
     if run is None or flow.state not in (FlowState.RUNNING, FlowState.WAITING):
         return
-    latest = await live_run(session, flow)
-    if run.state not in (*LIVE_RUN_STATES, RunState.FAILED) or (
-        latest is not None and latest.id != run_id
-    ):
+    if await _newest(session, flow) != run_id:
         return
     if run.state != RunState.FAILED:
         run.state = RunState.FAILED
@@ -130,6 +165,23 @@ async def fail(
         flow.not_before = now + timedelta(seconds=retry_delay)
 
 
+async def _newest(session: AsyncSession, flow: DiscoveryFlowRow) -> UUID | None:
+    """The latest attempt of the flow's current phase: what a failure may still be about."""
+    found: UUID | None = await session.scalar(
+        select(PhaseRun.id)
+        .where(
+            PhaseRun.tenant_id == flow.tenant_id,
+            PhaseRun.flow_id == flow.flow_id,
+            PhaseRun.round == flow.round,
+            PhaseRun.phase == flow.phase,
+            PhaseRun.state.in_((*LIVE_RUN_STATES, RunState.FAILED)),
+        )
+        .order_by(PhaseRun.attempt.desc())
+        .limit(1)
+    )
+    return found
+
+
 async def live_counts(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]:
     """Live attempts in the cluster, and of one tenant."""
     row = (
@@ -142,32 +194,81 @@ async def live_counts(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]
     return int(row[0]), int(row[1])
 
 
-async def capacity(session: AsyncSession, flow: FlowSnapshot, limits: tuple[int, int]) -> Capacity:
-    """Slots for a queued flow, and how many flows that may start were queued before it."""
+async def capacity(
+    session: AsyncSession,
+    flow: FlowSnapshot,
+    limits: tuple[int, int],
+    passed_over: Collection[UUID] = (),
+) -> Capacity:
+    """Slots for a queued flow, and how many flows have a turn before it.
+
+    The tenant with the fewest live attempts is next, of several the one that has waited longest
+    for an attempt to start; within a tenant, flows come in the order in which they were queued.
+    So a tenant with one flow waits for one slot, however many flows others have queued. Other flows
+    that are `passed_over` have no turn: nobody waits for one that cannot be started.
+    """
     running, mine = await live_counts(session, flow.tenant_id)
-    ahead = await session.scalar(
+    turns = _turns(set(passed_over) - {flow.flow_id}).cte("turns")
+    own, others = turns.alias("own"), turns.alias("others")
+    ahead = (
         select(func.count())
-        .select_from(DiscoveryFlowRow)
-        .where(
-            DiscoveryFlowRow.state == FlowState.QUEUED,
-            DiscoveryFlowRow.flow_id != flow.flow_id,
-            DiscoveryFlowRow.state_since < flow.state_since,
-            (DiscoveryFlowRow.not_before.is_(None))
-            | (DiscoveryFlowRow.not_before <= func.clock_timestamp()),
-            ~_tenant_is_full(limits[1]),
-        )
-    )
-    return Capacity(running, mine, *limits, ahead=int(ahead or 0))
-
-
-def _tenant_is_full(limit: int) -> ColumnElement[bool]:
-    live = (
-        select(func.count())
-        .select_from(PhaseRun)
-        .where(
-            PhaseRun.tenant_id == DiscoveryFlowRow.tenant_id,
-            PhaseRun.state.in_(LIVE_RUN_STATES),
-        )
+        .where(others.c.turn < limits[1], tuple_(*_place(others)) < tuple_(*_place(own)))
         .scalar_subquery()
     )
-    return live >= limit
+    found = (
+        await session.execute(
+            select(ahead, own.c.ahead_in_tenant).where(own.c.flow_id == flow.flow_id)
+        )
+    ).one_or_none()
+    if found is None:
+        # it has left the queue in the meantime
+        return Capacity(running, mine, *limits, ahead=limits[0])
+    return Capacity(running, mine, *limits, ahead=int(found[0]), ahead_in_tenant=int(found[1]))
+
+
+def _place(turns: FromClause) -> tuple[ColumnElement[Any], ...]:
+    return turns.c.turn, turns.c.served, turns.c.state_since, turns.c.flow_id
+
+
+def _turns(passed_over: Collection[UUID]) -> Select[Any]:
+    """Queued flows that are due. `turn` is which of its tenant's live attempts each would be."""
+    row = DiscoveryFlowRow
+    due = (
+        select(row.tenant_id, row.flow_id, row.state_since)
+        .where(
+            row.state == FlowState.QUEUED,
+            (row.not_before.is_(None)) | (row.not_before <= func.clock_timestamp()),
+            row.flow_id.not_in(passed_over),
+        )
+        .cte("due")
+    )
+    live = (
+        select(PhaseRun.tenant_id, func.count().label("attempts"))
+        .where(PhaseRun.state.in_(LIVE_RUN_STATES))
+        .group_by(PhaseRun.tenant_id)
+        .cte("live")
+    )
+    tenants = select(due.c.tenant_id).distinct().cte("tenants")
+    latest = (
+        select(func.max(PhaseRun.created_at))
+        .where(PhaseRun.tenant_id == tenants.c.tenant_id)
+        .scalar_subquery()
+    )
+    served = select(tenants.c.tenant_id, latest.label("at")).cte("served")
+    earlier = (
+        func.row_number().over(
+            partition_by=due.c.tenant_id, order_by=(due.c.state_since, due.c.flow_id)
+        )
+        - 1
+    )
+    return (
+        select(
+            due.c.flow_id,
+            due.c.state_since,
+            earlier.label("ahead_in_tenant"),
+            (earlier + func.coalesce(live.c.attempts, 0)).label("turn"),
+            func.coalesce(served.c.at, func.to_timestamp(0)).label("served"),
+        )
+        .join_from(due, served, served.c.tenant_id == due.c.tenant_id)
+        .outerjoin(live, live.c.tenant_id == due.c.tenant_id)
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, delete, exists, func, select
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -124,8 +124,10 @@ async def run_artefacts(session: AsyncSession, run: PhaseRun) -> dict[str, Artef
     return {name: await reference(session, run.tenant_id, digest) for name, digest in rows.tuples()}
 
 
-async def collect(session: AsyncSession) -> int:
+async def collect(session: AsyncSession, limit: int | None = None) -> int:
     """Removes what nobody refers to, as far as the transaction's scope sees. Returns how many.
+
+    With `limit`, at most so many artefacts: one may have a thousand pieces of 1 MiB.
 
     Uploads of an attempt that has ended lose their claim; unsealed uploads of such attempts and
     sealed artefacts without a reference go. A person's upload stays until it expires, and as long
@@ -139,6 +141,29 @@ async def collect(session: AsyncSession) -> int:
     await session.execute(
         delete(FlowArtefact).where(FlowArtefact.name.startswith(UPLOAD_PREFIX), ~live)
     )
+    await session.execute(delete(Upload).where(Upload.expires_at <= func.clock_timestamp()))
+    unused = _is_unused()
+    if limit is not None:
+        some = select(Artefact.tenant_id, Artefact.id).where(unused).limit(limit)
+        unused = and_(unused, tuple_(Artefact.tenant_id, Artefact.id).in_(some))
+    removed = await session.execute(delete(Artefact).where(unused).returning(Artefact.id))
+    return len(removed.all())
+
+
+async def collect_released(session: AsyncSession, tenant_id: UUID, digests: set[str]) -> None:
+    """Removes those of these artefacts of a tenant that nobody refers to any more.
+
+    Costs what they cost, however much there is of others.
+    """
+    await session.execute(
+        delete(Artefact).where(
+            Artefact.tenant_id == tenant_id, Artefact.digest.in_(digests), _is_unused()
+        )
+    )
+
+
+def _is_unused() -> ColumnElement[bool]:
+    """Referred to by no flow, not being uploaded, not offered or wanted by a person."""
     uploading = exists().where(
         PhaseRun.tenant_id == Artefact.tenant_id,
         PhaseRun.id == Artefact.uploaded_by,
@@ -147,7 +172,6 @@ async def collect(session: AsyncSession) -> int:
     referred = exists().where(
         FlowArtefact.tenant_id == Artefact.tenant_id, FlowArtefact.digest == Artefact.digest
     )
-    await session.execute(delete(Upload).where(Upload.expires_at <= func.clock_timestamp()))
     offered = exists().where(Upload.tenant_id == Artefact.tenant_id, _is_upload())
     named = exists().where(
         DiscoveryFlowRow.tenant_id == Artefact.tenant_id,
@@ -155,10 +179,7 @@ async def collect(session: AsyncSession) -> int:
         DiscoveryFlowRow.state.not_in(_ENDED),
         DiscoveryFlowRow.spec["source"]["artefact"]["digest"].as_string() == Artefact.digest,
     )
-    removed = await session.execute(
-        delete(Artefact).where(~uploading, ~referred, ~offered, ~named).returning(Artefact.id)
-    )
-    return len(removed.all())
+    return and_(~uploading, ~referred, ~offered, ~named)
 
 
 def _is_upload() -> ColumnElement[bool]:

@@ -43,6 +43,7 @@ async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun)
     return Claim(
         flow_id=flow.flow_id,
         flow_name=master.name,
+        tenant_id=flow.tenant_id,
         namespace=tenant.namespace,
         engagement=master.engagement,
         round=run.round,
@@ -57,17 +58,24 @@ async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun)
         uploaded=None if pinned else await _uploaded(session, flow, spec.source),
         target_schema_path=None if pinned else schema_path,
         inputs=inputs,
-        llm=LLMSettings(
-            provider=spec.llm.provider,
-            base_url=spec.llm.base_url,
-            model=spec.llm.model,
-            timeout_seconds=parse_duration(spec.llm.timeout),
-            budget=await _budget(session, flow.flow_id, spec.llm),
-        ),
+        llm=await _llm(session, run, spec.llm),
         mapping_history=(
             await mapping_history(session) if phase.name is Phase.FIELD_MAPPING else []
         ),
         hint=_hint(flow, phase.name),
+    )
+
+
+async def _llm(session: AsyncSession, run: PhaseRun, llm: LLM) -> LLMSettings:
+    """Who judges: what the flow asks for, or the built-in planner where that is unavailable."""
+    if run.llm_fallback:
+        return LLMSettings(note=run.llm_fallback)
+    return LLMSettings(
+        provider=llm.provider,
+        base_url=llm.base_url,
+        model=llm.model,
+        timeout_seconds=parse_duration(llm.timeout),
+        budget=await _budget(session, run.flow_id, llm),
     )
 
 

@@ -12,14 +12,15 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..errors import SupersededError
 from .schema import SCHEMA_REVISION
@@ -28,7 +29,9 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _ATTEMPTS = 6
-_RETRYABLE_STATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"}
+_RETRYABLE_STATES = {"25P03", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"}
+# a leader that is frozen inside a transaction keeps its successor waiting for that long
+_LEADER_IDLE = "5s"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Database:
 
     `statement_timeout` is in seconds. Use `run` for work that is safe to repeat as a whole: it
     is tried again after serialization failures, deadlocks and lost connections, and because the
-    answer to a COMMIT may have been lost, the function must re-read before it writes.
+    answer to a COMMIT may have been lost, the function must re-read before it writes. `backends`
+    are the server's process ids of its connections.
     """
 
     def __init__(
@@ -87,9 +91,26 @@ class Database:
                 "application_name": application_name,
                 "options": options,
                 "connect_timeout": 10,
+                # a server that has vanished without a word is noticed in seconds, not in hours
+                "keepalives_idle": 15,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 30_000,
             },
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self.backends: set[int] = set()
+        event.listen(self.engine.sync_engine, "connect", self._connected)
+        event.listen(self.engine.sync_engine, "close", self._disconnected)
+
+    def _connected(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        pid = connection.driver_connection.info.backend_pid
+        record.info["backend_pid"] = pid
+        self.backends.add(pid)
+
+    def _disconnected(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        del connection
+        self.backends.discard(record.info.get("backend_pid", 0))
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -133,8 +154,21 @@ class Database:
             return revision
 
     async def schema_is_current(self) -> bool:
-        """Whether the database has the schema that this code was written for."""
-        return await self.schema_revision() == SCHEMA_REVISION
+        """Whether this code may work: its own schema, or a newer one that still serves it.
+
+        During an upgrade the schema is expanded first, and the pods of the old release go on. The
+        database says which is the oldest code that it serves.
+        """
+        revision = await self.schema_revision()
+        if revision is None or revision <= SCHEMA_REVISION:
+            return revision == SCHEMA_REVISION
+        async with self.engine.connect() as connection:
+            if await connection.scalar(text("SELECT to_regclass('schema_support')")) is None:
+                return False
+            oldest = await connection.scalar(
+                text("SELECT minimum_code_revision FROM schema_support")
+            )
+            return oldest is not None and str(oldest) <= SCHEMA_REVISION
 
 
 def _can_retry(error: DBAPIError) -> bool:
@@ -156,6 +190,9 @@ async def _enter(session: AsyncSession, scope: Scope) -> None:
             {"cluster": str(scope.cluster_id)},
         )
         if scope.epoch is not None:
+            await session.execute(
+                text(f"SET LOCAL idle_in_transaction_session_timeout = '{_LEADER_IDLE}'")
+            )
             held = await session.execute(
                 text(
                     "SELECT 1 FROM leader WHERE cluster_id = :cluster AND epoch = :epoch "

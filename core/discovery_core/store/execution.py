@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import (
@@ -34,6 +34,7 @@ from ..wire import (
 )
 from . import blobs
 from .accept import accept_result
+from .breakers import BreakerRules, admit, endpoint_of, report_failure, report_success
 from .claims import claim_of
 from .database import Database, TenantScope
 from .records import RecordBatch, insert_records
@@ -45,7 +46,7 @@ from .schema import (
     PhaseRun,
     Record,
 )
-from .snapshot import phase_seconds
+from .snapshot import RETRY_AFTER, phase_seconds, spec_of
 from .streams import read_chunks, write_chunks
 from .transition import append_event, database_now, lock_flow, transition
 
@@ -55,8 +56,9 @@ STAGE_BATCH = 1000
 class ExecutionStore:
     """The store as the execution API uses it. Every method acts for one tenant."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, breaker: BreakerRules | None = None) -> None:
         self.db = db
+        self.breaker = breaker or BreakerRules()
 
     async def claim(
         self,
@@ -111,6 +113,7 @@ class ExecutionStore:
         run.pod_uid, run.pod_name = pod_uid, pod_name
         run.claimed_at = run.heartbeat_at = now
         run.deadline = now + phase_seconds(flow)
+        await _choose_planner(session, flow, run)
         if flow.state == FlowState.WAITING:
             await transition(session, flow, Trigger.CLAIMED, actor="execution", attempt=run.attempt)
         await session.flush()
@@ -119,11 +122,21 @@ class ExecutionStore:
         """Records that the attempt lives. Raises SupersededError."""
 
         async def work(session: AsyncSession) -> HeartbeatAnswer:
-            run = await _held_run(session, pod_uid, beat.fence, lock=True)
-            run.heartbeat_at = await database_now(session)
-            run.progress_done, run.progress_total = beat.done, beat.total
-            run.progress_message = beat.message[:500]
-            return HeartbeatAnswer(deadline=run.deadline)
+            deadline = await session.scalar(
+                update(PhaseRun)
+                .where(_holds(pod_uid, beat.fence), PhaseRun.state == RunState.RUNNING)
+                .values(
+                    heartbeat_at=func.clock_timestamp(),
+                    progress_done=beat.done,
+                    progress_total=beat.total,
+                    progress_message=beat.message[:500],
+                )
+                .returning(PhaseRun.deadline)
+                .execution_options(synchronize_session=False)
+            )
+            if deadline is None:
+                raise _superseded()
+            return HeartbeatAnswer(deadline=deadline)
 
         return await self.db.run(TenantScope(tenant_id), work)
 
@@ -277,6 +290,7 @@ class ExecutionStore:
             for digest in message.artefacts.values():
                 await _require_artefact(session, tenant_id, digest)
             await accept_result(session, flow, run, message)
+            await report_success(session, flow, run)
 
         await self.db.run(TenantScope(tenant_id), work)
 
@@ -298,6 +312,8 @@ class ExecutionStore:
             run.error_code, run.error_message = message.code, message.message
             run.finished_at = await database_now(session)
             run.usage = message.usage.model_dump(mode="json", by_alias=True)
+            if message.retry_after_seconds is not None:
+                run.usage |= {RETRY_AFTER: message.retry_after_seconds}
             # a budget is a limit, not a failure: the flow waits for it to be raised
             run.counted = message.code != ErrorCode.LLM_BUDGET
             await append_event(
@@ -311,22 +327,47 @@ class ExecutionStore:
                 attempt=run.attempt,
                 details={"code": message.code},
             )
+            await report_failure(session, flow, run, self.breaker)
 
         await self.db.run(TenantScope(tenant_id), work)
 
 
+async def _choose_planner(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun) -> None:
+    """Decides once per attempt whether it may ask the flow's language model.
+
+    A flow that waits for its model was let through when the attempt started.
+    """
+    llm = spec_of(flow).llm
+    endpoint = endpoint_of(llm)
+    if endpoint is None:
+        return
+    if llm.on_unavailable == "Builtin":
+        refusal = await admit(session, flow, endpoint, run.id, actor="execution")
+        if refusal is not None:
+            run.llm_fallback = f"The built-in planner judges: {refusal.message}."
+            return
+    run.llm_endpoint = endpoint
+
+
+def _holds(pod_uid: str, fence: int) -> ColumnElement[bool]:
+    """The attempt that this pod holds under this fence, whether it still runs or not."""
+    return and_(PhaseRun.pod_uid == pod_uid, PhaseRun.fence == fence)
+
+
+def _superseded() -> SupersededError:
+    return SupersededError("this pod does not hold a running attempt under this fence")
+
+
 async def _held_run(
-    session: AsyncSession, pod_uid: str, fence: int, *, lock: bool = False, ended: bool = False
+    session: AsyncSession, pod_uid: str, fence: int, *, ended: bool = False
 ) -> PhaseRun:
     """The attempt that this pod holds under this fence, live unless `ended` is allowed."""
-    query = select(PhaseRun).where(PhaseRun.pod_uid == pod_uid, PhaseRun.fence == fence)
+    query = select(PhaseRun).where(_holds(pod_uid, fence))
     if not ended:
         query = query.where(PhaseRun.state == RunState.RUNNING)
-    if lock:
-        query = query.with_for_update()
     run = await session.scalar(query)
     if run is None:
-        raise SupersededError("this pod does not hold a running attempt under this fence")
+        raise _superseded()
     return run
 
 

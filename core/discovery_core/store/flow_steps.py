@@ -17,13 +17,14 @@ from ..resource import DiscoveryFlowSpec
 from ..snapshots import FlowSnapshot
 from ..states import FlowState, Occurrence, RunState, Trigger, is_ended
 from . import blobs, rounds
-from .records import drop_staged
+from .records import drop_staged_by
 from .schema import DiscoveryFlowRow, FlowArtefact, MasterFlow, Tenant
 from .snapshot import flow_snapshot
 from .transition import (
     append_event,
     database_now,
     end_live_run,
+    live_run,
     lock_flow,
     open_request,
     transition,
@@ -110,6 +111,8 @@ async def update_spec(
         k for k in stored.keys() | flow.spec.keys() if stored.get(k) != flow.spec.get(k)
     )
     flow.spec = stored
+    if flow.reason == Occurrence.ENDPOINT_AWAITED and "llm" in changed:
+        flow.not_before = None
     await append_event(
         session,
         flow,
@@ -145,6 +148,10 @@ async def reference_missing(session: AsyncSession, flow_id: UUID, missing: list[
             from_state=flow.state,
             message=message,
         )
+        return
+    run = await live_run(session, flow)
+    if run is not None and run.state == RunState.RUNNING:
+        # what was missing when the operator looked has appeared: the pod is at work
         return
     await transition(session, flow, Trigger.REFERENCE_MISSING, actor=ACTOR, message=message)
     flow.missing = missing
@@ -195,6 +202,11 @@ async def mark_deleted(session: AsyncSession, flow_id: UUID) -> None:
         await transition(
             session, flow, Trigger.DELETED, actor=ACTOR, message="the resource was deleted"
         )
-    await session.execute(delete(FlowArtefact).where(FlowArtefact.flow_id == flow.flow_id))
-    await drop_staged(session)
-    await blobs.collect(session)
+    released = await session.scalars(
+        delete(FlowArtefact)
+        .where(FlowArtefact.tenant_id == flow.tenant_id, FlowArtefact.flow_id == flow.flow_id)
+        .returning(FlowArtefact.digest)
+    )
+    digests = set(released)
+    await drop_staged_by(session, flow.tenant_id, flow.flow_id)
+    await blobs.collect_released(session, flow.tenant_id, digests)

@@ -7,7 +7,7 @@ NOTIFY is a hint that may be lost with the connection, so the listener says afte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
 import psycopg
@@ -19,8 +19,20 @@ from .transition import CHANNEL
 log = structlog.get_logger(__name__)
 
 
-async def listen(url: URL) -> AsyncIterator[UUID | None]:
-    """Flow ids as they are notified; None after each (re)connection."""
+Skip = Callable[[UUID, int], bool]
+
+
+def nothing(flow_id: UUID, backend_pid: int) -> bool:
+    """Skips no notification."""
+    del flow_id, backend_pid
+    return False
+
+
+async def listen(url: URL, skip: Skip = nothing) -> AsyncIterator[UUID | None]:
+    """Flow ids as they are notified; None after each (re)connection.
+
+    `skip` is asked about each, with the process id of the connection that wrote.
+    """
     conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
     delay = 0.2
     while True:
@@ -38,7 +50,9 @@ async def listen(url: URL) -> AsyncIterator[UUID | None]:
                 delay = 0.2
                 yield None
                 async for notification in connection.notifies():
-                    yield UUID(notification.payload)
+                    flow_id = UUID(notification.payload)
+                    if not skip(flow_id, notification.pid):
+                        yield flow_id
         except psycopg.Error as error:
             log.warning("listener reconnects", delay=delay, error=str(error))
         await asyncio.sleep(delay)

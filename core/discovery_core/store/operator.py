@@ -6,12 +6,12 @@ step or finds it made already. That is what makes every action of the operator r
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,16 +21,19 @@ from ..resource import DiscoveryFlowSpec
 from ..resource_gate import MappingEdit, Rerun
 from ..snapshots import Capacity, FlowSnapshot
 from ..states import FlowState, Trigger, is_ended
-from . import attempts, blobs, flow_steps, gate, leadership, notifications, rounds
+from . import attempts, blobs, breakers, flow_steps, gate, leadership, notifications, rounds
 from .database import ClusterScope, Database
+from .figures import Figures, TokenUse, read_figures, tokens_since, tokens_until
 from .listener import listen
 from .records import drop_staged
 from .schema import Cluster, DiscoveryFlowRow, MasterFlow, Tenant
-from .snapshot import flow_snapshot
+from .snapshot import flow_now, flow_snapshot
 from .transition import database_now
 
 T = TypeVar("T")
 ENDED = [str(state) for state in FlowState if is_ended(state)]
+# named one by one, because "not ended" would have the database read every finished flow
+OPEN = [str(state) for state in FlowState if not is_ended(state)]
 
 
 class OpenFlow(NamedTuple):
@@ -108,17 +111,24 @@ class OperatorStore:
         """The flow, its current attempt and its open request."""
         return await self._read(lambda session: flow_snapshot(session, flow_id))
 
-    async def look(self, flow_id: UUID, limits: tuple[int, int]) -> Look:
-        """Clock, flow and, where it is due in the queue, the free slots, in one transaction."""
+    async def look(
+        self, flow_id: UUID, limits: tuple[int, int], passed_over: Collection[UUID] = ()
+    ) -> Look:
+        """Clock, flow and, where it is due in the queue, the free slots, in one transaction.
+
+        Other flows that are `passed_over` have no turn before it.
+        """
 
         async def work(session: AsyncSession) -> Look:
-            now = await database_now(session)
-            flow = await flow_snapshot(session, flow_id)
-            if flow is None or flow.state is not FlowState.QUEUED:
+            found = await flow_now(session, flow_id)
+            if found is None:
+                return Look(await database_now(session), None, None)
+            now, flow = found
+            if flow.state is not FlowState.QUEUED:
                 return Look(now, flow, None)
             if flow.not_before is not None and flow.not_before > now:
                 return Look(now, flow, None)
-            return Look(now, flow, await attempts.capacity(session, flow, limits))
+            return Look(now, flow, await attempts.capacity(session, flow, limits, passed_over))
 
         return await self._read(work)
 
@@ -130,20 +140,31 @@ class OperatorStore:
         """Ended flows whose resource was still there when last seen."""
         return await self._read(lambda session: _flows(session, ended=True))
 
-    async def state_counts(self) -> dict[str, int]:
-        """Flows by state, for metrics."""
+    async def figures(self) -> Figures:
+        """Counts and ages of what is open, for metrics."""
+        return await self._read(read_figures)
 
-        async def work(session: AsyncSession) -> dict[str, int]:
-            rows = await session.execute(
-                select(DiscoveryFlowRow.state, func.count()).group_by(DiscoveryFlowRow.state)
-            )
-            return {state: int(count) for state, count in rows.tuples()}
+    async def tokens_until(self, until: datetime) -> tuple[int, int]:
+        """Prompt and completion tokens of all attempts that had ended by then."""
+        return await self._read(lambda session: tokens_until(session, until))
 
-        return await self._read(work)
+    async def tokens_since(self, since: datetime) -> list[TokenUse]:
+        """Token use of each attempt that ended after that moment."""
+        return await self._read(lambda session: tokens_since(session, since))
 
-    def listen(self) -> AsyncIterator[UUID | None]:
-        """Ids of flows that changed; None after each (re)connection, which means: rescan."""
-        return listen(self.db.url)
+    async def breaker_counts(self) -> dict[tuple[str, str], int]:
+        """Circuit breakers by endpoint and state, for metrics."""
+        return await self._read(breakers.breaker_counts)
+
+    def listen(self, looked_after: Callable[[UUID], bool]) -> AsyncIterator[UUID | None]:
+        """Ids of flows that changed; None after each (re)connection, which means: rescan.
+
+        What this process wrote itself is left out where `looked_after` says that whoever wrote it
+        will look at the flow again anyway.
+        """
+        return listen(
+            self.db.url, lambda flow_id, pid: pid in self.db.backends and looked_after(flow_id)
+        )
 
     # -- the flow ------------------------------------------------------------------------------
 
@@ -390,7 +411,7 @@ async def _flows(session: AsyncSession, *, ended: bool) -> list[OpenFlow]:
         .join(Tenant, Tenant.id == DiscoveryFlowRow.tenant_id)
         .where(
             MasterFlow.deleted_at.is_(None),
-            state.in_(ENDED) if ended else state.not_in(ENDED),
+            state.in_(ENDED if ended else OPEN),
         )
         .order_by(DiscoveryFlowRow.state_since)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import delete, exists, text
+from sqlalchemy import delete, exists, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..states import RunState
@@ -40,6 +40,7 @@ class RecordBatch:
         return ("[" + ",".join(self._rows) + "]").replace("\\u0000", "\\ufffd")
 
 
+_KEPT = (*LIVE_RUN_STATES, RunState.SUCCEEDED)
 _INSERT = text(
     """
     INSERT INTO records (tenant_id, run_id, row, identity, name, asset_type, class_rule,
@@ -69,6 +70,18 @@ async def drop_staged(session: AsyncSession) -> None:
     kept = exists().where(
         PhaseRun.tenant_id == Record.tenant_id,
         PhaseRun.id == Record.run_id,
-        PhaseRun.state.in_((*LIVE_RUN_STATES, RunState.SUCCEEDED)),
+        PhaseRun.state.in_(_KEPT),
     )
     await session.execute(delete(Record).where(~kept))
+
+
+async def drop_staged_by(session: AsyncSession, tenant_id: UUID, flow_id: UUID) -> None:
+    """The same for one flow, without a look at any other's rows."""
+    ended = select(PhaseRun.id).where(
+        PhaseRun.tenant_id == tenant_id,
+        PhaseRun.flow_id == flow_id,
+        PhaseRun.state.not_in(_KEPT),
+    )
+    await session.execute(
+        delete(Record).where(Record.tenant_id == tenant_id, Record.run_id.in_(ended))
+    )

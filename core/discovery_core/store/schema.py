@@ -31,7 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ..states import FlowState, RunState
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0009"
 CHUNK_BYTES = 1024 * 1024
 LIVE_RUN_STATES = (RunState.CREATED, RunState.LAUNCHED, RunState.RUNNING)
 
@@ -92,14 +92,28 @@ class Leader(Base):
     __table_args__ = (UniqueConstraint("cluster_id", "epoch"),)
 
 
+class SchemaSupport(Base):
+    """The oldest code that this schema still serves, by the revision that it was written for."""
+
+    __tablename__ = "schema_support"
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    minimum_code_revision: Mapped[str]
+    __table_args__ = (CheckConstraint("singleton", name="singleton"),)
+
+
 class Tenant(Base):
-    """A namespace by its UID: a re-created namespace of the same name is another tenant."""
+    """A namespace by its UID: a re-created namespace of the same name is another tenant.
+
+    `gone_since` is when the namespace was first missed, `purged_at` when its data was removed.
+    """
 
     __tablename__ = "tenants"
     id: Mapped[UUID] = mapped_column(primary_key=True)
     cluster_id: Mapped[UUID] = mapped_column(ForeignKey("clusters.id"), index=True)
     namespace: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=_now)
+    gone_since: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]
 
 
 class MasterFlow(Base):
@@ -121,7 +135,8 @@ class DiscoveryFlowRow(Base):
     """Where a discovery flow stands. Changed only by `store.transition`, under its row lock.
 
     `round_info` says how the round began: `fromPhase`, `hint`, `by`, `trigger`. `rerun_ids` are
-    the ids of spec.rerun that were followed or refused.
+    the ids of spec.rerun that were followed or refused. `purged_at`: the flow's data is gone, and
+    the row stays so that its resource is not taken for a new flow.
     """
 
     __tablename__ = "discovery_flows"
@@ -147,17 +162,27 @@ class DiscoveryFlowRow(Base):
     source_digest: Mapped[str | None]
     target_schema_digest: Mapped[str | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=_now)
+    purged_at: Mapped[datetime | None]
     __table_args__ = (
         ForeignKeyConstraint(
             ["tenant_id", "flow_id"], ["master_flows.tenant_id", "master_flows.flow_id"]
         ),
         _one_of("state", [str(s) for s in FlowState], "state"),
         Index("ix_discovery_flows_state", "state"),
+        Index(
+            "ix_discovery_flows_state_since",
+            "state_since",
+            postgresql_where=text("purged_at IS NULL"),
+        ),
     )
 
 
 class PhaseRun(Base):
-    """One attempt of a phase. At most one per flow is live, at most one per phase accepted."""
+    """One attempt of a phase. At most one per flow is live, at most one per phase accepted.
+
+    `llm_endpoint` is the language model that it may ask; `llm_fallback` is why the built-in
+    planner judges although the spec names one.
+    """
 
     __tablename__ = "phase_runs"
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -186,6 +211,8 @@ class PhaseRun(Base):
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     usage: Mapped[dict[str, Any] | None]
+    llm_endpoint: Mapped[str | None]
+    llm_fallback: Mapped[str] = mapped_column(server_default="")
     __table_args__ = (
         ForeignKeyConstraint(
             ["tenant_id", "flow_id"], ["discovery_flows.tenant_id", "discovery_flows.flow_id"]
@@ -210,7 +237,33 @@ class PhaseRun(Base):
             postgresql_where=text(f"state IN ({_LIVE})"),
         ),
         Index("ix_phase_runs_pod_uid", "tenant_id", "pod_uid"),
+        Index("ix_phase_runs_created_at", "tenant_id", "created_at"),
+        Index(
+            "ix_phase_runs_finished_at",
+            "finished_at",
+            postgresql_where=text("usage IS NOT NULL"),
+        ),
     )
+
+
+class CircuitBreaker(Base):
+    """Whether a tenant's attempts may ask an endpoint. Changed only by `store.breakers`.
+
+    `failures` in a row, `openings` since it was last closed; while it is not closed `opened_at`
+    is since when, and `probe_run_id` the one attempt that may ask.
+    """
+
+    __tablename__ = "circuit_breakers"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    endpoint: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(server_default="Closed")
+    failures: Mapped[int] = mapped_column(server_default="0")
+    openings: Mapped[int] = mapped_column(server_default="0")
+    last_code: Mapped[str] = mapped_column(server_default="")
+    opened_at: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+    probe_run_id: Mapped[UUID | None]
+    __table_args__ = (_one_of("state", ["Closed", "Open", "HalfOpen"], "state"),)
 
 
 class Artefact(Base):
@@ -487,6 +540,41 @@ class FlowEventRow(Base):
     __table_args__ = (
         ForeignKeyConstraint(
             ["tenant_id", "flow_id"], ["discovery_flows.tenant_id", "discovery_flows.flow_id"]
+        ),
+    )
+
+
+class Purge(Base):
+    """A removal of a flow's data, or of a whole tenant's (`flow_id` null), and what became of it.
+
+    The record stays for good: `removed` counts rows by table, `summary` says what there was and
+    who had decided what. Only functions of the owner write more than a person's request.
+    """
+
+    __tablename__ = "purges"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
+    flow_id: Mapped[UUID | None]
+    flow_name: Mapped[str] = mapped_column(server_default="")
+    reason: Mapped[str] = mapped_column(server_default="Command")
+    requested_by: Mapped[str]
+    requested_at: Mapped[datetime] = mapped_column(server_default=_now)
+    inventory: Mapped[bool] = mapped_column(server_default=text("false"))
+    outcome: Mapped[str] = mapped_column(server_default="Running")
+    problem: Mapped[str] = mapped_column(server_default="")
+    finished_at: Mapped[datetime | None]
+    removed: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    summary: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    __table_args__ = (
+        _one_of("reason", ["Command", "Retention", "NamespaceDeleted"], "reason"),
+        _one_of("outcome", ["Running", "Done", "Refused"], "outcome"),
+        CheckConstraint("(flow_id IS NULL) = (reason = 'NamespaceDeleted')", name="of_what"),
+        Index(
+            "uq_purges_unfinished",
+            "tenant_id",
+            "flow_id",
+            unique=True,
+            postgresql_where=text("finished_at IS NULL"),
         ),
     )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..durations import parse_duration
@@ -26,8 +26,39 @@ from .schema import (
     Tenant,
 )
 
-HEARTBEAT_SECONDS = 10.0
+# four beats within the timeout; more would say little, and cost a database with 1,000 crews much
+HEARTBEAT_SECONDS = 15.0
 HEARTBEAT_TIMEOUT = timedelta(seconds=60)
+# made once, because a reconciliation asks each of them, and to make one costs as much as to ask it
+_FLOW = (
+    select(DiscoveryFlowRow, MasterFlow, Tenant, func.clock_timestamp())
+    .join(
+        MasterFlow,
+        (MasterFlow.tenant_id == DiscoveryFlowRow.tenant_id)
+        & (MasterFlow.flow_id == DiscoveryFlowRow.flow_id),
+    )
+    .join(Tenant, Tenant.id == DiscoveryFlowRow.tenant_id)
+    .where(DiscoveryFlowRow.flow_id == bindparam("flow_id"))
+    .execution_options(populate_existing=True)
+)
+_RUNS = (
+    select(PhaseRun)
+    .where(
+        PhaseRun.tenant_id == bindparam("tenant_id"),
+        PhaseRun.flow_id == bindparam("flow_id"),
+        ((PhaseRun.round == bindparam("round")) & (PhaseRun.phase == bindparam("phase")))
+        | (PhaseRun.state == RunState.SUCCEEDED),
+    )
+    .order_by(PhaseRun.attempt.desc())
+)
+_OF_FLOW = (
+    ApprovalRequestRow.tenant_id == bindparam("tenant_id"),
+    ApprovalRequestRow.flow_id == bindparam("flow_id"),
+)
+_REQUESTS = select(ApprovalRequestRow.id, ApprovalRequestRow.state).where(*_OF_FLOW)
+_OPEN_REQUEST = select(ApprovalRequestRow).where(*_OF_FLOW, ApprovalRequestRow.state == "Open")
+# beside what the attempt has used, because it is as much about the language model
+RETRY_AFTER = "retryAfterSeconds"
 
 
 def spec_of(flow: DiscoveryFlowRow) -> DiscoveryFlowSpec:
@@ -61,7 +92,15 @@ def run_snapshot(run: PhaseRun) -> RunSnapshot:
         progress_done=run.progress_done,
         progress_total=run.progress_total,
         progress_message=run.progress_message,
+        llm_fallback=run.llm_fallback,
+        retry_after=retry_after(run),
     )
+
+
+def retry_after(run: PhaseRun) -> float | None:
+    """For how many seconds the attempt's endpoint has asked to be left alone."""
+    asked = (run.usage or {}).get(RETRY_AFTER)
+    return None if asked is None else float(asked)
 
 
 async def _request_snapshot(session: AsyncSession, request: ApprovalRequestRow) -> RequestSnapshot:
@@ -98,37 +137,41 @@ async def _request_snapshot(session: AsyncSession, request: ApprovalRequestRow) 
     )
 
 
-async def _attempts(
-    session: AsyncSession, flow: DiscoveryFlowRow
-) -> tuple[PhaseRun | None, int, int]:
+async def _runs(session: AsyncSession, flow: DiscoveryFlowRow) -> list[PhaseRun]:
+    """The attempts of the current phase, the latest first, and all accepted ones."""
+    values = {
+        "tenant_id": flow.tenant_id,
+        "flow_id": flow.flow_id,
+        "round": flow.round,
+        "phase": flow.phase,
+    }
+    return list(await session.scalars(_RUNS, values))
+
+
+def _attempts(flow: DiscoveryFlowRow, runs: list[PhaseRun]) -> tuple[PhaseRun | None, int, int]:
     """The latest attempt of the current phase, counted failures and the highest number."""
-    runs = (
-        await session.scalars(
-            select(PhaseRun)
-            .where(
-                PhaseRun.tenant_id == flow.tenant_id,
-                PhaseRun.flow_id == flow.flow_id,
-                PhaseRun.round == flow.round,
-                PhaseRun.phase == flow.phase,
-            )
-            .order_by(PhaseRun.attempt.desc())
-        )
-    ).all()
-    failed = sum(1 for run in runs if run.state == RunState.FAILED and run.counted)
-    return (runs[0] if runs else None), failed, (runs[0].attempt if runs else 0)
+    mine = [run for run in runs if (run.round, run.phase) == (flow.round, flow.phase)]
+    failed = sum(1 for run in mine if run.state == RunState.FAILED and run.counted)
+    return (mine[0] if mine else None), failed, (mine[0].attempt if mine else 0)
 
 
-async def _results(session: AsyncSession, flow: DiscoveryFlowRow) -> dict[str, PhaseRun]:
-    runs = await session.scalars(
-        select(PhaseRun)
-        .where(
-            PhaseRun.tenant_id == flow.tenant_id,
-            PhaseRun.flow_id == flow.flow_id,
-            PhaseRun.state == RunState.SUCCEEDED,
-        )
-        .order_by(PhaseRun.finished_at)
-    )
-    return {run.phase: run for run in runs}
+def _results(runs: list[PhaseRun]) -> dict[str, PhaseRun]:
+    """The accepted attempt of each phase, in the order in which they ended."""
+    accepted = [run for run in runs if run.state == RunState.SUCCEEDED and run.finished_at]
+    accepted.sort(key=lambda run: run.finished_at or run.created_at)
+    return {run.phase: run for run in accepted}
+
+
+async def _requests(
+    session: AsyncSession, flow: DiscoveryFlowRow
+) -> tuple[ApprovalRequestRow | None, frozenset[UUID]]:
+    """The open request, and the ids of those that are closed."""
+    values = {"tenant_id": flow.tenant_id, "flow_id": flow.flow_id}
+    states = dict((await session.execute(_REQUESTS, values)).tuples().all())
+    closed = frozenset(number for number, state in states.items() if state != "Open")
+    if len(closed) == len(states):
+        return None, closed
+    return await session.scalar(_OPEN_REQUEST, values), closed
 
 
 async def spent_by(session: AsyncSession, flow_id: UUID) -> Spent:
@@ -146,9 +189,11 @@ async def spent_by(session: AsyncSession, flow_id: UUID) -> Spent:
     return Spent(int(row[0] or 0), float(row[1] or 0.0))
 
 
-async def _upload_missing(session: AsyncSession, flow: DiscoveryFlowRow) -> bool:
+async def _upload_missing(
+    session: AsyncSession, flow: DiscoveryFlowRow, spec: DiscoveryFlowSpec
+) -> bool:
     """Whether the spec names an uploaded file that is not there (any more)."""
-    uploaded = spec_of(flow).source.artefact
+    uploaded = spec.source.artefact
     if uploaded is None or flow.source_digest is not None or is_ended(flow.state):
         return False
     return not await blobs.is_there(session, flow.tenant_id, uploaded.digest)
@@ -156,43 +201,30 @@ async def _upload_missing(session: AsyncSession, flow: DiscoveryFlowRow) -> bool
 
 async def flow_snapshot(session: AsyncSession, flow_id: UUID) -> FlowSnapshot | None:
     """Everything `decide` needs to know of one flow, or None where the scope shows none."""
-    found = (
-        await session.execute(
-            select(DiscoveryFlowRow, MasterFlow, Tenant)
-            .join(
-                MasterFlow,
-                (MasterFlow.tenant_id == DiscoveryFlowRow.tenant_id)
-                & (MasterFlow.flow_id == DiscoveryFlowRow.flow_id),
-            )
-            .join(Tenant, Tenant.id == DiscoveryFlowRow.tenant_id)
-            .where(DiscoveryFlowRow.flow_id == flow_id)
-            .execution_options(populate_existing=True)
-        )
-    ).one_or_none()
+    found = await flow_now(session, flow_id)
+    return None if found is None else found[1]
+
+
+async def flow_now(session: AsyncSession, flow_id: UUID) -> tuple[datetime, FlowSnapshot] | None:
+    """The database's clock and the flow, in as few questions as it takes."""
+    found = (await session.execute(_FLOW, {"flow_id": flow_id})).one_or_none()
     if found is None:
         return None
-    flow, master, tenant = found
-    run, failed, last = await _attempts(session, flow)
-    requests = (
-        await session.scalars(
-            select(ApprovalRequestRow).where(
-                ApprovalRequestRow.tenant_id == flow.tenant_id,
-                ApprovalRequestRow.flow_id == flow_id,
-            )
-        )
-    ).all()
-    opened = next((request for request in requests if request.state == "Open"), None)
-    results = await _results(session, flow)
+    flow, master, tenant, now = found
+    runs = await _runs(session, flow)
+    run, failed, last = _attempts(flow, runs)
+    opened, closed = await _requests(session, flow)
+    results, spec = _results(runs), spec_of(flow)
     imported = (results["data_import"].result or {}) if "data_import" in results else {}
     inventory = (results["asset_inventory"].result or {}) if "asset_inventory" in results else {}
     latest = next(reversed(results.values()), None)
-    return FlowSnapshot(
+    snapshot = FlowSnapshot(
         flow_id=flow_id,
         tenant_id=flow.tenant_id,
         namespace=tenant.namespace,
         name=master.name,
         engagement=master.engagement,
-        spec=spec_of(flow),
+        spec=spec,
         generation=flow.generation,
         round=flow.round,
         phase=Phase(flow.phase),
@@ -204,22 +236,24 @@ async def flow_snapshot(session: AsyncSession, flow_id: UUID) -> FlowSnapshot | 
         created_at=master.created_at,
         not_before=flow.not_before,
         source_pinned=flow.source_digest is not None,
-        upload_missing=await _upload_missing(session, flow),
+        upload_missing=await _upload_missing(session, flow, spec),
         missing=tuple(flow.missing),
         deleted=master.deleted_at is not None,
+        purged=flow.purged_at is not None,
         failed_attempts=failed,
         last_attempt=last,
         run=run_snapshot(run) if run is not None else None,
         request=await _request_snapshot(session, opened) if opened is not None else None,
-        answered_requests=frozenset(r.id for r in requests if r.state != "Open"),
+        answered_requests=closed,
         rerun_ids=frozenset(flow.rerun_ids),
         answer_note=flow.answer_note,
         records_imported=imported.get("rowsImported"),
         records_rejected=imported.get("rowsRejected"),
         assets=inventory.get("assets"),
-        spent=await spent_by(session, flow_id) if spec_of(flow).llm.budget else None,
+        spent=await spent_by(session, flow_id) if spec.llm.budget else None,
         planner=((latest.usage or {}).get("planner") if latest is not None else None),
     )
+    return now, snapshot
 
 
 async def history(session: AsyncSession, flow_id: UUID, after: int = 0) -> list[FlowEvent]:
@@ -249,9 +283,11 @@ async def history(session: AsyncSession, flow_id: UUID, after: int = 0) -> list[
 
 __all__ = [
     "HEARTBEAT_SECONDS",
+    "flow_now",
     "flow_snapshot",
     "history",
     "phase_seconds",
+    "retry_after",
     "run_snapshot",
     "spec_of",
     "spent_by",

@@ -107,6 +107,7 @@ async def transition(
         phase=phase,
         attempt=attempt,
         details=details,
+        at=flow.state_since,
     )
 
 
@@ -121,11 +122,12 @@ async def append_event(
     phase: str | None = None,
     attempt: int | None = None,
     details: dict[str, Any] | None = None,
+    at: datetime | None = None,
 ) -> None:
     """Bumps the version of a locked flow, appends to its history, and notifies the operator."""
     flow.version += 1
     flow.event_sequence += 1
-    flow.updated_at = await database_now(session)
+    flow.updated_at = at or await database_now(session)
     event = FlowEventRow(
         tenant_id=flow.tenant_id,
         flow_id=flow.flow_id,

@@ -6,9 +6,13 @@ looked at, and by names: this module must work without the provider's library.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.wire import LONGEST_RETRY_AFTER
 
 _CREDENTIALS = "check spec.llm.apiKeySecret and that the key may use this model"
 _BY_STATUS: dict[int, tuple[ErrorCode, str]] = {
@@ -114,11 +118,45 @@ def _by_status(status: int, cause: BaseException) -> DiscoveryError:
         )
     if status in _BY_STATUS:
         code, text = _BY_STATUS[status]
+        if status == 429:
+            return _after_a_while(code, text, detail, cause)
         return DiscoveryError(code, f"{text}: {detail}")
     if status >= 500 or status == 408:
-        return DiscoveryError(
-            ErrorCode.LLM_UNAVAILABLE, f"the language model failed with status {status}: {detail}"
-        )
+        text = f"the language model failed with status {status}"
+        return _after_a_while(ErrorCode.LLM_UNAVAILABLE, text, detail, cause)
     return DiscoveryError(
         ErrorCode.LLM_REFUSED, f"the language model answered status {status}: {detail}"
     )
+
+
+def _after_a_while(code: ErrorCode, text: str, detail: str, cause: BaseException) -> DiscoveryError:
+    """A failure that passes: with the time that the endpoint has asked for, where it has."""
+    headers = getattr(getattr(cause, "response", None), "headers", None) or {}
+    asked = retry_after(str(headers.get("retry-after") or ""))
+    if asked is None:
+        return DiscoveryError(code, f"{text}: {detail}")
+    return DiscoveryError(
+        code,
+        f"{text} and asks to wait {math.ceil(asked)} s: {detail}",
+        retry_after=asked,
+    )
+
+
+def retry_after(header: str, now: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After header asks for, at most an hour; None where it says nothing.
+
+    It is a number of seconds or an HTTP date (RFC 9110, 10.2.3).
+    """
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    if math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

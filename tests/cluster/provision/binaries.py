@@ -6,6 +6,7 @@ result is kept outside the checkout by version, so that only the first start on 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -25,7 +26,11 @@ PROGRESS_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Tool:
-    """A set of binaries built from one Go module. `seconds` is a cold build on two cores."""
+    """A set of binaries built from one Go module. `seconds` is a cold build on two cores.
+
+    A program of our own has a `library`, the module whose version is given here. One that is not
+    of the `cluster` is built only where it is asked for by name.
+    """
 
     name: str
     version: str
@@ -33,6 +38,8 @@ class Tool:
     seconds: int
     tags: str = ""
     ldflags: str = ""
+    library: str = ""
+    cluster: bool = True
 
     @property
     def binaries(self) -> tuple[str, ...]:
@@ -80,6 +87,25 @@ ALL_TOOLS = (
     ),
     Tool("coredns", "v1.14.7", ("github.com/coredns/coredns",), seconds=140),
     Tool("helm", "v4.3.1", ("helm.sh/helm/v4/cmd/helm",), seconds=130),
+    Tool(
+        "oidc-provider",
+        "v3.52.0",
+        ("discoveryflow.dev/cluster/oidc-provider",),
+        seconds=15,
+        library="github.com/zitadel/oidc/v3",
+    ),
+    # scrapes addresses that a test names, so it needs none of its ways to discover any
+    Tool(
+        "prometheus",
+        "v0.316.0",
+        tuple(
+            f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")
+        ),
+        seconds=240,
+        tags="remove_all_sd",
+        ldflags="-X github.com/prometheus/common/version.Version=3.16.0",
+        cluster=False,
+    ),
 )
 
 
@@ -91,15 +117,24 @@ def cache_folder() -> Path:
 
 def folder_of(tool: Tool) -> Path:
     """Where the binaries of `tool` in its version are, or will be."""
-    return cache_folder() / "bin" / f"{tool.name}-{tool.version}"
+    own = f"-{_sources(tool)}" if tool.library else ""
+    return cache_folder() / "bin" / f"{tool.name}-{tool.version}{own}"
+
+
+def _sources(tool: Tool) -> str:
+    """A short hash of a program of our own, which changes without its version."""
+    content = hashlib.sha256()
+    for path in sorted((TOOLS / tool.name).iterdir()):
+        content.update(f"{path.name}\n".encode() + path.read_bytes())
+    return content.hexdigest()[:8]
 
 
 def require(names: tuple[str, ...] | None = None) -> str:
-    """Builds what is missing and returns a PATH prefix with all of it.
+    """Builds what is missing and returns a PATH prefix with all of it; by default, the cluster's.
 
     Raises ClusterError where Go is missing, too old, or a build fails.
     """
-    wanted = [tool for tool in ALL_TOOLS if names is None or tool.name in names]
+    wanted = [tool for tool in ALL_TOOLS if (tool.cluster if names is None else tool.name in names)]
     missing = [tool for tool in wanted if not folder_of(tool).is_dir()]
     if missing:
         _check_go()

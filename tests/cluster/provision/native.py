@@ -1,9 +1,9 @@
 """Provider `native`: one real node from plain processes, for machines without Docker.
 
-etcd, the control plane, containerd, kubelet, kube-proxy and CoreDNS run as processes of this
-machine, with pods on a bridge. Everything lives below one work folder, which is what makes a
-clean end possible: a mount, a shim or a pid that does not mention it is not ours. CLUSTER_WORK
-names another folder: another cluster, which needs a network namespace of its own.
+etcd, an identity provider, the control plane, containerd, kubelet, kube-proxy and CoreDNS run as
+processes of this machine, with pods on a bridge. Everything lives below one work folder, which is
+what makes a clean end possible: a mount, a shim or a pid that does not mention it is not ours.
+CLUSTER_WORK names another folder: another cluster, which needs a network namespace of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from . import binaries, native_config
 from .errors import ClusterError
 from .locks import exclusive
 from .pki import CLIENTS, Authority
-from .processes import Processes, stop_pids
+from .processes import Processes, command_line, stop_pids
 from .remains import Remains, has_link
 
 DEFAULT_WORK = "/var/lib/discoveryflow/cluster"
@@ -51,6 +51,7 @@ SYSCTLS = ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables")
 BRIDGED = Path("/proc/sys/net/bridge")
 START_ORDER = (
     "etcd",
+    "oidc-provider",
     "apiserver",
     "controller-manager",
     "scheduler",
@@ -84,6 +85,8 @@ class Native:
     def up(self) -> None:
         """Starts the cluster, or brings back what of it does not run, and waits for the node.
 
+        A component that runs with other arguments than it would get now is started again.
+
         A cluster that was running keeps what was in it; where it cannot be revived it is started
         anew, empty. Raises ClusterError without root, Go or the Debian packages.
         """
@@ -96,7 +99,7 @@ class Native:
         self._install_packages()
         path = binaries.require()
         with self._alone():
-            if self.healthy():
+            if self.healthy() and not self._outdated(path):
                 print("The native cluster is up already.")
                 return
             started = time.monotonic()
@@ -115,6 +118,23 @@ class Native:
         if self.processes.missing(START_ORDER):
             return False
         return self._kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=5s")
+
+    def _commands(self, path: str) -> dict[str, list[str]]:
+        """Command line of each component, with the executable's whole path."""
+        commands = native_config.commands(self.work, ADDRESS, NODE, SERVICES)
+        return {
+            name: [str(shutil.which(command[0], path=path)), *command[1:]]
+            for name, command in commands.items()
+        }
+
+    def _outdated(self, path: str) -> list[str]:
+        """Components that were started in another version or with other arguments."""
+        return [
+            name
+            for name, command in self._commands(path).items()
+            if (pid := self.processes.pid(name)) is not None
+            and command_line(pid) != " ".join(command)
+        ]
 
     def _forget_readiness(self) -> None:
         """Makes a revived node count as ready only once its new kubelet says so."""
@@ -139,8 +159,15 @@ class Native:
         """Restarts every component over the data that is there. False where that is no use."""
         if not (self.work / "etcd" / "member").is_dir():
             return False
-        missing = ", ".join(self.processes.missing(START_ORDER)) or "none, yet it does not answer"
-        print(f"Restarting the native cluster; not running: {missing}.", flush=True)
+        missing = ", ".join(self.processes.missing(START_ORDER))
+        outdated = ", ".join(self._outdated(path))
+        if missing:
+            reason = f"not running: {missing}"
+        elif outdated:
+            reason = f"running with other arguments than now: {outdated}"
+        else:
+            reason = "not running: none, yet it does not answer"
+        print(f"Restarting the native cluster; {reason}.", flush=True)
         self._stop_components()
         try:
             self._start(path, 60)
@@ -203,6 +230,7 @@ class Native:
             "/CN=kube-apiserver",
             ",".join([f"DNS:{n}" for n in names] + [f"IP:{a}" for a in addresses]),
         )
+        authority.issue("oidc-provider", "/CN=oidc-provider", f"IP:{ADDRESS}")
         for client, subject in CLIENTS.items():
             authority.issue(client, subject, f"DNS:{client}")
         authority.issue(
@@ -220,12 +248,10 @@ class Native:
         self._files()
         self.remains.make_cgroup()
         environment = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
-        commands = native_config.commands(self.work, ADDRESS, NODE, SERVICES)
+        commands = self._commands(path)
 
         def start(name: str) -> None:
-            command = commands[name]
-            executable = shutil.which(command[0], path=path)
-            self.processes.start(name, [str(executable), *command[1:]], environment)
+            self.processes.start(name, commands[name], environment)
 
         def ready() -> bool:
             start("kubelet")  # it gives up where containerd listens, but is not quite ready
@@ -301,6 +327,7 @@ class Native:
     def _stop_components(self) -> None:
         for name in ("kubelet", "proxy", "coredns", "scheduler", "controller-manager"):
             self.processes.stop(name)
+        self.processes.stop("oidc-provider")
         # an API server whose etcd has gone first ignores SIGTERM and keeps its port
         self.processes.stop("apiserver", wait=15 if self.processes.pid("etcd") else 0.5)
         for name in ("etcd", "containerd"):

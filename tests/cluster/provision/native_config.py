@@ -6,14 +6,28 @@ namespaces, leases, logs and runc's state lie below the work folder so that they
 removed, the pods have a control group of their own for the same reason, no image is ever collected
 (none can be pulled again), the controller manager may talk faster than its default of 20 requests a
 second, and pods are not masqueraded, because they only talk to each other and to this machine.
+
+The API server takes client certificates, ServiceAccount tokens and ID tokens of the cluster's own
+identity provider. Names and groups of the latter begin with `oidc:`, so that none of them can be
+one of Kubernetes' own.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 
 PAUSE = "localhost/pause:1"
+OIDC_PORT = 5556
+OIDC_CLIENT = "discoveryflow"
+OIDC_PREFIX = "oidc:"
+# where the pages are in the tests, and where a port-forward shows them
+OIDC_REDIRECTS = tuple(
+    f"{site}/oidc/callback"
+    for site in ("https://discovery.test", "https://localhost", "http://localhost")
+)
+PEOPLE = {"ann": ["migration", "leads"], "ben": ["migration"]}
 
 
 def network_name(work: Path) -> str:
@@ -36,6 +50,51 @@ def write(work: Path, address: str, node: str, bridge: str, pods: str) -> None:
     (work / "resolv.conf").write_text("nameserver 127.0.0.1\n")
     (work / "kubelet.json").write_text(json.dumps(_kubelet(work, address)))
     (work / "proxy.json").write_text(json.dumps(_proxy(work, node)))
+    (work / "authentication.json").write_text(json.dumps(_authentication(work, address)))
+    if not people_file(work).exists():
+        people_file(work).touch(mode=0o600)
+        people_file(work).write_text(json.dumps(_people()))
+
+
+def issuer(address: str) -> str:
+    """Where the cluster's identity provider is."""
+    return f"https://{address}:{OIDC_PORT}"
+
+
+def people_file(work: Path) -> Path:
+    """Who can sign in there: {"NAME": {"password", "email", "groups"}}."""
+    return work / "oidc-people.json"
+
+
+def _people() -> dict[str, object]:
+    return {
+        name: {
+            "password": secrets.token_urlsafe(12),
+            "email": f"{name}@example.org",
+            "groups": groups,
+        }
+        for name, groups in PEOPLE.items()
+    }
+
+
+def _authentication(work: Path, address: str) -> dict[str, object]:
+    return {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+        "jwt": [
+            {
+                "issuer": {
+                    "url": issuer(address),
+                    "audiences": [OIDC_CLIENT],
+                    "certificateAuthority": (work / "pki" / "ca.crt").read_text(),
+                },
+                "claimMappings": {
+                    "username": {"claim": "email", "prefix": OIDC_PREFIX},
+                    "groups": {"claim": "groups", "prefix": OIDC_PREFIX},
+                },
+            }
+        ],
+    }
 
 
 def _containerd(work: Path) -> str:
@@ -149,6 +208,15 @@ def commands(work: Path, address: str, node: str, services: str) -> dict[str, li
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
             *("--initial-cluster", f"default={peer}"),
         ],
+        "oidc-provider": [
+            "oidc-provider",
+            f"-issuer={issuer(address)}",
+            f"-certificate={pki}/oidc-provider.crt",
+            f"-key={pki}/oidc-provider.key",
+            f"-people={people_file(work)}",
+            f"-client={OIDC_CLIENT}",
+            f"-redirects={','.join(OIDC_REDIRECTS)}",
+        ],
         "apiserver": [
             "kube-apiserver",
             f"--etcd-servers={client}",
@@ -158,6 +226,7 @@ def commands(work: Path, address: str, node: str, services: str) -> dict[str, li
             f"--tls-cert-file={pki}/apiserver.crt",
             f"--tls-private-key-file={pki}/apiserver.key",
             f"--client-ca-file={pki}/ca.crt",
+            f"--authentication-config={work}/authentication.json",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={pki}/sa.pub",
             f"--service-account-signing-key-file={pki}/sa.key",

@@ -65,9 +65,11 @@ class Remains:
         """Processes in the control groups of this cluster's pods."""
         found: set[int] = set()
         for folder in self._cgroup_folders():
-            for path in folder.rglob("cgroup.procs"):
+            # os.walk passes over what vanishes meanwhile, as the control groups of ended pods do
+            for inner, _, _ in os.walk(folder):
                 with contextlib.suppress(OSError):
-                    found.update(int(pid) for pid in path.read_text().split())
+                    text = Path(inner, "cgroup.procs").read_text()
+                    found.update(int(pid) for pid in text.split())
         return sorted(found)
 
     def stop_pods(self) -> None:
@@ -142,7 +144,7 @@ class Remains:
         deadline = time.monotonic() + 5
         while left := self._cgroup_folders():
             for top in left:
-                inner = [path for path in top.rglob("*") if path.is_dir()]
+                inner = [Path(path) for path, _, _ in os.walk(top)][1:]
                 for folder in sorted([top, *inner], key=lambda p: len(p.parts), reverse=True):
                     with contextlib.suppress(OSError):
                         folder.rmdir()
@@ -160,7 +162,7 @@ class Remains:
 _PROGRAMS = frozenset(
     {
         *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"),
-        *("kube-proxy", "coredns", "containerd", "containerd-shim-runc-v2"),
+        *("kube-proxy", "coredns", "containerd", "containerd-shim-runc-v2", "oidc-provider"),
     }
 )
 

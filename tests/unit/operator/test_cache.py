@@ -89,11 +89,13 @@ def test_a_deleted_object_is_not_waited_for() -> None:
 def test_intake_enqueues_news_and_not_the_echo_of_our_own_write() -> None:
     cache = ObjectCache()
     queue: KeyedQueue[UUID] = KeyedQueue()
-    intake = Intake(cache, queue)
+    delivered: list[Kind] = []
+    intake = Intake(cache, queue, delivered.append)
     cache.put(Kind.FLOW, flow_object(5))
     intake.changed(Kind.FLOW, "MODIFIED", flow_object(5))
     assert len(queue) == 0
     intake.changed(Kind.FLOW, "MODIFIED", flow_object(6))
     assert len(queue) == 1
     intake.changed(Kind.JOB, "DELETED", job_object(1))
+    assert delivered == [Kind.FLOW, Kind.FLOW, Kind.JOB], "an echo shows that the watch lives"
     assert len(queue) == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from discovery_core.errors import ErrorCode
 from discovery_core.resource_gate import ApprovalPolicy
-from discovery_core.states import FlowState, RunState, WaitsFor
+from discovery_core.states import RERUN_FROM, FlowState, RunState, WaitsFor
 from discovery_operator.actions import (
     Admit,
     Cancel,
@@ -207,6 +208,20 @@ def test_what_a_crew_reports_is_final_or_tried_again(code: str, failures: int, f
     assert action.message == "why"
 
 
+@pytest.mark.parametrize("asked", [0.0, 2.0, 90.0, 3600.0])
+def test_the_next_attempt_waits_as_long_as_the_endpoint_has_asked(asked: float) -> None:
+    reported = run(
+        state=RunState.FAILED,
+        error_code=ErrorCode.LLM_RATE_LIMITED,
+        error_message="rate limited and asks to wait",
+        retry_after=asked,
+    )
+    (action,) = decide(observed(S.RUNNING, flow_run=reported, flow_failed_attempts=1)).actions
+    assert isinstance(action, FailAttempt)
+    assert action.retry_delay is not None
+    assert max(asked, 3.75) <= action.retry_delay <= max(asked * 1.25, 5.0)
+
+
 def test_a_loss_that_does_not_count_never_exhausts_the_attempts() -> None:
     drained = {"job": job(JobState.FAILED), "pod": pod(disruption="DeletionByTaintManager")}
     action = decide(observed(S.RUNNING, flow_failed_attempts=2, **drained)).actions[0]
@@ -345,3 +360,14 @@ def test_the_gate_wakes_at_the_deadline() -> None:
     assert (decision.requeue_at, decision.waits_for) == (at(3600), WaitsFor.APPROVAL_DEADLINE)
     assert flow(S.AWAITING_APPROVAL).request == request()
     assert request().artefact_digest == DIGEST
+
+
+@pytest.mark.parametrize("state", [S.SUCCEEDED, S.FAILED, S.REJECTED, S.CANCELLED])
+def test_a_flow_without_data_begins_nothing_any_more(state: FlowState) -> None:
+    again = {"rerun": {"id": "again", "fromPhase": "data_import"}}
+    whole = observed(state, flow_spec=spec(**again))
+    assert bool(decide(whole).actions) is (state in RERUN_FROM)
+    assert whole.flow is not None
+    purged = replace(whole, flow=replace(whole.flow, purged=True))
+    assert decide(purged).actions == ()
+    assert decide(replace(purged, resource=None, resource_gone=True)).actions == (MarkDeleted(),)

@@ -112,6 +112,17 @@ async def test_failures_back_off_with_jitter_up_to_a_limit() -> None:
     least.close()
 
 
+async def test_a_key_is_failing_from_its_failure_to_its_next_success() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    assert queue.failing == frozenset()
+    queue.failed("a")
+    queue.failed("b")
+    assert queue.failing == {"a", "b"}
+    queue.succeeded("a")
+    assert queue.failing == {"b"}
+    queue.close()
+
+
 async def test_a_failed_key_comes_back_by_itself() -> None:
     queue: KeyedQueue[str] = KeyedQueue(first_backoff=0.01)
     queue.add("a")
@@ -119,3 +130,55 @@ async def test_a_failed_key_comes_back_by_itself() -> None:
     queue.failed(key)
     queue.done(key)
     assert await quick_get(queue) == "a"
+
+
+async def test_it_rests_when_every_key_was_given_back() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    await asyncio.wait_for(queue.rest(), 1)
+    for key in ("a", "b"):
+        queue.add(key)
+        await queue.get()
+    resting = asyncio.create_task(queue.rest())
+    queue.done("a")
+    await asyncio.sleep(0)
+    assert not resting.done()
+    queue.done("b")
+    await asyncio.wait_for(resting, 1)
+
+
+async def test_what_happened_goes_before_what_is_looked_at_again() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    for number in range(3):
+        queue.add(f"again {number}", hurry=False)
+    queue.add_after("timer", 0)
+    queue.add("news")
+    queue.add("again 2")
+    await asyncio.sleep(0.01)
+    assert len(queue) == 5
+    order = [await quick_get(queue) for _ in range(5)]
+    assert order == ["news", "again 2", "again 0", "again 1", "timer"]
+    assert await nothing_ready(queue)
+
+
+async def test_a_key_that_began_to_hurry_is_never_processed_twice_at_a_time() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("a", hurry=False)
+    queue.add("a")
+    assert await quick_get(queue) == "a"
+    queue.add("a", hurry=False)
+    assert await nothing_ready(queue)
+    queue.done("a")
+    assert await quick_get(queue) == "a"
+    queue.done("a")
+    assert await nothing_ready(queue)
+
+
+async def test_what_is_looked_at_again_gets_its_turn_however_much_happens() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("again", hurry=False)
+    taken = []
+    for number in range(20):
+        queue.add(f"news {number}")
+        queue.add(f"more {number}")
+        taken.append(await quick_get(queue))
+    assert "again" in taken

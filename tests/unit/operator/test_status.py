@@ -150,3 +150,22 @@ def test_the_message_says_what_goes_on(picture: Observed, parts: list[str]) -> N
 
 def test_an_endless_message_is_cut() -> None:
     assert len(status_of(observed(S.FAILED, flow_message="x" * 9000))["message"]) <= 4000
+
+
+def test_the_status_of_a_flow_without_data_keeps_its_figures() -> None:
+    before = written(observed(S.FAILED, flow_records_imported=7, flow_assets=3))
+    assert before.flow is not None
+    gone = replace(
+        before.flow,
+        purged=True,
+        run=None,
+        records_imported=None,
+        assets=None,
+        message="the data of this flow was purged by ann",
+    )
+    status = status_of(replace(before, flow=gone))
+    assert (status["recordsImported"], status["assets"]) == (7, 3)
+    assert status["message"] == (
+        "the data of this flow was purged by ann; a new round is not possible, create a new flow "
+        "instead"
+    )

@@ -1,0 +1,164 @@
+"""Lets data go when its time is over: flows that ended, namespaces that were deleted.
+
+It runs on the leader beside everything else and in small steps, so that it never holds a lock for
+long; what is broken off goes on at the next round. A namespace counts as deleted only when a list
+that is certainly this cluster's lacks its UID and a look by name confirms it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from uuid import UUID
+
+from discovery_core.logging import get_logger
+from discovery_core.store import OperatorStore
+from discovery_core.store.retention import KnownTenant, PurgeKey, RetentionStore
+
+from . import metrics
+from .faults import FAULTS
+from .kube import Cluster, KubernetesError
+
+log = get_logger(__name__)
+
+FLOWS_PER_ROUND = 50
+NAMESPACES_SECONDS = 60.0
+PAUSE_SECONDS = 0.02
+
+
+async def _step_by_step(step: Callable[[], Awaitable[bool]]) -> None:
+    """Until the step says that nothing is left; others get at the database in between."""
+    finished = False
+    while not finished:
+        finished = await step()
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+class WrongClusterError(Exception):
+    """The list of namespaces is not that of the cluster whose data this is."""
+
+
+class Retention:
+    """The loop. `finished_flows` and `deleted_namespaces` are how long to keep; None: for ever.
+
+    `purged` is told each flow whose data has gone: its status has to say so.
+    """
+
+    def __init__(
+        self,
+        store: OperatorStore,
+        cluster: Cluster,
+        *,
+        leads: asyncio.Event,
+        purged: Callable[[UUID], None],
+        finished_flows: timedelta | None,
+        deleted_namespaces: timedelta | None,
+        delete_resources: bool,
+        poll: float,
+    ) -> None:
+        self._cluster_id = store.cluster_id
+        self._store = RetentionStore(store)
+        self._cluster = cluster
+        self._leads = leads
+        self._purged = purged
+        self._finished_flows = finished_flows
+        self._deleted_namespaces = deleted_namespaces
+        self._delete_resources = delete_resources
+        self._poll = poll
+        self._looked_at = float("-inf")
+
+    async def run(self) -> None:
+        """For ever. What fails is logged and done at the next round."""
+        while True:
+            await self._leads.wait()
+            try:
+                await self.round()
+            except (*FAULTS, WrongClusterError) as error:
+                log.warning("retention waits", error=str(error) or type(error).__name__)
+            await asyncio.sleep(self._poll)
+
+    async def round(self) -> None:
+        """Everything that is due now."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at >= NAMESPACES_SECONDS:
+            await self.look_for_namespaces()
+            self._looked_at = now
+        if self._finished_flows is not None:
+            await self._store.retire_flows(self._finished_flows, FLOWS_PER_ROUND)
+        await self._retire_namespaces()
+        for key in await self._store.unfinished(FLOWS_PER_ROUND):
+            await self._purge(key)
+        if self._delete_resources and self._finished_flows is not None:
+            await self._remove_resources()
+
+    # -- namespaces ----------------------------------------------------------------------------
+
+    async def look_for_namespaces(self) -> None:
+        """Compares the tenants with the namespaces that there are.
+
+        Raises WrongClusterError for a list without this cluster's own kube-system.
+        """
+        known = await self._store.tenants()
+        present = await self._cluster.list_namespaces()
+        if self._cluster_id not in present:
+            raise WrongClusterError(
+                f"the namespaces that Kubernetes lists are not those of cluster {self._cluster_id}"
+            )
+        for tenant in known:
+            if tenant.tenant_id in present:
+                if tenant.gone_since is not None:
+                    await self._store.mark_gone(tenant.tenant_id, gone=False)
+            elif tenant.gone_since is None and await self._is_gone(tenant):
+                log.info("a namespace is gone", namespace=tenant.namespace)
+                await self._store.mark_gone(tenant.tenant_id, gone=True)
+
+    async def _is_gone(self, tenant: KnownTenant) -> bool:
+        """Asks by name: only 404 or another UID will do, a failed look raises."""
+        found: UUID | None = await self._cluster.namespace_uid(tenant.namespace)
+        return found != tenant.tenant_id
+
+    async def _retire_namespaces(self) -> None:
+        if self._deleted_namespaces is None:
+            return
+        for tenant in await self._store.gone_tenants(self._deleted_namespaces):
+            if not await self._is_gone(tenant):
+                await self._store.mark_gone(tenant.tenant_id, gone=False)
+                continue
+            await self._store.retire_tenant(tenant.tenant_id, self._deleted_namespaces)
+
+    # -- the removal ---------------------------------------------------------------------------
+
+    async def _purge(self, key: PurgeKey) -> None:
+        """One purge to its end, with a pause between the steps."""
+        await _step_by_step(lambda: self._store.purge_batch(key))
+        await _step_by_step(self._nothing_to_collect)
+        record = await self._store.purge(key.purge_id)
+        if record.flow_id is not None:
+            self._purged(record.flow_id)
+        metrics.PURGES.labels(reason=record.reason, outcome=record.outcome).inc()
+        log.info(
+            "purged" if record.outcome == "Done" else "not purged",
+            tenant=str(key.tenant_id),
+            flow=str(record.flow_id or ""),
+            reason=record.reason,
+            requested_by=record.requested_by,
+            removed=record.removed,
+            problem=record.problem,
+        )
+
+    async def _nothing_to_collect(self) -> bool:
+        return not await self._store.collect_artefacts()
+
+    async def _remove_resources(self) -> None:
+        """Deletes the resources of flows whose retention is over; that very ones, by their uid."""
+        for flow in await self._store.purged_resources(FLOWS_PER_ROUND):
+            try:
+                await self._cluster.delete_flow(flow.namespace, flow.name, str(flow.flow_id))
+            except KubernetesError as error:
+                log.warning(
+                    "a finished flow's resource cannot be deleted",
+                    flow=str(flow.flow_id),
+                    namespace=flow.namespace,
+                    error=str(error),
+                )

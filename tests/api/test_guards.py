@@ -1,0 +1,238 @@
+"""What anybody may send without harm: too much, too often, forged, or led elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import tracemalloc
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from discovery_api.limits import RateLimit
+from discovery_api.web.account import safe_target
+from discovery_api.web.assets import FOR_GOOD
+from starlette.types import Message, Receive, Scope, Send
+
+from tests.api.desk import ANN, API, serving
+from tests.api.kubernetes import FakeKubernetes
+from tests.postgres import Stores
+from tests.store.flows import Flow
+
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+FIELD = b'--b\r\nContent-Disposition: form-data; name="%d"\r\n\r\n%s\r\n'
+
+
+@pytest.fixture
+def kubernetes() -> FakeKubernetes:
+    return FakeKubernetes(namespaces={"migration": str(uuid4())})
+
+
+@pytest.fixture
+async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(stores, kubernetes, public_url="https://discovery.test") as client:
+        yield client
+
+
+async def test_a_stranger_s_form_is_not_even_read(client: httpx.AsyncClient) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        for number in range(200):
+            read += 1
+            yield FIELD % (number, b"x" * 60_000)
+
+    headers = FORM | {"Authorization": "Bearer nobody"}
+    refused = await client.post(f"{API}/flows", content=endless(), headers=headers)
+    assert refused.status_code == 401
+    assert read < 10
+
+
+async def test_a_form_has_so_many_fields_and_no_more(client: httpx.AsyncClient) -> None:
+    async def many() -> AsyncIterator[bytes]:
+        for number in range(2000):
+            yield FIELD % (number, b"x" * 60_000)
+
+    tracemalloc.start()
+    try:
+        refused = await client.post(f"{API}/flows", content=many(), headers=FORM | ANN)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert refused.status_code == 400
+    assert "more than 50 parts" in refused.json()["detail"]
+    assert most < 40_000_000
+
+
+@pytest.mark.parametrize(("count", "size"), [(21, 10), (1, 9000)])
+async def test_a_part_has_so_many_headers_and_no_more(
+    client: httpx.AsyncClient, count: int, size: int
+) -> None:
+    async def many() -> AsyncIterator[bytes]:
+        yield b"--b\r\n"
+        for number in range(count):
+            yield b"X-%d: %s\r\n" % (number, b"x" * size)
+
+    refused = await client.post(f"{API}/flows", content=many(), headers=FORM | ANN)
+    assert refused.status_code == 400
+    assert "header" in refused.json()["detail"]
+
+
+async def test_a_spec_that_is_nested_without_end_is_refused(client: httpx.AsyncClient) -> None:
+    files: list[tuple[str, Any]] = [
+        ("namespace", (None, "migration")),
+        ("spec", (None, "[" * 60_000)),
+        ("file", ("a.csv", b"a\n1\n", "text/csv")),
+    ]
+    refused = await client.post(f"{API}/flows", files=files, headers=ANN)
+    assert refused.status_code == 422
+    assert "spec is not JSON" in refused.text
+
+
+async def signed_in(client: httpx.AsyncClient) -> None:
+    """Begins a session of ann. The client keeps its cookie, as it would over TLS."""
+    client.base_url = httpx.URL("https://discovery.test")
+    begun = await client.post("/sign-in", data={"token": "token-ann"})
+    assert begun.status_code == 303
+
+
+async def flow_of(stores: Stores, kubernetes: FakeKubernetes) -> Flow:
+    """A flow that waits."""
+    flow = Flow(stores)
+    await flow.to_gate()
+    kubernetes.flow_uid = str(flow.flow_id)
+    return flow
+
+
+async def test_tokens_cannot_be_tried_out_by_the_hundred(client: httpx.AsyncClient) -> None:
+    answers = [await client.post("/sign-in", data={"token": f"guess-{n}"}) for n in range(21)]
+    assert [answer.status_code for answer in answers] == [401] * 20 + [429]
+    assert int(answers[-1].headers["Retry-After"]) <= 301
+
+
+@pytest.mark.parametrize("csrf", ["", "guess", "g\u00fcess", "\u4e16"])
+async def test_a_forged_form_is_refused_whatever_it_says(
+    client: httpx.AsyncClient, stores: Stores, kubernetes: FakeKubernetes, csrf: str
+) -> None:
+    flow = await flow_of(stores, kubernetes)
+    await signed_in(client)
+    refused = await client.post(f"/flows/{flow.flow_id}/suspend", data={"csrf": csrf})
+    assert refused.status_code == 403
+    assert kubernetes.changes == []
+
+
+async def test_a_form_with_an_unknown_phase_is_refused_in_words(
+    client: httpx.AsyncClient, stores: Stores, kubernetes: FakeKubernetes
+) -> None:
+    flow = await flow_of(stores, kubernetes)
+    await signed_in(client)
+    shown = await client.get("/flows/new")
+    csrf = shown.text.split('data-csrf="', 1)[1].split('"', 1)[0]
+    form = {"csrf": csrf, "fromPhase": "lunch"}
+    refused = await client.post(f"/flows/{flow.flow_id}/rerun", data=form)
+    assert refused.status_code == 422, refused.text
+    assert "fromPhase" in refused.json()["detail"]
+    assert kubernetes.changes == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("https://evil.example", "//evil.example", "/\\evil.example", "\\\\evil.example"),
+        *("/\t/evil.example", "/\n/evil.example", "javascript:alert(1)", "", "flows"),
+        "/" + "x" * 1000,
+    ],
+)
+def test_nobody_is_led_to_another_site(target: str) -> None:
+    assert safe_target(target) == "/"
+
+
+def test_a_place_of_ours_is_kept() -> None:
+    assert safe_target("/flows?state=Failed") == "/flows?state=Failed"
+
+
+async def test_tls_is_demanded_under_the_public_name_only(client: httpx.AsyncClient) -> None:
+    """Through a port-forward it would be demanded of all of this machine's `localhost`."""
+    for host, demanded in (("discovery.test", True), ("localhost:8444", False)):
+        answer = await client.get("/sign-in", headers={"Host": host})
+        assert ("strict-transport-security" in answer.headers) is demanded
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_a_browser_keeps_the_scripts_of_this_version_for_good(
+    client: httpx.AsyncClient,
+) -> None:
+    """Only these: during an upgrade another version's page may ask for its own."""
+    shown = await client.get("/sign-in")
+    addresses = re.findall(r'(?:src|href)="(/static/[^"]+)"', shown.text)
+    assert len(addresses) == 5
+    for address in addresses:
+        answer = await client.get(address)
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (200, FOR_GOOD)
+        other = await client.get(f"{address}0")
+        assert (other.status_code, other.headers["Cache-Control"]) == (200, "no-cache")
+
+
+# -- so many requests and no more
+
+
+class Counted:
+    """An application behind a limit of 5 at once, and how it answered."""
+
+    def __init__(self) -> None:
+        self.app = RateLimit(self._serve, per_second=0.01, burst=5, session_cookie="session.0")
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del receive
+        kind = "websocket.accept" if scope["type"] == "websocket" else "http.response.start"
+        await send({"type": kind, "status": 200})
+
+    async def ask(self, kind: str = "http", **headers: str) -> Message:
+        """The first message of the answer."""
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        scope: dict[str, Any] = {
+            "type": kind,
+            "method": "GET",
+            "path": "/api/v1/discovery/flows",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "client": ("192.0.2.1", 1),
+        }
+        await self.app(scope, receive, send)
+        return sent[0]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer a"},
+        {"cookie": "session.0=a"},
+        {"cookie": "session.0=a; other={}"},
+        {"cookie": "other={}"},
+    ],
+    ids=json.dumps,
+)
+async def test_a_caller_is_counted_whatever_else_it_sends(headers: dict[str, str]) -> None:
+    counted = Counted()
+    statuses = []
+    for number in range(8):
+        sent = {name: value.format(number) for name, value in headers.items()}
+        statuses.append((await counted.ask(**sent))["status"])
+    assert statuses == [200] * 5 + [429] * 3
+    assert (await counted.ask(authorization="Bearer b"))["status"] == 200
+
+
+async def test_sockets_are_counted_too() -> None:
+    counted = Counted()
+    kinds = [(await counted.ask("websocket", authorization="Bearer a"))["type"] for _ in range(7)]
+    assert kinds == ["websocket.accept"] * 5 + ["websocket.close"] * 2
