@@ -9,8 +9,6 @@ unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-PYTEST := DISCOVERY_STRICT_SKIPS=1 $(PYTHON) -m pytest -q
-CLUSTER := python3 -m tests.cluster.provision
 COMPILE := $(VENV)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --quiet \
 	--custom-compile-command "make requirements"
@@ -30,30 +28,14 @@ VENDOR := api/discovery_api/web/static/vendor/htmx.min.js
 $(VENDOR): web-assets/package-lock.json
 	bash web-assets/build
 
-# what a check draws is the same each time; FAULTS_SEED=N draws something else
-FAULTS_SEED ?= 1
-
-# what needs more than this checkout and its virtual environment
-MORE := cluster or netns or browser or faults
-
 check: $(VENV)/.installed $(VENDOR) ## lint, types, layers, unit, store, API and crew tests (no root, no cluster)
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
-	$(PYTHON) -m discovery_core.crd --check
-	FAULTS_SEED=$(FAULTS_SEED) $(PYTEST) -n 2 -m "not slow and not ($(MORE))" tests
+	$(PYTHON) -m tests.run check
 
-test: check ## everything CI checks: also slow tests, images, chart, a real cluster, network isolation
-	FAULTS_SEED=$(FAULTS_SEED) $(PYTEST) -n 2 -m "slow and not ($(MORE))" tests
-	FAULTS_SEED=$(FAULTS_SEED) bash tests/run-on-cluster
+test: $(VENV)/.installed $(VENDOR) ## everything CI checks: also slow tests, images, chart, a real cluster, network isolation
+	$(PYTHON) -m tests.run test
 
-faults: $(VENV)/.installed ## every crash point, late writer, guard and fault on the wire, the long state machine (hours)
-	$(PYTHON) -m tests.faults.crash_points
-	$(PYTHON) -m tests.faults.faults_on_the_wire
-	$(PYTHON) -m tests.faults.mutate_guards
-	FAULTS=full $(PYTEST) tests/faults/test_state_machine.py
-	FAULTS=full $(PYTEST) -m faults tests/faults
+faults: $(VENV)/.installed $(VENDOR) ## every crash point, late writer, guard and fault on the wire, every alert (hours)
+	$(PYTHON) -m tests.run faults
 
 demo: ## a cluster, the product, a sample inventory up to its approval (APPROVE=yes, FILE=path)
 	python3 examples/demo.py $(if $(FILE),--file "$(FILE)") $(if $(filter yes,$(APPROVE)),--approve)

@@ -7,12 +7,18 @@ with commands that it could also tell you to type; the ones that matter it print
 from __future__ import annotations
 
 import argparse
+import base64
+import contextlib
+import http.client
 import json
 import os
 import re
+import socket
+import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +30,7 @@ REVIEWER = f"system:serviceaccount:{NAMESPACE}:reviewer"
 CONFIGMAP_LIMIT = 1_000_000
 STATES_THAT_END = ("Succeeded", "Failed", "Rejected", "Cancelled")
 TIMEOUT = 900.0
+SHOWN = 5
 
 
 class DemoError(Exception):
@@ -72,6 +79,12 @@ class Cluster:
         if done.returncode != 0:
             raise DemoError(f"kubectl {' '.join(arguments[:4])} … failed: {done.stderr.strip()}")
         return done.stdout
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A kubectl that goes on until it is ended; its output is a pipe."""
+        return subprocess.Popen(
+            ["kubectl", *arguments], env=self._environment, stdout=subprocess.PIPE, text=True
+        )
 
     def apply(self, *manifests: dict[str, Any]) -> None:
         """Creates or updates objects."""
@@ -174,8 +187,8 @@ def answer_of(flow: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tell_how_to_approve(flow: dict[str, Any]) -> None:
-    """The two ways, ready to copy."""
+def tell_how_to_go_on(flow: dict[str, Any]) -> None:
+    """What a person does next: on the page, by the command line, with kubectl, with curl."""
     name, uid = flow["metadata"]["name"], flow["metadata"]["uid"]
     answer = answer_of(flow)
     patch = [{"op": "add", "path": "/spec/approval", "value": answer | {"decidedBy": REVIEWER}}]
@@ -183,30 +196,37 @@ def tell_how_to_approve(flow: dict[str, Any]) -> None:
     host = f"{PRODUCT}-api.{PRODUCT}.svc"
     print(
         f"""
-{flow["status"]["message"]}. Look at them and approve, in either way.
+{flow["status"]["message"]}. Nothing goes on until you have looked at them and answered.
 
 First, in this shell:
   eval "$(python3 -m tests.cluster.provision env)"
+  kubectl -n {PRODUCT} port-forward service/{PRODUCT}-api 8444:8444 &
+
+On the page (the certificate is the demo's own, so your browser asks):
+  https://localhost:8444/flows/{uid}/review
+  Sign in with what this prints:  kubectl -n {NAMESPACE} create token reviewer
+
+By the command line (install it first: pip install '.[cli]'):
+  export DISCOVERYFLOW_TOKEN=$(kubectl -n {NAMESPACE} create token reviewer)
+  kubectl discoveryflow -n {NAMESPACE} mappings {name}
+  kubectl discoveryflow -n {NAMESPACE} approve {name}
+  kubectl discoveryflow -n {NAMESPACE} open {name} --url https://localhost:8444
 
 With kubectl, as the reviewer that the demo has made:
   kubectl -n {NAMESPACE} patch discoveryflow {name} --type=json --as={REVIEWER} \\
     -p '{json.dumps(patch)}'
 
-With the API (it also shows every mapping with its confidence, reason and samples):
+With curl:
   kubectl -n {PRODUCT} get secret {PRODUCT}-api-tls -o jsonpath='{{.data.ca\\.crt}}' \\
     | base64 -d > /tmp/discoveryflow-ca.crt
-  kubectl -n {PRODUCT} port-forward service/{PRODUCT}-api 8444:8444 &
-  TOKEN=$(kubectl -n {NAMESPACE} create token reviewer)
   curl -s --cacert /tmp/discoveryflow-ca.crt --connect-to {host}:8444:127.0.0.1:8444 \\
-    -H "Authorization: Bearer $TOKEN" https://{host}:8444/api/v1/discovery/flows/{uid}
-  curl -s --cacert /tmp/discoveryflow-ca.crt --connect-to {host}:8444:127.0.0.1:8444 \\
-    -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\
+    -H "Authorization: Bearer $(kubectl -n {NAMESPACE} create token reviewer)" \\
+    -H "Content-Type: application/json" \\
     https://{host}:8444/api/v1/discovery/flows/{uid}/approve-mappings \\
     -d '{json.dumps(body)}'
 
 Then the inventory is built:
   kubectl -n {NAMESPACE} wait discoveryflow/{name} --for=condition=Succeeded --timeout=5m
-  kubectl -n {NAMESPACE} get discoveryflow {name} -o wide
 `make demo-down` removes everything."""
     )
 
@@ -224,25 +244,71 @@ def approve(kube: Cluster, flow: dict[str, Any]) -> None:
     print(f"Approved as {REVIEWER}.")
 
 
-def summarise(kube: Cluster, flow: dict[str, Any]) -> None:
-    """Prints the inventory: counts by type and a few assets, from the demo's database."""
-    status = flow["status"]
-    print(
-        f"\nInventory: {status.get('assets')} assets from {status.get('recordsImported')} rows "
-        f"({status.get('recordsRejected')} rejected).\n{status.get('message', '')}\n"
+@contextlib.contextmanager
+def user_api(kube: Cluster) -> Iterator[Callable[[str], Any]]:
+    """Reads paths of the user API as the reviewer, by a port-forward that ends with the block."""
+    host = f"{PRODUCT}-api.{PRODUCT}.svc"
+    certificate = kube.run(
+        *("-n", PRODUCT, "get", "secret", f"{PRODUCT}-api-tls"),
+        *("-o", "jsonpath={.data.ca\\.crt}"),
     )
-    for query in (
-        "SELECT asset_type AS type, count(*) AS assets FROM assets GROUP BY 1 ORDER BY 2 DESC",
-        """SELECT name, fields->>'os_name' AS os, fields->>'cpu_cores' AS cores,
-        fields->>'memory_gb' AS memory_gb, fields->>'environment' AS environment
-        FROM assets ORDER BY name LIMIT 5""",
-    ):
-        print(
-            kube.run(
-                *("-n", PRODUCT, "exec", f"{PRODUCT}-postgresql-0", "--"),
-                *("psql", "-U", "postgres", "-d", PRODUCT, "-c", query),
-            )
-        )
+    token = kube.run("-n", NAMESPACE, "create", "token", "reviewer").strip()
+    context = ssl.create_default_context(cadata=base64.b64decode(certificate).decode())
+    forward = kube.start("-n", PRODUCT, "port-forward", f"service/{PRODUCT}-api", ":8444")
+    try:
+        assert forward.stdout is not None
+        found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
+        if found is None:
+            raise DemoError("kubectl port-forward to the user API has failed; see above")
+
+        def read(path: str) -> Any:
+            plain = socket.create_connection(("127.0.0.1", int(found[1])), timeout=30)
+            connection = http.client.HTTPConnection(host)
+            connection.sock = context.wrap_socket(plain, server_hostname=host)
+            connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            connection.close()
+            if answer.status != http.HTTPStatus.OK:
+                raise DemoError(f"the user API answers {answer.status} to {path}: {text[:500]}")
+            return json.loads(text)
+
+        yield read
+    finally:
+        forward.terminate()
+        forward.wait()
+
+
+def summarise(kube: Cluster, flow: dict[str, Any]) -> None:
+    """Prints the inventory as the user API tells it: counts, a few assets, and strategies."""
+    status, uid = flow["status"], flow["metadata"]["uid"]
+    with user_api(kube) as read:
+        page = read(f"/api/v1/discovery/flows/{uid}/assets?limit={SHOWN}")
+        strategies = read(f"/api/v1/discovery/flows/{uid}/strategies")
+    print(
+        f"\nInventory: {page['total']} assets from {status.get('recordsImported')} rows "
+        f"({status.get('recordsRejected')} rejected)"
+    )
+    for kind, count in sorted(page["by_type"].items(), key=lambda item: -item[1]):
+        print(f"  {count:6}  {kind}")
+    print("Strategies")
+    for name, count in sorted(strategies["by_strategy"].items(), key=lambda item: -item[1]):
+        print(f"  {count:6}  {name}")
+    print(f"The first {len(page['items'])} assets")
+    for asset in page["items"]:
+        fields = asset["fields"]
+        known = ("os_name", "cpu_cores", "memory_gb", "environment")
+        told = ", ".join(f"{key} {fields[key]}" for key in known if key in fields)
+        print(f"  {asset['name']}: {told}")
+    print(
+        f"""
+All of it on the page, with files for import into AWS, Azure and Google Cloud:
+  eval "$(python3 -m tests.cluster.provision env)"
+  kubectl -n {PRODUCT} port-forward service/{PRODUCT}-api 8444:8444 &
+  https://localhost:8444/flows/{uid}/inventory
+  Sign in with what this prints:  kubectl -n {NAMESPACE} create token reviewer
+`make demo-down` removes everything."""
+    )
 
 
 def down() -> None:
@@ -282,7 +348,7 @@ def demonstrate(file: Path, *, approved: bool) -> int:
     if flow["status"]["state"] != "AwaitingApproval":
         raise DemoError(f"{name} ended as {flow['status']['state']}: {flow['status']['message']}")
     if not approved:
-        tell_how_to_approve(flow)
+        tell_how_to_go_on(flow)
         return 0
     approve(kube, flow)
     flow = follow(kube, name, STATES_THAT_END)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,17 +13,30 @@ import pytest
 
 from tests.cluster.kube import Helm, Kubectl, cluster_environment
 from tests.cluster.people import Person, make_person, reached
-from tests.cluster.product import Flow, Product
+from tests.cluster.product import DATABASE_POD, INSTALLED_IN, PSQL, Flow, Product
+from tests.cluster.provision.__main__ import choose
 from tests.cluster.sandbox import Sandbox
 
 _HERE = Path(__file__).parent
 _NAMESPACE = pytest.StashKey[Kubectl]()
+_BEGAN = pytest.StashKey[datetime]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+    native = [item for item in items if item.get_closest_marker("native")]
+    if (
+        native
+        and choose(
+            os.environ.get("CLUSTER_PROVIDER", "auto"), os.environ.get("CLUSTER_CONTEXT")
+        ).name
+        != "native"
+    ):
+        # deselected, so that the summary counts them
+        config.hook.pytest_deselected(items=native)
+        items[:] = [item for item in items if item not in native]
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +71,7 @@ def sandbox(kubectl: Kubectl, helm: Helm) -> Iterator[Sandbox]:
 def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Kubectl]:
     """Runs kubectl within a namespace that only this test uses."""
     name = f"test-{uuid4().hex[:12]}"
+    request.node.stash[_BEGAN] = datetime.now(UTC)
     kubectl("create", "namespace", name)
     inside = kubectl.within(name)
     request.node.stash[_NAMESPACE] = inside
@@ -85,8 +101,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Adds events, objects and logs of the test's namespace to the report of a failure."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
     inside = item.stash.get(_NAMESPACE, None)
-    if report.when == "call" and report.failed and inside is not None:
+    if report.when in ("setup", "call") and report.failed and inside is not None:
         report.sections.append((f"namespace {inside.namespace}", _story(inside)))
+        since = item.stash[_BEGAN].strftime("%Y-%m-%dT%H:%M:%SZ")
+        report.sections.append((f"the product since {since}", _of_the_product(inside, since)))
     return report  # type: ignore[return-value]
 
 
@@ -103,6 +121,30 @@ def _story(kubectl: Kubectl) -> str:
     for pod in pods:
         outcome = kubectl.try_("logs", pod, "--all-containers", "--tail=100", "--prefix")
         parts.append(f"$ kubectl logs {pod}\n{outcome.stdout}{outcome.stderr}")
+    return "\n".join(parts)
+
+
+def _of_the_product(kubectl: Kubectl, since: str) -> str:
+    """Pods, events and logs of operators, APIs and database, and the namespace's transitions."""
+    product = Product(kubectl.within(INSTALLED_IN))
+    transitions = (
+        "SELECT e.at, f.name, e.from_state, e.to_state, e.trigger, e.message FROM flow_events e "
+        "JOIN discovery_flows f USING (flow_id) JOIN tenants t ON t.id = f.tenant_id "
+        f"WHERE t.namespace = '{kubectl.namespace}' ORDER BY e.at"
+    )
+    parts = []
+    for arguments in (
+        ("get", "pods", "-o", "wide"),
+        ("get", "events", "--sort-by=.lastTimestamp"),
+        *(
+            ("logs", "-l", f"app.kubernetes.io/component={component}", f"--since-time={since}",
+             "--prefix", "--tail=400", "--max-log-requests=10")
+            for component in ("operator", "execution", "api", "postgresql")
+        ),
+        ("exec", DATABASE_POD, "--", *PSQL, "-c", transitions),
+    ):  # fmt: skip
+        outcome = product.kubectl.try_(*arguments)
+        parts.append(f"$ kubectl {' '.join(arguments)}\n{outcome.stdout}{outcome.stderr}")
     return "\n".join(parts)
 
 

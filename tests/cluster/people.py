@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -17,12 +18,18 @@ from tests.cluster.kube import Kubectl
 from tests.cluster.product import INSTALLED_IN, Product
 
 
+def _ends_with_us() -> list[str]:
+    """What makes the kernel end a command with this process, also where this one is killed."""
+    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+
+
 @contextmanager
 def forwarded(product: Product, component: str, port: int) -> Iterator[int]:
     """A port of loopback that leads to a component's Service."""
     kubectl = product.kubectl
     forward = subprocess.Popen(
         [
+            *_ends_with_us(),
             *("kubectl", f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={INSTALLED_IN}"),
             *("port-forward", f"service/discoveryflow-{component}", f":{port}"),
             "--address=127.0.0.1",

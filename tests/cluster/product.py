@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.kube import Kubectl, eventually
+from tests.cluster.kube import Kubectl, Looks, eventually
 
 INSTALLED_IN = "discoveryflow"
 DATABASE_POD = "discoveryflow-postgresql-0"
@@ -43,6 +44,9 @@ class Product:
         )  # fmt: skip
 
 
+_looks = functools.cache(Looks)
+
+
 @dataclass
 class Flow:
     """One DiscoveryFlow in a namespace of its own."""
@@ -73,8 +77,8 @@ class Flow:
 
     def get(self) -> dict[str, Any]:
         """The resource."""
-        found: dict[str, Any] = self.kubectl.json("get", "discoveryflow", self.name)
-        return found
+        space = f"/apis/discoveryflow.dev/v1alpha1/namespaces/{self.kubectl.namespace}"
+        return _looks(self.kubectl.kubeconfig).get(f"{space}/discoveryflows/{self.name}")
 
     def status(self) -> dict[str, Any]:
         """Its status, empty before the first."""
@@ -119,8 +123,9 @@ class Flow:
 
     def jobs(self) -> list[dict[str, Any]]:
         """Jobs in the namespace, oldest first."""
-        found = self.kubectl.json("get", "jobs", "--sort-by=.metadata.creationTimestamp")
-        return list(found["items"])
+        space = f"/apis/batch/v1/namespaces/{self.kubectl.namespace}"
+        found = _looks(self.kubectl.kubeconfig).get(f"{space}/jobs")["items"]
+        return sorted(found, key=lambda job: str(job["metadata"]["creationTimestamp"]))
 
     def history(self, uid: str | None = None) -> list[str]:
         """Triggers of all transitions, oldest first."""

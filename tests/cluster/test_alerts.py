@@ -33,6 +33,9 @@ from tests.cluster.outages import (
 from tests.cluster.product import Flow, Product
 from tests.cluster.prometheus import Prometheus, installed_pods, rules
 
+# the cluster's own pods, API server and database are hurt here
+pytestmark = [pytest.mark.alone, pytest.mark.native]
+
 # flows of one namespace that may be at work at a time: enough for attempts that fail together
 SLOTS = 7
 SETTINGS = {
@@ -135,6 +138,7 @@ def test_an_approval_that_nobody_gives(product: Product, flow: Flow, fires: Fire
     assert flow.status()["state"] == "AwaitingApproval"
 
 
+@pytest.mark.exhaustive
 def test_leadership_that_nobody_can_take(product: Product, flow: Flow, fires: Fires) -> None:
     """The crew at work goes on meanwhile, and what comes after it is late."""
     uid = at_work(flow)
@@ -151,6 +155,7 @@ def test_leadership_that_nobody_can_take(product: Product, flow: Flow, fires: Fi
     fires("DiscoveryFlowTransitionsSlow")
 
 
+@pytest.mark.exhaustive
 def test_a_flow_that_gets_no_slot(
     product: Product, kubectl: Kubectl, flow: Flow, fires: Fires
 ) -> None:
@@ -177,6 +182,7 @@ def test_a_flow_that_gets_no_slot(
         flow.kubectl("delete", "discoveryflows", "--all")
 
 
+@pytest.mark.exhaustive
 def test_files_that_are_empty_and_a_receiver_that_is_away(
     product: Product, namespace: Kubectl, fires: Fires
 ) -> None:
@@ -195,6 +201,7 @@ def test_files_that_are_empty_and_a_receiver_that_is_away(
         product.sql("UPDATE notifications SET next_try = now() WHERE state = 'Pending'")
 
 
+@pytest.mark.exhaustive
 def test_an_endpoint_that_is_not_asked_any_more(product: Product, flow: Flow, fires: Fires) -> None:
     flow.kubectl("create", "secret", "generic", "llm", "--from-literal=api-key=not-a-real-key")
     flow.spec["llm"] = {
@@ -212,6 +219,7 @@ def test_an_endpoint_that_is_not_asked_any_more(product: Product, flow: Flow, fi
     product.sql("UPDATE circuit_breakers SET retry_at = now() WHERE state = 'Open'")
 
 
+@pytest.mark.exhaustive
 def test_reconciliations_that_fail(product: Product, flow: Flow, fires: Fires) -> None:
     """Somebody has taken one of the operator's rights in the database."""
     product.sql("REVOKE INSERT ON flow_events FROM discovery_operator")
@@ -223,12 +231,14 @@ def test_reconciliations_that_fail(product: Product, flow: Flow, fires: Fires) -
     eventually(flow.jobs, seconds=90, what="it goes on")
 
 
+@pytest.mark.exhaustive
 def test_an_api_server_that_hangs(kubectl: Kubectl, fires: Fires) -> None:
     with frozen_api_server(kubectl):
         fires("DiscoveryFlowSweepStuck", seconds=25)
         fires("DiscoveryFlowWatchSilent", "DiscoveryFlow objects", seconds=5)
 
 
+@pytest.mark.exhaustive
 def test_two_operators_on_two_databases(product: Product, fires: Fires) -> None:
     at_work_now = (
         "SELECT job_name FROM phase_runs WHERE state IN ('Created', 'Launched', 'Running')"
@@ -241,6 +251,7 @@ def test_two_operators_on_two_databases(product: Product, fires: Fires) -> None:
         fires("DiscoveryFlowTwoLeaders")
 
 
+@pytest.mark.exhaustive
 def test_a_schema_of_another_version(product: Product, fires: Fires) -> None:
     ((revision,),) = product.sql("SELECT version_num FROM alembic_version")
     product.sql("UPDATE alembic_version SET version_num = '0001'")
@@ -251,6 +262,7 @@ def test_a_schema_of_another_version(product: Product, fires: Fires) -> None:
         product.sql(f"UPDATE alembic_version SET version_num = '{revision}'")
 
 
+@pytest.mark.exhaustive
 def test_connections_that_are_all_in_use(
     product: Product, namespace: Kubectl, fires: Fires
 ) -> None:
@@ -271,6 +283,7 @@ def test_a_database_that_is_away(product: Product, namespace: Kubectl, fires: Fi
     assert product.sql(events) == before, "a crash loses nothing"
 
 
+@pytest.mark.exhaustive
 def test_no_operator_at_all(product: Product, flow: Flow, fires: Fires) -> None:
     """The crew at work hands in its result all the same."""
     uid = at_work(flow)
@@ -288,6 +301,7 @@ def test_no_operator_at_all(product: Product, flow: Flow, fires: Fires) -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_every_alert_has_been_provoked(request: pytest.FixtureRequest) -> None:
     """Only where the whole module has run."""
     module = [item for item in request.session.items if item.path == request.path]

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import hmac
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ API = "/api/v1/discovery"
 EDITOR = ("discoveryflow-edit", "discoveryflow-approve", "view")
 RECEIVER = "webhook-receiver"
 WEBHOOK_KEY = "whsec_" + base64.b64encode(b"a key of the tests").decode()
-PAIRS = 200
+PAIRS = 200 if os.environ.get("FAULTS") == "full" else 20
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +185,7 @@ def test_stop_and_go_on_over_rest(
     eventually(lambda: flow.status()["state"] == "Cancelled", seconds=20, what="the end")
 
 
-def test_of_two_hundred_pairs_each_has_one_decision(
+def test_of_many_pairs_each_has_one_decision(
     api: httpx.Client, flow: Flow, person: Callable[..., Person], product: Product
 ) -> None:
     """Approve and ask-again or reject at the same moment, again and again on one flow."""
@@ -224,6 +225,7 @@ def test_of_two_hundred_pairs_each_has_one_decision(
     assert decided == [[str(PAIRS)] * 3]
 
 
+@pytest.mark.alone
 def test_kubectl_answers_while_the_api_is_away(
     flow: Flow, product: Product, person: Callable[..., Person], tmp_path: Path
 ) -> None:
@@ -251,6 +253,7 @@ def test_kubectl_answers_while_the_api_is_away(
         product.kubectl("rollout", "status", "deployment/discoveryflow-api", "--timeout=90s")
 
 
+@pytest.mark.alone
 def test_an_answer_given_while_the_operator_is_away_counts_when_it_is_back(
     flow: Flow, product: Product, person: Callable[..., Person]
 ) -> None:

@@ -434,6 +434,13 @@ def test_the_notes_say_how_to_go_on(helm: Helm, namespace: Kubectl) -> None:
     )  # fmt: skip
     assert outcome.ok, outcome.stderr
     notes = outcome.stdout.partition("NOTES:")[2]
-    for part in ("rollout status", "-approve", "create configmap", "--type=json", "port-forward"):
+    for part in (
+        *("rollout status", "-approve", "create configmap", "--type=json", "port-forward"),
+        *(
+            "https://localhost:8444",
+            "mappings servers",
+            f"--product-namespace {namespace.namespace}",
+        ),
+    ):
         assert part in notes
     assert "its data is gone with its pod" in notes

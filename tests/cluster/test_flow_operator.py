@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cluster.kube import eventually
 from tests.cluster.product import Flow
 
@@ -105,6 +107,7 @@ def test_suspend_stops_the_pod_and_run_goes_on(flow: Flow) -> None:
     assert "Cancel is final" in refused.stderr
 
 
+@pytest.mark.alone
 def test_an_operator_killed_in_the_middle_makes_no_second_attempt(flow: Flow) -> None:
     flow.source()
     flow.create()

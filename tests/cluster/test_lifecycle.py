@@ -7,27 +7,36 @@ is left is looked for here by other means than `down` uses.
 
 from __future__ import annotations
 
+import copy
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from tests.cluster.leftovers import IN_USE
 from tests.cluster.provision.binaries import require
+from tests.cluster.provision.processes import runs
+
+# one cluster for all of them, in one process
+pytestmark = [pytest.mark.native, pytest.mark.xdist_group("life")]
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPONENTS = {
     *("etcd", "apiserver", "controller-manager", "scheduler"),
-    *("containerd", "coredns", "kubelet", "proxy", "oidc-provider"),
+    *("containerd", "coredns", "kubelet", "proxy", "oidc-provider", "storage"),
 }
-POD = {
+POD: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Pod",
     "metadata": {"name": "waiting"},
@@ -70,11 +79,15 @@ class Life:
         assert done.returncode == 0, f"{action}: {done.stdout}{done.stderr}{self.logs()}"
         return done.stdout
 
-    def kubectl(self, *arguments: str) -> str:
+    def try_kubectl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs kubectl as admin."""
         kubectl = f"{require(('kubernetes',))}/kubectl"
         config = f"--kubeconfig={self.work}/admin.kubeconfig"
-        done = self.inside(kubectl, config, "--request-timeout=10s", *arguments)
+        return self.inside(kubectl, config, "--request-timeout=10s", *arguments)
+
+    def kubectl(self, *arguments: str) -> str:
+        """Runs kubectl as admin; fails the test where it fails."""
+        done = self.try_kubectl(*arguments)
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done.stdout
 
@@ -84,8 +97,10 @@ class Life:
         return "\n".join(f"== {file.name}\n{file.read_text()[-1500:]}" for file in files)
 
     def state(self) -> str:
-        """The node as the API server sees it, and the end of every log."""
-        return self.kubectl("get", "node", "-o", "yaml") + self.logs()
+        """What runs, the node as the API server sees it, and the end of every log."""
+        node = self.try_kubectl("get", "node", "-o", "yaml")
+        running = {name: _command(pid)[:60] for name, pid in self.pids().items()}
+        return f"{running}\n{node.stdout}{node.stderr}{self.logs()}"
 
     def pids(self) -> dict[str, int]:
         """What the pid files say."""
@@ -97,7 +112,7 @@ class Life:
         for name in components:
             os.kill(pids[name], number)
         if number is signal.SIGKILL:
-            until(lambda: not any(_command(pids[name]) for name in components), "they end")
+            until(lambda: not any(runs(pids[name]) for name in components), "they end")
 
     def run_pod(self) -> None:
         """A pod that waits, and a ConfigMap to be remembered."""
@@ -136,12 +151,16 @@ def _command(pid: int) -> str:
     return _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip()
 
 
-def until(true: object, what: str, seconds: float = 30) -> None:
-    """Waits for something to become true."""
-    assert callable(true)
+def until(
+    true: Callable[[], object],
+    what: str,
+    seconds: float = 30,
+    why: Callable[[], str] = lambda: "",
+) -> None:
+    """Waits for something to become true; where it does not, `why` tells more."""
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}\n{why()}"
         time.sleep(0.1)
 
 
@@ -149,21 +168,41 @@ def until(true: object, what: str, seconds: float = 30) -> None:
 def life() -> Iterator[Life]:
     assert os.geteuid() == 0, "the native cluster needs root"
     require()  # building what is missing takes minutes; a test should not
-    holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
     work = Path(f"/var/lib/discoveryflow/life-{uuid4().hex[:8]}")
-    own = Path("/proc/self/ns/net").readlink()
-    network = Path(f"/proc/{holder.pid}/ns/net")
-    life = Life(work, holder.pid)
-    try:
-        until(lambda: network.readlink() != own, "a network namespace")
+    with used(work), network_namespace() as holder:
+        life = Life(work, holder)
         life.inside("ip", "link", "set", "lo", "up")
         life.inside("sysctl", "-w", "net.ipv4.ip_forward=0")
-        yield life
+        try:
+            yield life
+        finally:
+            life.try_tool("down")
+            work.with_name(f".{work.name}.lock").unlink(missing_ok=True)
+
+
+@contextmanager
+def used(work: Path) -> Iterator[None]:
+    """Says that a cluster's folder is in use, as long as this process is there."""
+    file = Path(f"{work}{IN_USE}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+        file.unlink()
+
+
+@contextmanager
+def network_namespace() -> Iterator[int]:
+    """The pid of a process in a network namespace of its own; both go with this process."""
+    own = Path("/proc/self/ns/net").readlink()
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"]
+    holder = subprocess.Popen(command)
+    try:
+        until(lambda: Path(f"/proc/{holder.pid}/ns/net").readlink() != own, "a network namespace")
+        yield holder.pid
     finally:
-        life.try_tool("down")
         holder.kill()
         holder.wait()
-        work.with_name(f".{work.name}.lock").unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -193,7 +232,13 @@ def test_up_again_finds_all_of_it_running_and_changes_nothing(cluster: Life) -> 
 
 @pytest.mark.parametrize(
     "killed",
-    [("kubelet",), ("etcd",), ("coredns", "scheduler"), tuple(sorted(COMPONENTS))],
+    [
+        *(
+            pytest.param(names, marks=pytest.mark.exhaustive)
+            for names in (("kubelet",), ("etcd",), ("coredns", "scheduler"))
+        ),
+        tuple(sorted(COMPONENTS)),
+    ],
     ids=lambda names: "everything" if len(names) == len(COMPONENTS) else "+".join(names),
 )
 def test_up_revives_what_died_and_keeps_what_was_there(
@@ -236,7 +281,12 @@ def test_up_starts_a_component_again_that_runs_with_other_arguments(cluster: Lif
             start_new_session=True,
         )
     (cluster.work / "run" / "apiserver.pid").write_text(str(older.pid))
-    until(lambda: cluster.try_tool("status").returncode == 0, "the older API server answers")
+    until(
+        lambda: cluster.try_tool("status").returncode == 0,
+        "the older API server answers",
+        60,
+        cluster.state,
+    )
     assert "with other arguments than now: apiserver" in cluster.tool("up")
     assert trusts in _command(cluster.pids()["apiserver"])
     assert older.wait(10) is not None
@@ -251,6 +301,46 @@ def test_up_starts_anew_where_the_data_is_spoilt_and_says_so(cluster: Life) -> N
     assert "Starting anew, with nothing in it" in cluster.tool("up")
     assert "memory" not in cluster.kubectl("get", "configmaps")
     cluster.run_pod()
+
+
+def test_a_claim_keeps_its_data_when_all_of_it_is_stopped_and_started(cluster: Life) -> None:
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "kept"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Mi"}},
+        },
+    }
+    pod = copy.deepcopy(POD)
+    pod["metadata"]["name"] = "writer"
+    pod["spec"]["volumes"] = [{"name": "v", "persistentVolumeClaim": {"claimName": "kept"}}]
+    pod["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]
+    manifest = cluster.work / "claim.json"
+    manifest.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [claim, pod]}))
+    cluster.kubectl("apply", "-f", str(manifest))
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/writer", "--timeout=60s")
+    (folder,) = (cluster.work / "volumes").iterdir()
+    (folder / "data").write_text("kept")
+
+    assert "stopped" in cluster.tool("stop")
+    assert cluster.processes() == []
+    assert _traces(cluster)["mounts"] == []
+    assert cluster.try_tool("status").returncode == 1
+    assert "anew" not in cluster.tool("up")
+    assert "memory" in cluster.kubectl("get", "configmaps")
+    path = "jsonpath={.status.containerStatuses[0].restartCount}"
+    until(
+        lambda: cluster.kubectl("get", "pod", "writer", "-o", path) == "1",
+        "the pod's container is started again",
+        60,
+    )
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/writer", "--timeout=60s")
+    assert (folder / "data").read_text() == "kept"
+
+    cluster.kubectl("delete", "pod/writer", "pvc/kept", "--grace-period=0", "--force")
+    until(lambda: not folder.exists(), "the folder goes with its claim", 60)
 
 
 def _traces(life: Life) -> dict[str, object]:

@@ -24,6 +24,8 @@ from tests.cluster.provision.native_config import OIDC_PREFIX, issuer, people_fi
 from tests.ui.browser import ARGUMENTS, EXECUTABLE, visit
 from tests.ui.issuer import Issuer
 
+pytestmark = pytest.mark.native
+
 # api.publicUrl of the installed chart, which is where the provider sends people back to
 SITE = "https://discovery.test"
 BUTTON = "text=Sign in with your organisation"

@@ -18,6 +18,9 @@ from tests.cluster.outages import cordoned
 from tests.cluster.product import INSTALLED_IN, Flow
 from tests.cluster.sandbox import CHART
 
+# these change what is installed, and the node
+pytestmark = pytest.mark.alone
+
 RELEASE = "discoveryflow"
 ONCE = {"maxAttempts": 1, "initialDelay": "1s", "maxDelay": "2s"}
 Configured = Callable[..., None]
@@ -111,6 +114,7 @@ def patch(kind: str, name: str, kubectl: Kubectl, status: dict[str, Any]) -> Non
     kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
 
 
+@pytest.mark.exhaustive
 def test_a_node_that_dies(flow: Flow, kubectl: Kubectl, dead_node: str) -> None:
     flow.source()
     flow.spec["retries"] = ONCE

@@ -19,7 +19,7 @@ SECONDS = 90.0
 WARM_UP = 1 / 3
 RATE = 2.0
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.exhaustive, pytest.mark.timeout(600)]
 
 
 async def _flat(prepare: Prepare | None) -> tuple[Traffic, dict[str, bool]]:

@@ -21,7 +21,7 @@ from tests.cluster.provision.existing import Existing
 from tests.cluster.provision.kind import Kind, docker_answers
 from tests.cluster.provision.locks import exclusive
 from tests.cluster.provision.native import Native
-from tests.cluster.provision.processes import Processes
+from tests.cluster.provision.processes import Processes, runs
 from tests.cluster.provision.remains import Remains
 
 
@@ -79,7 +79,10 @@ def test_existing_says_where_nothing_answers(commands: Path) -> None:
         Existing("east").up()
 
 
-def test_existing_wants_a_registry_for_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_wants_a_registry_before_anything_is_built(
+    commands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # with no command in PATH, a build would fail in another way
     monkeypatch.delenv("IMAGE_REGISTRY", raising=False)
     with pytest.raises(ClusterError, match="set IMAGE_REGISTRY"):
         images.build_and_load(Existing("east"), ["operator"])
@@ -365,3 +368,16 @@ def test_a_killed_run_does_not_block_the_next(tmp_path: Path) -> None:
     holder.join()
     with exclusive(lock, "holds"):
         pass
+
+
+def test_a_process_runs_until_the_kernel_has_taken_back_what_it_had() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    assert runs(process.pid)
+    process.kill()
+    # not collected yet: a zombie, which holds nothing
+    deadline = time.monotonic() + 10
+    while runs(process.pid):
+        assert time.monotonic() < deadline
+    assert Path(f"/proc/{process.pid}").exists()
+    process.wait()
+    assert not runs(process.pid)

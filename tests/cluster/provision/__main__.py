@@ -73,7 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("up", help="start the cluster, or what of it does not run")
     actions.add_parser("down", help="stop it and leave nothing behind")
+    actions.add_parser("stop", help="native: end it, and keep what is in it for the next `up`")
     actions.add_parser("status", help="tell whether it is up (exit status 0) or not (1)")
+    tools = actions.add_parser("build", help="compile tools of the tests that are not there yet")
+    tools.add_argument(
+        "names", nargs="+", choices=sorted(t.name for t in binaries.ALL_TOOLS), metavar="NAME"
+    )
     actions.add_parser("env", help="print KUBECONFIG and PATH for eval")
     build = actions.add_parser("images", help="build what has changed and load it")
     build.add_argument("names", nargs="*", help=f"of {', '.join(images.NAMES)}; default: all")
@@ -110,12 +115,18 @@ def _act(arguments: argparse.Namespace, extra: list[str], provider: Provider) ->
         print(_environment(provider))
     elif action == "down":
         provider.down()
+    elif action == "stop":
+        if not isinstance(provider, Native):
+            raise ClusterError(f"{provider.name} is not started and stopped by this tool")
+        provider.stop()
     elif action == "status":
         healthy = provider.healthy()
         print(f"{provider.name}: {'up' if healthy else 'down'}")
         return 0 if healthy else 1
     elif action == "env":
         print(_environment(provider))
+    elif action == "build":
+        print(binaries.require(tuple(arguments.names)))
     elif action == "images":
         images.build_and_load(provider, arguments.names or list(images.NAMES))
     elif action == "install":

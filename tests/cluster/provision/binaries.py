@@ -94,6 +94,13 @@ ALL_TOOLS = (
         seconds=15,
         library="github.com/zitadel/oidc/v3",
     ),
+    Tool(
+        "storage",
+        "v13.0.0",
+        ("discoveryflow.dev/cluster/storage",),
+        seconds=30,
+        library="sigs.k8s.io/sig-storage-lib-external-provisioner/v13",
+    ),
     # scrapes addresses that a test names, so it needs none of its ways to discover any
     Tool(
         "prometheus",

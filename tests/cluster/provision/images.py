@@ -110,6 +110,7 @@ def build_and_load(provider: Loader, names: list[str]) -> dict[str, str]:
     unknown = set(names) - set(NAMES)
     if unknown:
         raise ClusterError(f"there is no image {sorted(unknown)}; images are {', '.join(NAMES)}")
+    _ = provider.repository  # raises before minutes go into what could not be pushed
     with exclusive(cache_folder() / ".images.lock", "builds images"):
         references: dict[str, str] = {}
         if references_file().exists():

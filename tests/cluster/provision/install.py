@@ -44,6 +44,28 @@ def _image_values() -> list[str]:
     return values
 
 
+def _keeps_data(environment: dict[str, str]) -> bool:
+    """Whether PostgreSQL gets a volume: where there is a default class; says so where not.
+
+    What is installed already stays as it is, since a StatefulSet's claims cannot be changed.
+    """
+    name = f"statefulset/{RELEASE}-postgresql"
+    there = _run(
+        environment,
+        *("kubectl", "--namespace", NAMESPACE, "get", name, "--ignore-not-found", "-o", "json"),
+    )
+    if there:
+        return "volumeClaimTemplates" in json.loads(there)["spec"]
+    classes = json.loads(_run(environment, "kubectl", "get", "storageclass", "-o", "json"))
+    default = "storageclass.kubernetes.io/is-default-class"
+    found = any(
+        item["metadata"].get("annotations", {}).get(default) == "true" for item in classes["items"]
+    )
+    if not found:
+        print("No StorageClass is the default: PostgreSQL's data goes with its pod.", flush=True)
+    return found
+
+
 def install(kubeconfig: Path, path: str, extra: list[str]) -> None:
     """Installs or upgrades both charts with the embedded Postgres and waits until all is ready.
 
@@ -51,6 +73,7 @@ def install(kubeconfig: Path, path: str, extra: list[str]) -> None:
     """
     environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
     environment["PATH"] = f"{path}{os.pathsep}{os.environ['PATH']}" if path else os.environ["PATH"]
+    kept = str(_keeps_data(environment)).lower()
     _run(
         environment,
         *(
@@ -68,7 +91,7 @@ def install(kubeconfig: Path, path: str, extra: list[str]) -> None:
             *("helm", "upgrade", "--install", RELEASE, str(ROOT / "charts/discoveryflow")),
             *("--namespace", NAMESPACE, "--create-namespace"),
             *("--set", "postgresql.embedded.enabled=true"),
-            *("--set", "postgresql.embedded.persistence.enabled=false"),
+            *("--set", f"postgresql.embedded.persistence.enabled={kept}"),
             *_image_values(),
             *extra,
         )

@@ -9,13 +9,14 @@ CLUSTER_WORK names another folder: another cluster, which needs a network namesp
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from . import binaries, native_config
@@ -55,6 +56,7 @@ START_ORDER = (
     "apiserver",
     "controller-manager",
     "scheduler",
+    "storage",
     "containerd",
     "coredns",
     "kubelet",
@@ -140,6 +142,12 @@ class Native:
         """Makes a revived node count as ready only once its new kubelet says so."""
         stale = '{"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}'
         self._kubectl("patch", "node", NODE, "--subresource=status", "--patch", stale)
+
+    def _apply(self, manifest: Mapping[str, object]) -> None:
+        file = self.work / "manifest.json"
+        file.write_text(json.dumps(manifest))
+        if not self._kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file)):
+            raise ClusterError(f"the API server does not take {file}")
 
     def _answers(self) -> bool:
         return self._kubectl("get", "--raw", "/readyz")
@@ -262,6 +270,7 @@ class Native:
             if name == "apiserver":
                 self._wait("the API server", self._answers, seconds)
                 self._forget_readiness()
+                self._apply(native_config.STORAGE_CLASS)
             if name == "containerd":
                 self._wait("containerd", self._containerd_listens, seconds)
         self._wait("the node", ready, seconds, may_end=("kubelet",))
@@ -325,16 +334,33 @@ class Native:
         print("The native cluster is gone.")
 
     def _stop_components(self) -> None:
-        for name in ("kubelet", "proxy", "coredns", "scheduler", "controller-manager"):
+        for name in (
+            *("kubelet", "proxy", "coredns", "storage", "scheduler", "controller-manager"),
+            "oidc-provider",
+        ):
             self.processes.stop(name)
-        self.processes.stop("oidc-provider")
         # an API server whose etcd has gone first ignores SIGTERM and keeps its port
         self.processes.stop("apiserver", wait=15 if self.processes.pid("etcd") else 0.5)
         for name in ("etcd", "containerd"):
             self.processes.stop(name, wait=15)
 
+    def stop(self) -> None:
+        """Ends all processes, as a machine does that is switched off; `up` goes on from there."""
+        if os.geteuid() != 0:
+            raise ClusterError("only root can stop the native cluster")
+        with self._alone():
+            self._end()
+            self._restore_sysctls()
+        print("The native cluster is stopped; `up` starts it again with what is in it.")
+
     def _clean_up(self) -> None:
         """Everything but the keys and the saved settings: also what a cut-off run has left."""
+        self._end()
+        for part in ("containerd", "kubelet", "etcd", "cni", "logs", "run", "volumes"):
+            shutil.rmtree(self.work / part, ignore_errors=True)
+
+    def _end(self) -> None:
+        """Ends every process and takes away what the network and the kernel have of it."""
         self.processes.stop("kubelet")  # or it would start again what is stopped next
         self.remains.stop_pods()
         self._stop_components()
@@ -344,8 +370,6 @@ class Native:
         self.remains.remove_network()
         self.remains.remove_cgroup()
         self.remains.remove_log_links()
-        for part in ("containerd", "kubelet", "etcd", "cni", "logs", "run"):
-            shutil.rmtree(self.work / part, ignore_errors=True)
 
     def _restore_sysctls(self) -> None:
         for name in SYSCTLS:

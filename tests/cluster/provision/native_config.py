@@ -19,6 +19,18 @@ import secrets
 from pathlib import Path
 
 PAUSE = "localhost/pause:1"
+# claims that name no class get a folder below the work folder (tools/storage)
+STORAGE_CLASS = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {
+        "name": "folders",
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+    },
+    "provisioner": "discoveryflow.dev/native",
+    "reclaimPolicy": "Delete",
+    "volumeBindingMode": "WaitForFirstConsumer",
+}
 OIDC_PORT = 5556
 OIDC_CLIENT = "discoveryflow"
 OIDC_PREFIX = "oidc:"
@@ -42,7 +54,7 @@ def cgroup_name(work: Path) -> str:
 
 def write(work: Path, address: str, node: str, bridge: str, pods: str) -> None:
     """Writes all configuration files below `work`."""
-    for folder in ("containerd", "kubelet", "cni", "etcd", "logs"):
+    for folder in ("containerd", "kubelet", "cni", "etcd", "logs", "volumes"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     (work / "containerd.toml").write_text(_containerd(work))
     (work / "cni" / "10-bridge.conflist").write_text(json.dumps(_cni(work, bridge, pods)))
@@ -256,6 +268,12 @@ def commands(work: Path, address: str, node: str, services: str) -> dict[str, li
             "kube-scheduler",
             f"--kubeconfig={work}/scheduler.kubeconfig",
             "--leader-elect=false",
+        ],
+        "storage": [
+            "storage",
+            f"-kubeconfig={work}/storage.kubeconfig",
+            f"-folder={work}/volumes",
+            f"-node={node}",
         ],
         "containerd": ["containerd", "-c", f"{work}/containerd.toml"],
         "coredns": ["coredns", "-conf", f"{work}/Corefile"],

@@ -11,6 +11,7 @@ CLIENTS = {
     "controller-manager": "/CN=system:kube-controller-manager",
     "scheduler": "/CN=system:kube-scheduler",
     "proxy": "/CN=system:kube-proxy",
+    "storage": "/O=system:masters/CN=storage",
 }
 
 

@@ -9,6 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+# for the kernel to take back what a killed process had
+KILL_SECONDS = 5.0
+
 
 def command_line(pid: int) -> str:
     """The arguments of a process, or "" where there is none (any more)."""
@@ -16,6 +19,19 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     except OSError:
         return ""
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and holds what it has opened.
+
+    One that ends loses its command line first and its sockets a little later, so that whoever is
+    started in between finds its port in use.
+    """
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in "ZX"
 
 
 def children(pid: int) -> list[int]:
@@ -42,15 +58,18 @@ def all_processes() -> list[int]:
 
 def stop_pids(pids: list[int], *, first: signal.Signals, wait: float) -> None:
     """Signals processes by pid and kills those that are still there after `wait` seconds."""
-    pids = [pid for pid in pids if command_line(pid)]
+    pids = [pid for pid in pids if runs(pid)]
     for pid in pids:
         _signal(pid, first)
     deadline = time.monotonic() + wait
-    while time.monotonic() < deadline and any(command_line(pid) for pid in pids):
+    while time.monotonic() < deadline and any(runs(pid) for pid in pids):
         time.sleep(0.1)
-    for pid in pids:
-        if command_line(pid):
-            _signal(pid, signal.SIGKILL)
+    left = [pid for pid in pids if runs(pid)]
+    for pid in left:
+        _signal(pid, signal.SIGKILL)
+    deadline = time.monotonic() + KILL_SECONDS
+    while time.monotonic() < deadline and any(runs(pid) for pid in left):
+        time.sleep(0.02)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -162,7 +162,14 @@ class Remains:
 _PROGRAMS = frozenset(
     {
         *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"),
-        *("kube-proxy", "coredns", "containerd", "containerd-shim-runc-v2", "oidc-provider"),
+        *(
+            "kube-proxy",
+            "coredns",
+            "containerd",
+            "containerd-shim-runc-v2",
+            "oidc-provider",
+            "storage",
+        ),
     }
 )
 

@@ -1,0 +1,99 @@
+"""Removes what a run of the tests that was cut off has left, so that it fails no later one.
+
+`python -m tests.cluster.leftovers` runs before the cluster tests: namespaces and copies of the
+resource on the cluster, clusters with a life of their own (test_lifecycle.py), and control planes
+whose tests are gone (tests/faults). Nothing that belongs to a run that is still there is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cluster.kube import ROOT, Kubectl, cluster_environment
+from tests.cluster.provision.native import DEFAULT_WORK
+from tests.cluster.provision.processes import all_processes, command_line, stop_pids
+
+OURS = re.compile(r"test-[0-9a-f]{12}(-other)?|llm-stub|webhook-receiver")
+SANDBOX = "sandbox"
+# a file whose lock is held as long as the cluster of that name is used
+IN_USE = ".in-use"
+CONTROL_PLANES = re.compile(r"/(etcd|kube-apiserver|kube-controller-manager) .*/plane(-\d+)?/")
+
+
+def on_the_cluster(kubectl: Kubectl) -> list[str]:
+    """Deletes namespaces of tests, and the resource's copies; returns their names."""
+    there = kubectl("get", "namespaces", "-o", "name").split()
+    names = [name for n in there if OURS.fullmatch(name := n.removeprefix("namespace/"))]
+    if names:
+        kubectl("delete", "namespace", *names, "--wait=true", "--timeout=120s", timeout=130)
+    kinds = "validatingadmissionpolicybindings,validatingadmissionpolicies,namespaces,clusterroles"
+    gone = kubectl("delete", kinds, "-l", SANDBOX, "--wait=false").splitlines()
+    copies = [
+        name
+        for name in kubectl("get", "crd", "-o", "name").split()
+        if re.search(r"/dft[0-9a-f]{8}flows\.dft[0-9a-f]{8}\.test$", name)
+    ]
+    if copies:
+        kubectl("delete", *copies, "--wait=false")
+    return names + [line for line in gone if "deleted" in line] + copies
+
+
+def other_lives() -> list[str]:
+    """Takes down the clusters of tests that have ended; returns their folders."""
+    gone = []
+    for file in Path(DEFAULT_WORK).parent.glob(f"life-*{IN_USE}"):
+        with file.open("a") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            work = str(file).removesuffix(IN_USE)
+            # in a network namespace of its own, or this would remove the bridges of the real one
+            subprocess.run(
+                ["unshare", "--net", sys.executable, "-m", "tests.cluster.provision", "down"],
+                env=os.environ | {"CLUSTER_WORK": work, "CLUSTER_PROVIDER": "native"},
+                cwd=ROOT,
+                check=True,
+            )
+            file.unlink()
+            gone.append(work)
+    return gone
+
+
+def control_planes() -> list[str]:
+    """Ends control planes that no process waits for any more; returns their command lines."""
+    found = {}
+    for pid in all_processes():
+        line = command_line(pid)
+        if CONTROL_PLANES.search(line) and _parent(pid) == 1:
+            found[pid] = line
+    stop_pids(list(found), first=signal.SIGTERM, wait=5)
+    return [line[:120] for line in found.values()]
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    return 0
+
+
+def main() -> int:
+    """Entry point."""
+    kubeconfig, path = cluster_environment()
+    gone = on_the_cluster(Kubectl(kubeconfig, path))
+    if os.geteuid() == 0:
+        gone += other_lives() + control_planes()
+    for what in gone:
+        print(f"left by an earlier run, removed: {what}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The steps of `make test`, with the seconds that each may take on two cores with warm caches.
+
+`tests/README.md` says which kind of test belongs where. A step that has outgrown its budget is
+told at the end of a run; the sum is what people wait for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_PYTHON = ".venv/bin/python"
+# REPORT is where the run reads durations and failures
+_PYTEST = f'{_PYTHON} -m pytest -q --junitxml="$REPORT"'
+_CLUSTER = "python3 -m tests.cluster.provision"
+# what needs more than this checkout and its virtual environment
+_MORE = "cluster or netns or browser or faults"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Command lines for bash; the first that fails ends the step, and those that need it."""
+
+    name: str
+    what: str
+    budget: int
+    commands: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+_UP = Step(
+    "cluster",
+    "a cluster of one node",
+    30,
+    (
+        f"{_CLUSTER} up",
+        f"{_CLUSTER} build prometheus",
+        f"{_PYTHON} -m tests.cluster.leftovers",
+    ),
+)
+_INSTALLED = (
+    Step(
+        "images",
+        "the product's images, and their sizes",
+        60,
+        (f"{_CLUSTER} images", f"{_CLUSTER} sizes"),
+        needs=("cluster",),
+    ),
+    Step("install", "the charts", 40, ("bash tests/cluster/install",), needs=("images",)),
+)
+_CHECK = (
+    Step(
+        "lint",
+        "format, types, layers, generated files",
+        60,
+        (
+            ".venv/bin/ruff check .",
+            ".venv/bin/ruff format --check .",
+            ".venv/bin/mypy",
+            ".venv/bin/lint-imports",
+            f"{_PYTHON} -m discovery_core.crd --check",
+        ),
+    ),
+    Step(
+        "quick",
+        "unit, store, API and crew tests",
+        240,
+        (f'{_PYTEST} -n 2 -m "not slow and not ({_MORE})" tests',),
+    ),
+)
+_TEST = (
+    *_CHECK,
+    Step(
+        "slow",
+        "the same kinds, where one takes more than some seconds",
+        180,
+        (f'{_PYTEST} -n 2 -m "slow and not ({_MORE})" tests',),
+    ),
+    Step(
+        "browser",
+        "pages in Chromium, on data of real runs",
+        90,
+        ("bash tests/get-chromium", f"{_PYTEST} -n 2 -m browser tests/ui"),
+    ),
+    _UP,
+    Step(
+        "faults",
+        "operators killed at a sample of their writes, late writers, clocks, faults on the wire",
+        150,
+        (
+            f'{_PYTHON} -m tests.faults.crash_points --sample 16 --seed "$FAULTS_SEED"',
+            f'{_PYTEST} -m "faults and not exhaustive" tests/faults',
+        ),
+        needs=("cluster",),
+    ),
+    Step("netns", "crews in a network namespace", 20, (f"{_PYTEST} -m netns tests/crews",)),
+    *_INSTALLED,
+    Step(
+        "beside",
+        "tests on the cluster that go side by side",
+        400,
+        (f'{_PYTEST} -n 4 --dist loadgroup -m "not alone and not exhaustive" tests/cluster',),
+        needs=("install",),
+    ),
+    Step(
+        "alone",
+        "tests on the cluster that change what is installed, one by one",
+        240,
+        (f'{_PYTEST} -m "alone and not exhaustive" tests/cluster',),
+        needs=("install",),
+    ),
+)
+_FAULTS = (
+    Step(
+        "crashes",
+        "operators killed at every write",
+        7200,
+        (f"{_PYTHON} -m tests.faults.crash_points",),
+    ),
+    Step(
+        "wire",
+        "every fault on the wire",
+        7200,
+        (f"{_PYTHON} -m tests.faults.faults_on_the_wire",),
+    ),
+    Step(
+        "guards",
+        "every guard removed, one by one",
+        7200,
+        (f"{_PYTHON} -m tests.faults.mutate_guards",),
+    ),
+    Step(
+        "machine",
+        "the long state machine",
+        3600,
+        (f"FAULTS=full {_PYTEST} tests/faults/test_state_machine.py",),
+    ),
+    Step(
+        "faults",
+        "late writers, clocks, the short soak",
+        3600,
+        (f"FAULTS=full {_PYTEST} -m faults tests/faults",),
+    ),
+    _UP,
+    *_INSTALLED,
+    Step(
+        "exhaustive",
+        "what make test takes a sample of, on the cluster",
+        1800,
+        (f"FAULTS=full {_PYTEST} -m exhaustive tests/cluster",),
+        needs=("install",),
+    ),
+)
+SUITES = {"check": _CHECK, "test": _TEST, "faults": _FAULTS}
