@@ -164,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = set(options.steps) - {step.name for step in steps}
     if unknown:
         parser.error(f"there is no step {', '.join(sorted(unknown))}; see --list")
+    # also where a shell has started this in the background, and SIGINT would be ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminated)
     folder = Path(tempfile.mkdtemp(prefix="discoveryflow-run-"))
     # what is drawn is the same each time; another FAULTS_SEED draws something else

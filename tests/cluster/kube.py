@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import yaml
 from kubernetes import config
+from kubernetes.client import CustomObjectsApi
 
 ROOT = Path(__file__).parents[2]
 Manifest = Mapping[str, Any]
@@ -135,16 +136,22 @@ class Looks:
     """
 
     def __init__(self, kubeconfig: Path) -> None:
-        self._client = config.new_client_from_config(config_file=str(kubeconfig))
+        client = config.new_client_from_config(config_file=str(kubeconfig))
+        self._api = CustomObjectsApi(client)
 
-    def get(self, path: str) -> dict[str, Any]:
-        """What a path of the API server answers. Raises ApiException."""
-        answer = self._client.call_api(
-            path, "GET", auth_settings=["BearerToken"], response_type="object",
-            _return_http_data_only=True, _request_timeout=30,
-        )  # fmt: skip
-        found: dict[str, Any] = answer
+    def flow(self, namespace: str, name: str) -> dict[str, Any]:
+        """A DiscoveryFlow. Raises ApiException."""
+        found: dict[str, Any] = self._api.get_namespaced_custom_object(
+            "discoveryflow.dev", "v1alpha1", namespace, "discoveryflows", name, _request_timeout=30
+        )
         return found
+
+    def jobs(self, namespace: str) -> list[dict[str, Any]]:
+        """All Jobs. Raises ApiException."""
+        found = self._api.list_namespaced_custom_object(
+            "batch", "v1", namespace, "jobs", _request_timeout=30
+        )
+        return list(found["items"])
 
 
 @dataclass(frozen=True)

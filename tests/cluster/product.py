@@ -77,8 +77,7 @@ class Flow:
 
     def get(self) -> dict[str, Any]:
         """The resource."""
-        space = f"/apis/discoveryflow.dev/v1alpha1/namespaces/{self.kubectl.namespace}"
-        return _looks(self.kubectl.kubeconfig).get(f"{space}/discoveryflows/{self.name}")
+        return _looks(self.kubectl.kubeconfig).flow(str(self.kubectl.namespace), self.name)
 
     def status(self) -> dict[str, Any]:
         """Its status, empty before the first."""
@@ -123,8 +122,7 @@ class Flow:
 
     def jobs(self) -> list[dict[str, Any]]:
         """Jobs in the namespace, oldest first."""
-        space = f"/apis/batch/v1/namespaces/{self.kubectl.namespace}"
-        found = _looks(self.kubectl.kubeconfig).get(f"{space}/jobs")["items"]
+        found = _looks(self.kubectl.kubeconfig).jobs(str(self.kubectl.namespace))
         return sorted(found, key=lambda job: str(job["metadata"]["creationTimestamp"]))
 
     def history(self, uid: str | None = None) -> list[str]:

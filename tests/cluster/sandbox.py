@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.kube import ROOT, Helm, Kubectl
+from tests.cluster.kube import ROOT, Helm, Kubectl, eventually
 
 GROUP = "discoveryflow.dev"
 PLURAL = "discoveryflows"
@@ -57,7 +57,13 @@ class Sandbox:
         names = crd["spec"]["names"]
         names.update(plural=self.plural, singular=self.plural[:-1], shortNames=[], categories=[])
         self.kubectl.apply(crd)
-        self.kubectl("wait", "--for=condition=Established", f"crd/{self.resource}")
+        # a definition that is new has no conditions at all yet, which `wait` takes for an error
+        established = ("wait", "--for=condition=Established", f"crd/{self.resource}")
+        eventually(
+            lambda: self.kubectl.try_(*established, "--timeout=10s").ok,
+            seconds=60,
+            what=f"{self.resource} is served",
+        )
 
     def remove(self) -> None:
         """Take away everything that carries this sandbox's label, and the definition."""
