@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Error, Page, Response
+from playwright.sync_api import Error, Page, Response, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 EXECUTABLE = shutil.which("chromium") or "/usr/bin/chromium"
@@ -35,6 +35,14 @@ def visit(page: Page, address: str) -> Response | None:
         if "ERR_NETWORK_CHANGED" not in str(error):
             raise
         return page.goto(address)
+
+
+def confirm(page: Page, *said: str) -> None:
+    """Says yes to the page's own question, which says all of that."""
+    question = page.get_by_role("dialog")
+    for words in said:
+        expect(question).to_contain_text(words)
+    question.locator("button[value=yes]").click()
 
 
 def accessibility_problems(page: Page) -> list[str]:

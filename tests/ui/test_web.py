@@ -10,7 +10,7 @@ from discovery_core.wire import InventoryRecord
 from playwright.sync_api import Browser, Page, expect
 
 from tests.store.flows import Flow
-from tests.ui.browser import accessibility_problems
+from tests.ui.browser import accessibility_problems, confirm
 from tests.ui.desk import Desk, sign_in
 
 
@@ -51,6 +51,7 @@ def test_a_flow_is_reviewed_edited_and_approved(page: Page, desk: Desk) -> None:
     page.select_option("#show", "all")
     page.fill("#reason", "owner it is")
     page.click("button[value=approve]")
+    confirm(page, "of servers", "3 of 3 columns are mapped, 0 left out, 1 edited by you")
     page.wait_for_url(f"**/flows/{flow.flow_id}")
     now = desk.do(flow.load())
     assert (str(now.state), str(now.phase)) == ("Queued", "asset_inventory")
@@ -80,6 +81,7 @@ def test_a_refused_answer_keeps_what_was_typed(page: Page, desk: Desk) -> None:
     page.get_by_label("Target of Notes").fill("owner")
     page.get_by_label("Target of RAM").fill("owner")
     page.click("button[value=approve]")
+    confirm(page)
     expect(page.get_by_role("alert").last).to_contain_text("a field has one primary column")
     expect(page.get_by_label("Target of RAM")).to_have_value("owner")
     assert str(desk.do(flow.load()).state) == "AwaitingApproval"
@@ -102,6 +104,7 @@ def test_the_loser_of_a_race_is_told_who_was_faster(page: Page, desk: Desk) -> N
     page.get_by_label("Target of Notes").fill("owner")
     desk.do(flow.answer("Reject", by="bob"))
     page.click("button[value=approve]")
+    confirm(page)
     expect(page.get_by_role("alert").last).to_contain_text("rejected by bob")
 
 
@@ -111,6 +114,7 @@ def test_asking_again(page: Page, desk: Desk) -> None:
     page.click("text=Ask again with a hint")
     page.fill("#hint", "Notes -> owner")
     page.click("button[value=ask-again]")
+    confirm(page, "proposed anew")
     page.wait_for_url(f"**/flows/{flow.flow_id}")
     now = desk.do(flow.load())
     assert (now.round, str(now.phase)) == (2, "field_mapping")
