@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from discovery_core.files import media_type
 from discovery_core.phases import FIRST_PHASE
 from discovery_core.wire import Complete, InventoryRecord, PinInputs
-from discovery_crews.execution_client import media_type
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.runner import load_phase
 
@@ -66,7 +66,7 @@ async def _do_phase(
     if claim.phase is FIRST_PHASE:
         inputs["source"] = folder / "source"
         inputs["source"].write_text(source, encoding="utf-8")
-        digest = await pod.upload(source.encode())
+        digest = await pod.upload(source.encode(), media_type(source_name))
         await stores.execution.pin_inputs(
             tenant_id=pod.tenant_id,
             pod_uid=pod.pod_uid,
@@ -84,7 +84,7 @@ async def _do_phase(
     context = PhaseContext(workdir=output, inputs=inputs, source_name=source_name)
     outcome = await asyncio.to_thread(load_phase(str(claim.phase)), context)
     artefacts = {
-        name: await pod.upload(path.read_bytes(), media_type(path))
+        name: await pod.upload(path.read_bytes(), media_type(path.name))
         for name, path in outcome.artefacts.items()
     }
     if outcome.records is not None:

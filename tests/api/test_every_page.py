@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,15 +15,18 @@ import httpx
 import pytest
 from discovery_api.web import pages
 from discovery_core.errors import ErrorCode
+from discovery_core.files import MEDIA_TYPES
+from discovery_core.phases import Phase
 from discovery_core.states import FlowState
 
-from tests.api.desk import resource, serving
+from tests.api.desk import resource, serving, url
 from tests.api.kubernetes import FakeKubernetes
 from tests.api.real_flow import CMDB, SCAN, run_all_phases
 from tests.postgres import Stores
 from tests.store.flows import SPEC, Flow
 
 ENGAGEMENT = SPEC | {"engagement": "dc-east"}
+BEGINS = {".parquet": b"PAR1", ".xlsx": b"PK", ".zip": b"PK"}
 WRONG = re.compile(r"Status \d{3}|Internal|Traceback|Undefined|has no attribute|\bNone\b|not found")
 
 
@@ -100,7 +104,39 @@ def routes() -> list[str]:
     return [route.path for route in pages.router.routes]  # type: ignore[attr-defined]
 
 
-async def test_every_page_of_a_real_flow_opens(
+def check_file(name: str, media_type: str, content: bytes) -> None:
+    """That a file is what its name and its media type say."""
+    suffix = name[name.rindex(".") :]
+    assert media_type.split(";", maxsplit=1)[0] == MEDIA_TYPES[suffix], name
+    if suffix in BEGINS:
+        assert content.startswith(BEGINS[suffix]), name
+    else:
+        assert content.decode("utf-8").isprintable() or b"\n" in content, name
+    if suffix == ".json":
+        json.loads(content)
+
+
+async def check_files(client: httpx.AsyncClient, flow: Flow) -> None:
+    """Each has a name of its own, the flow's in it, and is what the name says."""
+    listed = (await client.get(url(flow, "/artefacts"))).json()
+    places = {
+        f"/artefacts/{entry['phase']}/{entry['name']}": entry["file_name"] for entry in listed
+    }
+    assert {Phase(entry["phase"]) for entry in listed} == set(Phase)
+    assert len(set(places.values())) == len(places)
+    assert "cmdb-data-import-source.csv" in places.values()
+    assert "cmdb-assets.xlsx" in places.values()
+    assert "cmdb-google-import.zip" in places.values()
+    assert "cmdb-data-import-rejected.csv" in places.values()
+    places["/rejected-rows"] = "cmdb-rejected-rows.csv"
+    for place, name in places.items():
+        answer = await client.get(url(flow, place))
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
+        assert name.startswith("cmdb-")
+        check_file(name, answer.headers["Content-Type"], answer.content)
+
+
+async def test_every_page_and_file_of_a_real_flow_opens(
     ann: httpx.AsyncClient, flow: Flow, stores: Stores
 ) -> None:
     assert await stores.api.conflicts(flow.tenant_id, "dc-east")
@@ -120,6 +156,7 @@ async def test_every_page_of_a_real_flow_opens(
         page = seen[place]
         assert page is not None
         assert asset.identity in page.said
+    await check_files(ann, flow)
 
 
 async def _failed(flow: Flow) -> None:
