@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 from uuid import UUID, uuid4
 
@@ -222,7 +223,7 @@ async def test_every_page_opens_in_every_state(
     now = await flow.load()
     assert now.state == state
     kubernetes.flow_uid = str(flow.flow_id)
-    asks = {}
+    asks: dict[str, Any] = {}
     if now.request is not None:
         request = {"requestId": str(now.request.request_id), "mappings": now.request.mappings}
         asks = {"approvalRequest": request | {"expiresAt": now.request.expires_at.isoformat()}}
