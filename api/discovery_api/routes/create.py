@@ -143,9 +143,17 @@ async def _create(
     request: Request, caller: Caller, fields: dict[str, str], part: Part, key: str | None
 ) -> Created:
     namespace = fields.get("namespace", "")
-    if not re.fullmatch(NAMESPACE, namespace):
+    if not namespace:
         raise ProblemError(
             422, "invalid-request", "No namespace", "send the field `namespace` before the file"
+        )
+    if not re.fullmatch(NAMESPACE, namespace):
+        raise ProblemError(
+            422,
+            "invalid-request",
+            "Not a namespace",
+            f"{namespace[:63]!r}: write at most 63 lower-case letters, digits and hyphens, such as "
+            "migration-east",
         )
     spec = _further_spec(fields)
     tenant_id, user = await _may_create(request, caller, namespace)

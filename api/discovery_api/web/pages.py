@@ -190,6 +190,7 @@ async def review_page(
     *,
     problems: list[str] | None = None,
     typed: dict[str, dict[str, str]] | None = None,
+    words: dict[str, str] | None = None,
     status_code: int = 200,
 ) -> Response:
     """The review with what a person had typed, where it was refused."""
@@ -214,6 +215,7 @@ async def review_page(
             decided=decided[-1] if decided else None,
             problems=problems or [],
             typed=typed or {},
+            words=words or {"reason": "", "hint": ""},
         ),
     )
 

@@ -55,7 +55,8 @@ function rows() {
 function isChanged(row) {
   const target = $(".target", row).value.trim();
   const unit = $(".unit", row).value.trim();
-  return target !== row.dataset.proposed || (unit !== row.dataset.unit && unit !== "");
+  // cleared is a choice as well: the column has no unit
+  return target !== row.dataset.proposed || (unit === "none" ? "" : unit) !== row.dataset.unit;
 }
 
 function known() {
