@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from html import unescape
+from typing import Any
 
 import httpx
 import pytest
@@ -111,7 +112,10 @@ async def test_a_cleared_unit_is_none(
 async def test_a_namespace_that_is_none_is_said_so(
     ann: httpx.AsyncClient, namespace: str, title: str
 ) -> None:
-    files = [("namespace", (None, namespace)), ("file", ("a.csv", b"a\n1\n", "text/csv"))]
+    files: list[tuple[str, Any]] = [
+        ("namespace", (None, namespace)),
+        ("file", ("a.csv", b"a\n1\n", "text/csv")),
+    ]
     answer = await ann.post(f"{API}/flows", files=files, headers=ANN)
     assert (answer.status_code, answer.json()["title"]) == (422, title)
     assert namespace in answer.json()["detail"]
