@@ -132,7 +132,7 @@ class FlowView(BaseModel):
                 "progress": progress(flow.phase, finished=flow.state is FlowState.SUCCEEDED),
                 "round": flow.round,
                 "attempt": flow.last_attempt,
-                "message": flow.answer_note or flow.message,
+                "message": flow.told,
                 "planner": flow.planner,
                 "records_imported": flow.records_imported,
                 "records_rejected": flow.records_rejected,

@@ -17,10 +17,10 @@ from .resource_text import DigestText, Duration, between, explained, rule
 UserName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Hint = Annotated[str, StringConstraints(max_length=2000)]
 NO_TRANSFORM = "none"
-_TRANSFORM_PATTERN = r"^(none|unit:[A-Za-z%/]{1,16})$"
+TRANSFORM_PATTERN = r"^(none|unit:[A-Za-z%/]{1,16})$"
 Transform = Annotated[
     str,
-    StringConstraints(min_length=4, max_length=21, pattern=_TRANSFORM_PATTERN),
+    StringConstraints(min_length=4, max_length=21, pattern=TRANSFORM_PATTERN),
     explained("write the unit of the column's values, such as unit:MiB, or none"),
 ]
 

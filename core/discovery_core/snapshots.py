@@ -140,6 +140,16 @@ class FlowSnapshot:
     planner: str | None = None
     spent: Spent | None = None
 
+    @property
+    def told(self) -> str:
+        """What people are told: the latest note, or why the flow stands where it does.
+
+        Of a failed flow both: what was refused since must not hide what has to be mended.
+        """
+        if self.state is FlowState.FAILED:
+            return "; ".join(part for part in (self.message, self.answer_note) if part)
+        return self.answer_note or self.message
+
 
 @dataclass(frozen=True)
 class Capacity:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.files import media_type
 from discovery_core.logging import get_logger
 from discovery_core.wire import (
     Accepted,
@@ -44,12 +45,6 @@ _CHUNK = 1 << 20
 _TRY_AGAIN = {425, 429, 500, 502, 503, 504}
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 10.0
-_MEDIA_TYPES = {
-    ".parquet": "application/vnd.apache.parquet",
-    ".json": "application/json",
-    ".csv": "text/csv",
-    ".ndjson": "application/x-ndjson",
-}
 
 Answer = TypeVar("Answer", bound=WireModel)
 
@@ -64,11 +59,6 @@ class ReplacedError(ExecutionError):
 
 class NotMineError(ExecutionError):
     """The API knows no attempt for this pod (403), or does not accept its token (401)."""
-
-
-def media_type(path: Path) -> str:
-    """The media type of an artefact, by its suffix."""
-    return _MEDIA_TYPES.get(path.suffix, "application/octet-stream")
 
 
 def runner_version() -> str:
@@ -129,9 +119,9 @@ class ExecutionClient:
         """Fix the flow's source; the answer is what counts, another attempt may have been first."""
         return self._post("/inputs", pin, PinnedInputs)
 
-    def upload(self, path: Path) -> ArtefactReference:
-        """Store a file as an artefact, as a stream."""
-        query = {"fence": str(self.fence), "mediaType": media_type(path)}
+    def upload(self, path: Path, called: str = "") -> ArtefactReference:
+        """Store a file as an artefact, as a stream. `called` is its name where it came from."""
+        query = {"fence": str(self.fence), "mediaType": media_type(called or path.name)}
         return self._put("/artefacts", path, query, ArtefactReference)
 
     def put_records(self, path: Path) -> int:
@@ -188,7 +178,7 @@ class ExecutionClient:
     def _put(self, path: str, file: Path, query: dict[str, str], answer: type[Answer]) -> Answer:
         def send() -> httpx.Response:
             headers = self._headers() | {
-                "Content-Type": media_type(file),
+                "Content-Type": media_type(file.name),
                 "Content-Length": str(file.stat().st_size),
             }
             return self._http.put(path, content=_chunks(file), params=query, headers=headers)

@@ -304,7 +304,7 @@ def _pin(
         if mounted is not None:
             copy = folder / name
             _copy_mounted(settings, Path(mounted), copy, claim.source_name)
-            local[name] = client.upload(copy)
+            local[name] = client.upload(copy, claim.source_name if name == "source" else mounted)
     if claim.uploaded is not None:
         client.download(claim.uploaded, folder / "source")
         local["source"] = claim.uploaded

@@ -161,7 +161,8 @@ async def test_files_come_as_they_are(client: httpx.AsyncClient, flow: Flow) -> 
     assert not [name for _, name in known if "/" in name]
     rejected = await client.get(url(flow, "/rejected-rows"), headers=ANN)
     assert rejected.text == FILES[Phase.DATA_IMPORT]["rejected"]
-    assert "rejected-rows.csv" in rejected.headers["Content-Disposition"]
+    saved = rejected.headers["Content-Disposition"]
+    assert saved == f'attachment; filename="{flow.name}-rejected-rows.json"'
     entry = known["dependency_analysis", "groups"]
     got = await client.get(url(flow, "/artefacts/dependency_analysis/groups"), headers=ANN)
     assert got.json() == GROUPS

@@ -21,7 +21,7 @@ from tests.cluster.people import forwarded
 from tests.cluster.product import Flow, Product
 from tests.cluster.provision.native import ADDRESS, Native
 from tests.cluster.provision.native_config import OIDC_PREFIX, issuer, people_file
-from tests.ui.browser import ARGUMENTS, EXECUTABLE, visit
+from tests.ui.browser import ARGUMENTS, EXECUTABLE, confirm, visit
 from tests.ui.issuer import Issuer
 
 pytestmark = pytest.mark.native
@@ -117,6 +117,7 @@ def test_rbac_decides_about_people_of_the_provider_and_the_answer_is_theirs(
         page.get_by_label("Target of OS").fill("description")
         page.fill("#reason", "seen by ann")
         page.click("button[value=approve]")
+        confirm(page, "1 edited by you")
         page.wait_for_url(f"{SITE}/flows/{flow.uid}")
         expect(page.locator("#standing .state")).to_have_text("Succeeded", timeout=SLOW)
         page.click(".tabs >> text=History")

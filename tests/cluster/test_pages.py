@@ -12,7 +12,15 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.cluster.kube import Kubectl
 from tests.cluster.people import Person, forwarded, make_person
 from tests.cluster.product import SAMPLE, Flow, Product
-from tests.ui.browser import ARGUMENTS, EXECUTABLE, accessibility_problems, visit
+from tests.ui.browser import (
+    ARGUMENTS,
+    EXECUTABLE,
+    accessibility_problems,
+    confirm,
+    open_tab,
+    ready,
+    visit,
+)
 
 EDITOR = ("discoveryflow-edit", "discoveryflow-approve", "view")
 SLOW = 90_000
@@ -58,6 +66,8 @@ def test_upload_watch_review_edit_approve_inventory(
     source = tmp_path / "servers.csv"
     source.write_text(SAMPLE)
     page.click("text=New flow >> nth=0")
+    page.wait_for_url("**/flows/new")
+    ready(page)
     page.fill("#namespace", str(namespace.namespace))
     page.fill("#engagement", "dc")
     page.set_input_files("#file", source)
@@ -70,18 +80,21 @@ def test_upload_watch_review_edit_approve_inventory(
     expect(review).to_be_visible(timeout=SLOW)
     assert accessibility_problems(page) == []
     review.click()
+    page.wait_for_url("**/review")
+    ready(page)
     page.get_by_label("Target of OS").fill("description")
     page.get_by_label("Unit of RAM (MB)").fill("unit:GB")
     expect(page.locator("#summary")).to_contain_text("2 changed by you")
     page.click("button[value=approve]")
+    confirm(page, "2 edited by you")
     page.wait_for_url(re.compile(r"/flows/[0-9a-f-]{36}$"))
     expect(page.locator("#standing .state")).to_have_text("Succeeded", timeout=SLOW)
-    page.click(".tabs >> text=Inventory")
+    open_tab(page, "Inventory")
     expect(page.locator("main")).to_contain_text("2 assets")
     page.click("summary:has-text('fields') >> nth=0")
     expect(page.locator("dl.fields").first).to_contain_text("4096")
     for tab in ("Quality", "Dependencies", "Files", "History"):
-        page.click(f".tabs >> text={tab}")
+        open_tab(page, tab)
         assert accessibility_problems(page) == [], tab
     expect(page.locator("main")).to_contain_text(ann.user)
 
@@ -104,6 +117,7 @@ def test_the_loser_of_a_race_and_a_person_without_the_verb(
     expect(looking.locator("button[value=approve]")).to_have_count(0)
     second.get_by_label("Target of OS").fill("description")
     first.click("button[value=approve]")
+    confirm(first)
     for window in (second, looking):
         expect(window.locator("#changed")).to_contain_text("This request is closed")
     expect(second.locator("button[value=approve]")).to_be_disabled()
@@ -124,7 +138,8 @@ def test_a_deadline_that_passes_while_looking(
     expect(page.locator("main")).to_contain_text("ExpiredRejected")
     visit(page, f"{address}/flows/{flow.uid}")
     page.select_option("select[name=fromPhase]", "approval")
-    page.click("form.inline button")
+    page.get_by_role("button", name="Start").click()
+    confirm(page, "once more from Approval (ask again)")
     expect(page.locator("#standing")).to_contain_text("Review")
 
 

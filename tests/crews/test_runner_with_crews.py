@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from discovery_core.files import UNKNOWN
 from discovery_core.phases import PHASES, Phase, phase_spec
 from discovery_core.wire import ArtefactReference, Complete, MappingResult
 
@@ -68,6 +69,9 @@ def test_all_phases_one_pod_each(tmp_path: Path) -> None:
             assert json.loads(line)["component"] == "crews", "the log is JSON lines only"
         for name, digest in message.artefacts.items():
             stored[spec.name, name] = fake.artefacts[digest]
+            assert fake.media_types[digest] != UNKNOWN, name
+        if fake.pinned is not None:
+            assert fake.media_types[fake.pinned.source] == "text/csv"
         if spec.name is Phase.ASSET_INVENTORY:
             records = fake.records
         if isinstance(message.result, MappingResult):

@@ -25,6 +25,7 @@ from discovery_core.wire import (
     PhaseResult,
     PinInputs,
     StrategyResult,
+    TargetDescription,
 )
 
 from tests.postgres import Stores
@@ -230,6 +231,20 @@ MAPPINGS = [
     FieldMapping(column="RAM", target="memory_gb", confidence=0.8, reason="unit"),
     FieldMapping(column="Notes", target=None, confidence=0.4, reason="no match"),
 ]
+
+# the same, where it is known what the targets take
+WITH_UNITS = MappingResult(
+    mappings=[
+        mapping.model_copy(update={"transform": "unit:MB"}) if mapping.column == "RAM" else mapping
+        for mapping in MAPPINGS
+    ],
+    targets=["hostname", "memory_gb", "owner"],
+    fields=[
+        TargetDescription(name="hostname", type="string"),
+        TargetDescription(name="memory_gb", type="number", transforms=["unit:MB", "unit:GB"]),
+        TargetDescription(name="owner", type="string"),
+    ],
+)
 
 RESULTS: dict[Phase, PhaseResult] = {
     Phase.DATA_IMPORT: ImportResult(

@@ -44,5 +44,5 @@ def test_a_session_that_is_no_good_is_taken_away(window: Page, desk: Desk) -> No
     spoilt = {key: cookie[key] for key in ("name", "domain", "path")} | {"value": "spoilt"}
     window.context.add_cookies([spoilt])  # type: ignore[list-item]
     window.goto(f"{desk.address}/flows")
-    assert "/sign-in?next=/flows" in window.url
+    expect(window).to_have_url(re.compile(r"/sign-in\?next=/flows"))
     assert not [c for c in window.context.cookies() if c["name"].startswith("discovery")]

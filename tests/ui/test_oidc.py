@@ -90,8 +90,9 @@ def test_signing_in_through_the_provider(
     assert (cookies[0]["httpOnly"], cookies[0]["sameSite"]) == (True, "Strict")
     assert desk.kubernetes.tokens[-1] not in cookies[0]["value"]
     page.click("text=Sign out")
+    expect(page).to_have_url(re.compile("/sign-in"))
     page.goto(desk.address)
-    assert "/sign-in" in page.url
+    expect(page).to_have_url(re.compile("/sign-in"))
 
 
 def test_the_request_is_a_code_flow_with_a_challenge(context: BrowserContext, desk: Desk) -> None:

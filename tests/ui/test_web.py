@@ -10,13 +10,13 @@ from discovery_core.wire import InventoryRecord
 from playwright.sync_api import Browser, Page, expect
 
 from tests.store.flows import Flow
-from tests.ui.browser import accessibility_problems
+from tests.ui.browser import accessibility_problems, confirm, open_tab, ready
 from tests.ui.desk import Desk, sign_in
 
 
 def test_signing_in_and_out(window: Page, desk: Desk) -> None:
     window.goto(f"{desk.address}/flows?state=Failed")
-    assert "/sign-in?next=/flows" in window.url
+    expect(window).to_have_url(re.compile(r"/sign-in\?next=/flows"))
     window.fill("#token", "wrong")
     window.click("button:has-text('Sign in')")
     expect(window.get_by_role("alert")).to_contain_text("does not accept the token")
@@ -29,14 +29,17 @@ def test_signing_in_and_out(window: Page, desk: Desk) -> None:
     assert cookie["sameSite"] == "Strict"
     assert "token-ann" not in cookie["value"]
     window.click("text=Sign out")
+    expect(window).to_have_url(re.compile("/sign-in"))
     window.goto(desk.address)
-    assert "/sign-in" in window.url
+    expect(window).to_have_url(re.compile("/sign-in"))
 
 
 def test_a_flow_is_reviewed_edited_and_approved(page: Page, desk: Desk) -> None:
     flow = desk.flow()
     page.goto(desk.address)
     page.click("text=Review servers")
+    page.wait_for_url(f"**/flows/{flow.flow_id}/review")
+    ready(page)
     rows = page.locator("#mappings tbody tr")
     expect(rows).to_have_count(3)
     # the least certain comes first
@@ -51,10 +54,11 @@ def test_a_flow_is_reviewed_edited_and_approved(page: Page, desk: Desk) -> None:
     page.select_option("#show", "all")
     page.fill("#reason", "owner it is")
     page.click("button[value=approve]")
+    confirm(page, "of servers", "3 of 3 columns are mapped, 0 left out, 1 edited by you")
     page.wait_for_url(f"**/flows/{flow.flow_id}")
     now = desk.do(flow.load())
     assert (str(now.state), str(now.phase)) == ("Queued", "asset_inventory")
-    page.click(".tabs >> text=History")
+    open_tab(page, "History")
     expect(page.locator("main")).to_contain_text("owner it is")
 
 
@@ -62,16 +66,12 @@ def test_leaving_with_changes_is_asked_about(page: Page, desk: Desk) -> None:
     flow = desk.flow()
     page.goto(f"{desk.address}/flows/{flow.flow_id}/review")
     page.get_by_label("Target of Notes").fill("owner")
-    asked: list[str] = []
-
-    def stay(dialog: object) -> None:
-        asked.append(dialog.type)  # type: ignore[attr-defined]
-        dialog.dismiss()  # type: ignore[attr-defined]
-
-    page.on("dialog", stay)
-    page.click(".tabs >> text=History", no_wait_after=True)
+    page.on("dialog", lambda dialog: dialog.dismiss())
+    with page.expect_event("dialog") as asked:
+        page.click(".tabs >> text=History", no_wait_after=True)
+    assert asked.value.type == "beforeunload"
     expect(page.get_by_label("Target of Notes")).to_have_value("owner")
-    assert asked == ["beforeunload"]
+    expect(page).to_have_url(re.compile("/review$"))
 
 
 def test_a_refused_answer_keeps_what_was_typed(page: Page, desk: Desk) -> None:
@@ -80,6 +80,7 @@ def test_a_refused_answer_keeps_what_was_typed(page: Page, desk: Desk) -> None:
     page.get_by_label("Target of Notes").fill("owner")
     page.get_by_label("Target of RAM").fill("owner")
     page.click("button[value=approve]")
+    confirm(page)
     expect(page.get_by_role("alert").last).to_contain_text("a field has one primary column")
     expect(page.get_by_label("Target of RAM")).to_have_value("owner")
     assert str(desk.do(flow.load()).state) == "AwaitingApproval"
@@ -102,6 +103,7 @@ def test_the_loser_of_a_race_is_told_who_was_faster(page: Page, desk: Desk) -> N
     page.get_by_label("Target of Notes").fill("owner")
     desk.do(flow.answer("Reject", by="bob"))
     page.click("button[value=approve]")
+    confirm(page)
     expect(page.get_by_role("alert").last).to_contain_text("rejected by bob")
 
 
@@ -111,6 +113,7 @@ def test_asking_again(page: Page, desk: Desk) -> None:
     page.click("text=Ask again with a hint")
     page.fill("#hint", "Notes -> owner")
     page.click("button[value=ask-again]")
+    confirm(page, "proposed anew")
     page.wait_for_url(f"**/flows/{flow.flow_id}")
     now = desk.do(flow.load())
     assert (now.round, str(now.phase)) == (2, "field_mapping")
@@ -167,7 +170,8 @@ def test_by_keyboard(page: Page, desk: Desk) -> None:
     page.keyboard.press("j")
     page.keyboard.press("e")
     page.keyboard.type("x")
-    assert page.evaluate("document.activeElement.className").startswith("target")
+    expect(page.locator("tr.here .target")).to_be_focused()
+    expect(page.locator("tr.here .target")).to_have_value(re.compile("x"))
 
 
 def test_another_sites_form_changes_nothing(page: Page, desk: Desk, browser: Browser) -> None:
@@ -227,10 +231,10 @@ def test_finished_flows_show_everything(page: Page, desk: Desk) -> None:
     desk.show(flow)
     page.goto(f"{desk.address}/flows/{flow.flow_id}")
     expect(page.locator(".state.good")).to_have_text("Succeeded")
-    page.click(".tabs >> text=Inventory")
+    open_tab(page, "Inventory")
     expect(page.locator("main")).to_contain_text("3 assets")
     expect(page.locator("svg.chart").first).to_have_attribute("aria-label", re.compile("server: 3"))
-    page.click(".tabs >> text=Files")
+    open_tab(page, "Files")
     with page.expect_download() as download:
         page.click("table a >> nth=0")
     assert download.value.suggested_filename

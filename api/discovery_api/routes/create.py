@@ -14,6 +14,7 @@ import secrets
 from typing import Annotated, Any
 from uuid import UUID
 
+from discovery_core.files import media_type
 from discovery_core.resource import API_VERSION, KIND
 from discovery_core.store.uploads import Uploaded
 from fastapi import APIRouter, Header, Query, Request
@@ -66,10 +67,9 @@ async def upload(
     name: Annotated[str, Query(min_length=1, max_length=253, description="name of the file")],
 ) -> UploadView:
     """Stores the request's body, as a stream, for a flow of that namespace."""
-    media_type = request.headers.get("content-type", "application/octet-stream")
     async with acting_as(state_of(request)[1], token) as caller:
         tenant_id, user = await _may_create(request, caller, namespace)
-    stored = await _store(request, tenant_id, user, name, media_type, request.stream())
+    stored = await _store(request, tenant_id, user, name, request.stream())
     return UploadView(
         digest=stored.digest,
         size=stored.size,
@@ -143,14 +143,22 @@ async def _create(
     request: Request, caller: Caller, fields: dict[str, str], part: Part, key: str | None
 ) -> Created:
     namespace = fields.get("namespace", "")
-    if not re.fullmatch(NAMESPACE, namespace):
+    if not namespace:
         raise ProblemError(
             422, "invalid-request", "No namespace", "send the field `namespace` before the file"
+        )
+    if not re.fullmatch(NAMESPACE, namespace):
+        raise ProblemError(
+            422,
+            "invalid-request",
+            "Not a namespace",
+            f"{namespace[:63]!r}: write at most 63 lower-case letters, digits and hyphens, such as "
+            "migration-east",
         )
     spec = _further_spec(fields)
     tenant_id, user = await _may_create(request, caller, namespace)
     file_name = (part.file_name or "").replace("\\", "/").rsplit("/", 1)[-1][:253] or "upload"
-    stored = await _store(request, tenant_id, user, file_name, part.media_type, part.stream())
+    stored = await _store(request, tenant_id, user, file_name, part.stream())
     name = fields.get("name") or _name_for(file_name, user, key)
     artefact = {"digest": stored.digest, "name": stored.name}
     body = {
@@ -223,15 +231,13 @@ def cluster_of(settings: ApiSettings) -> UUID | None:
     return settings.cluster_id
 
 
-async def _store(
-    request: Request, tenant_id: UUID, user: str, name: str, media_type: str, stream: Any
-) -> Uploaded:
+async def _store(request: Request, tenant_id: UUID, user: str, name: str, stream: Any) -> Uploaded:
     store, settings = state_of(request)
     request.state.log["tenant"] = str(tenant_id)
     return await store.store_upload(
         tenant_id,
         name=name,
-        media_type=media_type[:127],
+        media_type=media_type(name),
         uploaded_by=user,
         stream=stream,
         max_bytes=settings.max_upload_bytes,

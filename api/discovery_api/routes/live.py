@@ -205,7 +205,7 @@ def moment_of(flow: FlowSnapshot) -> dict[str, Any]:
         "version": flow.version,
         "ended": is_ended(flow.state),
         "request_id": str(flow.request.request_id) if flow.request is not None else None,
-        "message": flow.answer_note or flow.message,
+        "message": flow.told,
         "rows_done": run.progress_done if run is not None else None,
         "rows_total": run.progress_total if run is not None else None,
         "activity": run.progress_message if run is not None else "",

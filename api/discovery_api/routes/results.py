@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import mimetypes
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from discovery_core.errors import NotFoundError
-from discovery_core.phases import Phase
+from discovery_core.files import file_name
+from discovery_core.phases import PHASES, Phase
 from discovery_core.store.assets import AssetSource
 from discovery_core.store.reads import AssetRow, StoredArtefact
 from discovery_core.wire import ColumnProfile, QualityPart, RuleApplication
@@ -25,13 +24,6 @@ from ..visible import Visit, Visited
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}", tags=["results"])
 MOST_BYTES = 32 * 1024 * 1024
 MOST_EDGES = 2000
-_SUFFIXES = {
-    "application/vnd.apache.parquet": ".parquet",
-    "application/x-ndjson": ".ndjson",
-    "text/csv": ".csv",
-    "application/json": ".json",
-    "application/zip": ".zip",
-}
 MISSING: dict[int | str, dict[str, Any]] = {
     404: {"description": "no such flow, or its phase has no result yet; `detail` says which"}
 }
@@ -204,7 +196,7 @@ async def get_records(
 @router.get("/rejected-rows", responses=MISSING, response_class=StreamingResponse)
 async def get_rejected_rows(visited: Visited) -> Response:
     """Rows that were not imported, as CSV with what is wrong; correct it and submit it again."""
-    return await download(visited, Phase.DATA_IMPORT, "rejected", "rejected-rows.csv")
+    return await download(visited, Phase.DATA_IMPORT, "rejected", "rejected-rows")
 
 
 @router.get("/assets", response_model=AssetPage)
@@ -286,7 +278,7 @@ async def list_artefacts(visited: Visited) -> list[ArtefactView]:
             digest=entry.digest,
             size=entry.size,
             media_type=entry.media_type,
-            file_name=file_name(entry),
+            file_name=saved_as(visited, entry),
         )
         for entry in found
     ]
@@ -302,22 +294,21 @@ async def get_artefact(
     return await download(visited, phase, name)
 
 
-def file_name(entry: StoredArtefact) -> str:
-    """What a download is called."""
-    suffix = _SUFFIXES.get(entry.media_type) or mimetypes.guess_extension(entry.media_type) or ""
-    return f"{entry.name}{suffix}"
+def saved_as(visited: Visit, entry: StoredArtefact, called: str = "") -> str:
+    """What a download is called: after its flow, what it is, and the phase of what is no export."""
+    phase = "" if called or entry.phase == PHASES[-1].name else entry.phase.replace("_", "-")
+    return file_name([visited.location.name, phase, called or entry.name], entry.media_type)
 
 
-async def download(visited: Visit, phase: str, name: str, saved_as: str = "") -> StreamingResponse:
+async def download(visited: Visit, phase: str, name: str, called: str = "") -> StreamingResponse:
     """An artefact as a stream. Raises NotFoundError."""
     found = await visited.store.artefact(visited.tenant_id, visited.flow_id, phase, name)
-    saved = quote(saved_as or file_name(found))
     return StreamingResponse(
         visited.store.read_artefact(visited.tenant_id, found),
         media_type=found.media_type,
         headers={
             "Content-Length": str(found.size),
-            "Content-Disposition": f"attachment; filename*=UTF-8''{saved}",
+            "Content-Disposition": f'attachment; filename="{saved_as(visited, found, called)}"',
             "ETag": f'"{found.digest}"',
             "X-Content-Type-Options": "nosniff",
         },

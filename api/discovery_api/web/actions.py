@@ -5,11 +5,13 @@ Each is a form of ours, sent with the session's token against forgery, and leads
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import Annotated
 from uuid import UUID, uuid4
 
 from discovery_core.errors import InvalidAnswerError
-from discovery_core.resource_gate import NO_TRANSFORM, Rerun
+from discovery_core.resource_gate import NO_TRANSFORM, TRANSFORM_PATTERN, Rerun
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import ValidationError
@@ -36,6 +38,8 @@ async def answer(request: Request, on: OnFlow, form: CheckedForm) -> Response:
     action = str(form.get("action", ""))
     if action not in ("approve", "reject", "ask-again"):
         raise ProblemError(422, "invalid-request", "No such action", action)
+    words = {name: str(form.get(name, "")) for name in ("reason", "hint")}
+    once_more = partial(review_page, request, on, typed=_typed(form), words=words)
     try:
         asked = {
             "requestId": UUID(str(form.get("requestId", ""))),
@@ -53,21 +57,15 @@ async def answer(request: Request, on: OnFlow, form: CheckedForm) -> Response:
             plain = Answer.model_validate(asked)
             view = await decide(request, flow_id, token, plain, "AskAgain", hint=hint)
     except InvalidAnswerError as error:
-        return await review_page(
-            request, on, problems=error.problems, typed=_typed(form), status_code=422
-        )
+        return await once_more(problems=error.problems, status_code=422)
     except ValidationError as error:
         said = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
-        return await review_page(request, on, problems=said, typed=_typed(form), status_code=422)
+        return await once_more(problems=said, status_code=422)
     except ProblemError as refused:
         if refused.status not in (403, 409, 422):
             raise
-        return await review_page(
-            request,
-            on,
-            problems=[f"{refused.title}: {refused.detail}"],
-            typed=_typed(form),
-            status_code=refused.status,
+        return await once_more(
+            problems=[f"{refused.title}: {refused.detail}"], status_code=refused.status
         )
     return _to(on, "" if view.committed else "?waiting=yes")
 
@@ -77,17 +75,33 @@ def _numbers(form: FormData) -> list[str]:
 
 
 def _mappings(form: FormData) -> list[FinalMapping]:
-    """The complete list, as the form has it."""
-    return [
-        FinalMapping.model_validate(
-            {
-                "column": str(form[f"column.{number}"]),
-                "target": str(form.get(f"target.{number}", "")).strip() or None,
-                "transform": _unit(form, number),
-            }
-        )
-        for number in _numbers(form)
-    ]
+    """The complete list, as the form has it. Raises InvalidAnswerError, which names columns."""
+    mappings: list[FinalMapping] = []
+    problems: list[str] = []
+    for number in _numbers(form):
+        asked = {
+            "column": str(form[f"column.{number}"]),
+            "target": str(form.get(f"target.{number}", "")).strip() or None,
+            "transform": _unit(form, number),
+        }
+        try:
+            mappings.append(FinalMapping.model_validate(asked))
+        except ValidationError as error:
+            wrong = [str(item["loc"][-1]) for item in error.errors()]
+            problems += [_not_understood(asked, name) for name in wrong]
+    if problems:
+        raise InvalidAnswerError(problems)
+    return mappings
+
+
+def _not_understood(asked: dict[str, str | None], name: str) -> str:
+    """What is wrong with a field of the form, and what to write instead."""
+    column, value = asked["column"], str(asked[name])
+    if name == "transform":
+        fits = re.fullmatch(TRANSFORM_PATTERN, f"unit:{value}")
+        instead = f"unit:{value}" if fits else "a unit, such as unit:MiB,"
+        return f"column {column!r}: {value[:60]!r} is not a unit; write {instead} or none"
+    return f"column {column!r}: {value[:60]!r} is too long for a {name}"
 
 
 def _unit(form: FormData, number: str) -> str | None:

@@ -28,6 +28,7 @@ router = APIRouter(include_in_schema=False)
 PER_PAGE = 100
 DRAWN = 12
 EDGES_LISTED = 500
+_ASKS_AGAIN = (FlowState.REJECTED, FlowState.SUCCEEDED, FlowState.FAILED)
 
 
 async def _flows(
@@ -127,7 +128,13 @@ async def _standing(on: FlowPage) -> dict[str, Any]:
     visit, flow = on.visit, on.flow
     attempts = await visit.store.attempts(visit.tenant_id, visit.flow_id)
     found = await visit.store.results(visit.tenant_id, visit.flow_id)
+    order = [spec.name for spec in PHASES]
+    mapped = any(a.phase == Phase.FIELD_MAPPING and a.state == "Succeeded" for a in attempts)
     return on.shown(
+        # a round begins where everything before it has a result
+        starts=order[: order.index(flow.phase) + 1],
+        may_ask=mapped
+        and flow.state in (FlowState.REJECTED, FlowState.SUCCEEDED, FlowState.FAILED),
         timeline=_timeline(on, attempts),
         results=found,
         ended=is_ended(flow.state),
@@ -190,6 +197,7 @@ async def review_page(
     *,
     problems: list[str] | None = None,
     typed: dict[str, dict[str, str]] | None = None,
+    words: dict[str, str] | None = None,
     status_code: int = 200,
 ) -> Response:
     """The review with what a person had typed, where it was refused."""
@@ -214,6 +222,7 @@ async def review_page(
             decided=decided[-1] if decided else None,
             problems=problems or [],
             typed=typed or {},
+            words=words or {"reason": "", "hint": ""},
         ),
     )
 

@@ -55,7 +55,8 @@ function rows() {
 function isChanged(row) {
   const target = $(".target", row).value.trim();
   const unit = $(".unit", row).value.trim();
-  return target !== row.dataset.proposed || (unit !== row.dataset.unit && unit !== "");
+  // cleared is a choice as well: the column has no unit
+  return target !== row.dataset.proposed || (unit === "none" ? "" : unit) !== row.dataset.unit;
 }
 
 function known() {
@@ -126,7 +127,7 @@ function step(by) {
 function keys(event) {
   const typing = ["INPUT", "TEXTAREA", "SELECT"].includes(event.target.tagName)
     && event.target.type !== "checkbox";
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (typing || dialog.open || event.ctrlKey || event.metaKey || event.altKey) return;
   const here = rows().find((row) => row.classList.contains("here"));
   if (event.key === "j") step(1);
   else if (event.key === "k") step(-1);
@@ -147,6 +148,7 @@ function reviewMoved(told) {
   $("#changed span").textContent = message;
   $("#changed").hidden = false;
   for (const button of $$("button[name=action]", review)) button.disabled = true;
+  if (dialog.open) dialog.close();
 }
 
 if (review) {
@@ -180,16 +182,76 @@ if (review) {
   arrange();
 }
 
-// -- forms
+// -- forms: what cannot be taken back is asked about first, in words that say what will happen
+
+const dialog = $("#confirm");
+let pressed = null, confirmed = false, heldBack = false;
+
+function counts() {
+  const all = rows();
+  const left = all.filter((row) => $(".target", row).value.trim() === "").length;
+  const mine = all.filter(isChanged).length;
+  return `${all.length - left} of ${all.length} columns are mapped, ${left} left out, `
+    + `${mine} edited by you.`;
+}
+
+// {counts} is the review's, {fromPhase} what the form's field of that name says
+function filledIn(text, form) {
+  return text.replace(/\{(\w+)\}/g, (_, name) => {
+    if (name === "counts") return counts();
+    const field = form.elements.namedItem(name);
+    return field.selectedOptions ? field.selectedOptions[0].text : field.value;
+  });
+}
+
+function ask(button, form) {
+  pressed = button;
+  $("#confirm-text").textContent = filledIn(button.dataset.confirm || form.dataset.confirm, form);
+  $("[value=yes]", dialog).textContent = form.dataset.confirmAs || button.textContent;
+  dialog.showModal();
+}
+
+// Enter in a field: nothing is sent, and nobody else hears of it
+document.addEventListener("submit", (event) => {
+  if (event.submitter?.formMethod !== "dialog") return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+}, true);
 
 document.addEventListener("submit", (event) => {
-  const asks = event.submitter?.dataset.confirm || event.target.dataset.confirm;
-  if (asks && !window.confirm(asks)) {
+  const button = event.submitter, form = event.target;
+  const asks = button?.dataset.confirm || form.dataset.confirm;
+  if (asks && !confirmed) {
     event.preventDefault();
-    return;
+    if (button) ask(button, form);
+  } else if (form === review) {
+    sending = true;
   }
-  if (event.target === review) sending = true;
+  confirmed = false;
 });
+
+if (dialog) {
+  dialog.addEventListener("click", (event) => {
+    const chosen = event.target.closest("button");
+    if (!chosen) return;
+    dialog.close();
+    if (chosen.value !== "yes") return;
+    confirmed = true;
+    pressed.form.requestSubmit(pressed);
+    confirmed = false;
+  });
+  dialog.addEventListener("close", () => {
+    pressed.focus();
+    if (heldBack) document.body.dispatchEvent(new CustomEvent("flow-changed", { detail: {} }));
+    heldBack = false;
+  });
+  // the button that waits for the answer must not be replaced meanwhile
+  document.body.addEventListener("htmx:beforeSwap", (event) => {
+    if (!dialog.open) return;
+    event.detail.shouldSwap = false;
+    heldBack = true;
+  });
+}
 
 // -- a new flow: first lines, progress, and what went wrong
 
@@ -226,7 +288,7 @@ function upload(form) {
   data.append("spec", JSON.stringify({ approvalPolicy: { onTimeout: $("#on-timeout").value } }));
   data.append("file", file);
   const request = new XMLHttpRequest();
-  const bar = $("#upload-progress"), status = $("#upload-status"), button = $("button", form);
+  const bar = $("#upload-progress"), status = $("#upload-status"), button = $("button.primary", form);
   request.open("POST", form.action);
   request.setRequestHeader("X-CSRF-Token", document.body.dataset.csrf);
   request.setRequestHeader("Accept", "application/json");
@@ -286,3 +348,5 @@ if (arrived) location.replace(arrived.href);
 
 document.body.addEventListener("htmx:afterSettle", listen);
 listen();
+// all of the above is in place, rows are sorted: what a page without its script never says
+document.documentElement.dataset.ready = "yes";
