@@ -22,7 +22,7 @@ from fastapi import APIRouter, Header, Query, Request, WebSocket
 from fastapi.responses import StreamingResponse
 from starlette.websockets import WebSocketDisconnect
 
-from ..auth import Token, socket_token
+from ..auth import Token, token_of
 from ..caller import Caller, acting_as
 from ..live import Live
 from ..problems import ProblemError
@@ -100,7 +100,7 @@ async def socket(
 ) -> None:
     """The same messages as the streams of events: of one flow, or of all."""
     try:
-        token = socket_token(websocket)
+        token = token_of(websocket)
         store, settings = state_of(websocket)
         async with acting_as(settings, token) as caller:
             if flow_id is None:
