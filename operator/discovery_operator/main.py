@@ -63,6 +63,15 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
+def _database(settings: OperatorSettings, purpose: str, pool_size: int) -> Database:
+    return Database(
+        settings.database_url,
+        settings.database_password,
+        application_name=f"discoveryflow-{purpose}",
+        pool_size=pool_size,
+    )
+
+
 class WatchesFailedError(Exception):
     """Kopf has ended although nobody asked it to."""
 
@@ -75,12 +84,8 @@ class Operator:
         self._cluster = cluster
         self._cache = ObjectCache()
         self._queue: KeyedQueue[UUID] = KeyedQueue()
-        self._database = Database(
-            settings.database_url,
-            settings.database_password,
-            application_name="discoveryflow-operator",
-            pool_size=settings.database_pool_size,
-        )
+        self._database = _database(settings, "operator", settings.database_pool_size)
+        self._leadership_database = _database(settings, "leadership", 1)
         self._monitor = DatabaseMonitor(self._database)
         self._health = Health(self._monitor, sweep_limit=settings.sweep_seconds * 3 + 120)
         self._leadership: Leadership | None = None
@@ -106,13 +111,14 @@ class Operator:
                 self._leadership.retire()
                 await self._leadership.release()
             self._monitor.close()
+            await self._leadership_database.close()
             await self._database.close()
             await server.cleanup()
 
     async def _run(self) -> None:
         cluster_id = await self._cluster_id()
         await self._wait_for_database()
-        store = OperatorStore(self._database, cluster_id)
+        store = OperatorStore(self._database, cluster_id, self._leadership_database)
         await self._register(store)
         settings = self._settings
         controller = self._controller(store)
