@@ -8,12 +8,14 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import structlog
 import uvicorn
 from discovery_core.store import Database
+from discovery_core.store.loops import keep_on
 from discovery_core.store.monitoring import DatabaseMonitor
 from discovery_core.tasks import end
 from fastapi import FastAPI
@@ -132,14 +134,14 @@ async def _run(server: uvicorn.Server, monitor: DatabaseMonitor, settings: Serve
     if settings.metrics_port is not None:
         metrics = await serve_metrics(settings.host, settings.metrics_port, monitor)
     if server.config.ssl is not None and settings.tls_cert_file and settings.tls_key_file:
-        follower = asyncio.create_task(
-            follow_certificate(
-                server.config.ssl,
-                settings.tls_cert_file,
-                settings.tls_key_file,
-                every=settings.tls_reload_seconds,
-            )
+        follow = partial(
+            follow_certificate,
+            server.config.ssl,
+            settings.tls_cert_file,
+            settings.tls_key_file,
+            every=settings.tls_reload_seconds,
         )
+        follower = asyncio.create_task(keep_on("certificate", follow))
     try:
         await server.serve()
     finally:

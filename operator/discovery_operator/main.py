@@ -12,12 +12,14 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import kopf
 from discovery_core.logging import configure_logging, get_logger
 from discovery_core.store import Database, OperatorStore
+from discovery_core.store.loops import keep_on
 from discovery_core.store.monitoring import DatabaseMonitor
 from discovery_core.tasks import end
 from pydantic import ValidationError
@@ -153,12 +155,15 @@ class Operator:
         self._leadership, self._upkeep = leadership, upkeep
         self._health.waiting_for = "the first sweep"
         await _together(
-            leadership.run(),
-            upkeep.listen(),
-            upkeep.run(),
-            webhooks.run(),
-            retention.run(),
-            *(controller.work(leadership.leads) for _ in range(settings.workers)),
+            keep_on("leadership", leadership.run),
+            keep_on("listener", upkeep.listen),
+            keep_on("sweep", upkeep.run),
+            keep_on("webhooks", webhooks.run),
+            keep_on("retention", retention.run),
+            *(
+                keep_on("worker", partial(controller.work, leadership.leads))
+                for _ in range(settings.workers)
+            ),
         )
 
     def _look_at_everything(self) -> None:
@@ -240,7 +245,7 @@ class Operator:
 
 
 async def _together(*loops: Coroutine[Any, Any, None]) -> None:
-    """Runs loops that never end; when one fails, all stop and its exception is raised."""
+    """Runs loops that never end, until cancelled."""
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

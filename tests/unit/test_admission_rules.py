@@ -11,6 +11,7 @@ import celpy
 import pytest
 import yaml
 from celpy import celtypes
+from celpy.adapter import json_to_cel
 
 POLICY = Path(__file__).parents[2] / "charts" / "discoveryflow" / "templates" / "admission.yaml"
 VOLUME = {"persistentVolumeClaim": {"claimName": "exports", "path": "a.csv"}}
@@ -44,11 +45,11 @@ def evaluated(expression: str, source: dict[str, Any], rights: set[str]) -> Any:
     return program.evaluate(
         {
             "authorizer": celtypes.StringType(""),
-            "object": celpy.json_to_cel({"spec": {"source": source}}),
-            "request": celpy.json_to_cel(
+            "object": json_to_cel({"spec": {"source": source}}),
+            "request": json_to_cel(
                 {"namespace": "team", "userInfo": {"username": "system:serviceaccount:team:lou"}}
             ),
-            "variables": celpy.json_to_cel({"naming": True}),
+            "variables": json_to_cel({"naming": True}),
         }
     )
 
