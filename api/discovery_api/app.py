@@ -10,8 +10,10 @@ from discovery_core.store import ApiStore, Database
 from discovery_core.tasks import end
 from fastapi import FastAPI
 
+from .auth import authenticate
 from .limits import RateLimit, SecurityHeaders
 from .live import Live
+from .middleware import KnownCallers
 from .openapi import describe_problems
 from .routes import (
     analytics,
@@ -30,6 +32,8 @@ from .server import finish
 from .sessions import Sessions
 from .settings import ApiSettings
 from .web.install import install_pages
+
+STRANGERS = ("/sign-in", "/sign-out")
 
 
 def create_app(db: Database, settings: ApiSettings) -> FastAPI:
@@ -63,6 +67,7 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
         app.include_router(routes.router)
     describe_problems(app)
     install_pages(app)
+    app.add_middleware(KnownCallers, authenticate=authenticate, strangers=STRANGERS)
     app.add_middleware(
         RateLimit,
         per_second=settings.requests_per_second,
@@ -76,4 +81,5 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
         settings,
         max_message_bytes=settings.max_message_bytes,
         streamed=("/api/v1/discovery/uploads", "/api/v1/discovery/flows"),
+        small=STRANGERS,
     )

@@ -11,14 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-import structlog
 from discovery_core.store import ApiStore
-from sqlalchemy.exc import SQLAlchemyError
+from discovery_core.store.loops import keep_on
 
 from .metrics import LISTENERS
-
-log = structlog.get_logger(__name__)
-RETRY_SECONDS = 1.0
 
 
 class Subscription:
@@ -69,14 +65,12 @@ class Live:
 
     async def run(self) -> None:
         """Listens for ever."""
-        while True:
-            try:
-                async for flow_id in self._store.listen():
-                    for subscription in self._subscriptions:
-                        subscription.wake(flow_id)
-            except (SQLAlchemyError, OSError) as error:
-                log.warning("listener failed", error=str(error))
-            await asyncio.sleep(RETRY_SECONDS)
+        await keep_on("live", self._listen)
+
+    async def _listen(self) -> None:
+        async for flow_id in self._store.listen():
+            for subscription in self._subscriptions:
+                subscription.wake(flow_id)
 
     def close(self) -> None:
         """Ends all streams, so that the process can end without breaking them off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from python_multipart.multipart import MultipartParser
 from .problems import ProblemError
 
 FIELD_BYTES = 64 * 1024
-HEADER_BYTES = 8 * 1024
-MOST_PARTS = 50
-MOST_HEADERS = 20
+FIELDS_BYTES = 256 * 1024
+HEADER_BYTES = 4 * 1024
+MOST_FIELDS = 20
+MOST_HEADERS = 16
 
 Headers = tuple[tuple[bytes, bytes], ...]
 # what the parser has found: its kind, and the bytes or the headers that belong to it
@@ -47,6 +49,7 @@ class Part:
         content = bytearray()
         async for piece in self.stream():
             content += piece
+            self.form.count(len(piece))
             if len(content) > FIELD_BYTES:
                 raise ProblemError(
                     413, "too-large", "A field is too long", f"{self.name}: at most {FIELD_BYTES} B"
@@ -58,9 +61,15 @@ class Part:
 
 
 class Form:
-    """The parts of a multipart/form-data request, in their order."""
+    """The parts of a multipart/form-data request, in their order.
 
-    def __init__(self, request: Request) -> None:
+    The fields before a file have to be there within `seconds`.
+    """
+
+    def __init__(self, request: Request, seconds: float) -> None:
+        self._seconds = seconds
+        self._fields_end: float | None = asyncio.get_running_loop().time() + seconds
+        self._fields_bytes = 0
         self._chunks = request.stream()
         self._events: deque[Event] = deque()
         self._headers: list[tuple[bytes, bytes]] = []
@@ -105,7 +114,7 @@ class Form:
     async def next_event(self) -> Event:
         """What comes next. Raises ProblemError 400 where the form is broken or breaks off."""
         while not self._events:
-            chunk = await anext(self._chunks, None)
+            chunk = await self._next_chunk()
             if not chunk:
                 if chunk is None:
                     raise _broken("it breaks off")
@@ -116,6 +125,23 @@ class Form:
                 raise _broken(str(error)) from error
         return self._events.popleft()
 
+    async def _next_chunk(self) -> bytes | None:
+        try:
+            async with asyncio.timeout_at(self._fields_end):
+                return await anext(self._chunks, None)
+        except TimeoutError:
+            raise ProblemError(
+                408, "stalled", f"the fields are not complete after {self._seconds:g} seconds"
+            ) from None
+
+    def count(self, size: int) -> None:
+        """Counts bytes of a field. Raises ProblemError 413 where all are too many."""
+        self._fields_bytes += size
+        if self._fields_bytes > FIELDS_BYTES:
+            raise ProblemError(
+                413, "too-large", "The fields are too long", f"at most {FIELDS_BYTES} B together"
+            )
+
     async def parts(self) -> AsyncIterator[Part]:
         """Each part. What is not read of one is skipped. Raises ProblemError 400."""
         found = 0
@@ -124,10 +150,14 @@ class Form:
             if kind == _END:
                 return
             if kind == _HEADERS:
-                found += 1
-                if found > MOST_PARTS:
-                    raise _broken(f"it has more than {MOST_PARTS} parts")
-                yield self._part(headers)
+                part = self._part(headers)
+                if part.file_name is None:
+                    found += 1
+                else:
+                    self._fields_end = None
+                if found > MOST_FIELDS:
+                    raise _broken(f"it has more than {MOST_FIELDS} fields")
+                yield part
 
     def _part(self, headers: Headers) -> Part:
         message = Message()

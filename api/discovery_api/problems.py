@@ -196,21 +196,26 @@ def _wants_page(request: Request) -> bool:
     return not request.url.path.startswith("/api/") and "text/html" in accepts
 
 
+def answer_to(request: Request, error: Exception) -> Response:
+    """The answer to a request that has failed: a problem, or a page where a person looks."""
+    problem = problem_of(error)
+    where = {"method": request.method, "path": request.url.path}
+    if problem.status == 503:
+        log.warning("not available", **where, reason=problem.detail, error=_short(error))
+    elif problem.status >= 500:
+        log.error("request failed", **where, exc_info=error)
+    as_page = getattr(request.app.state, "page_errors", None)
+    if as_page is not None and _wants_page(request):
+        page: Response = as_page(request, problem)
+        return page
+    return respond(problem)
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of `app` a problem."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        problem = problem_of(error)
-        where = {"method": request.method, "path": request.url.path}
-        if problem.status == 503:
-            log.warning("not available", **where, reason=problem.detail, error=_short(error))
-        elif problem.status >= 500:
-            log.error("request failed", **where, exc_info=error)
-        as_page = getattr(request.app.state, "page_errors", None)
-        if as_page is not None and _wants_page(request):
-            page: Response = as_page(request, problem)
-            return page
-        return respond(problem)
+        return answer_to(request, error)
 
     for kind in (
         ProblemError,

@@ -8,25 +8,31 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import structlog
 import uvicorn
 from discovery_core.store import Database
+from discovery_core.store.loops import keep_on
 from discovery_core.store.monitoring import DatabaseMonitor
 from discovery_core.tasks import end
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from . import problems
+from .connections import Connection
 from .metrics import RequestMetrics, serve_metrics
-from .middleware import QUIET, BodyGuard, RequestLog
+from .middleware import QUIET, BodyGuard, Bounds, RequestLog
 from .settings import ServerSettings
 
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_SECONDS = 20
+SMALL_BYTES = 64 * 1024
+# nobody has anything to say on a WebSocket; by default 32 messages of 16 MiB each would wait
+SOCKET_MESSAGE_BYTES, SOCKET_MESSAGES = 4096, 1
 
 
 def finish(
@@ -36,15 +42,20 @@ def finish(
     *,
     max_message_bytes: int,
     streamed: Collection[str] = (),
+    small: Collection[str] = (),
 ) -> FastAPI:
-    """Adds to an application what both have: problems, bounds, request log and health."""
+    """Adds to an application what both have: problems, bounds, request log and health.
+
+    Bodies are held in memory, but those of the paths `streamed`; those of `small` are short.
+    """
     app.state.monitor = DatabaseMonitor(db)
     _add_health(app)
     app.add_middleware(
         BodyGuard,
-        max_bytes=max_message_bytes,
+        bounds=Bounds(max_message_bytes, settings.body_seconds),
         stall_seconds=settings.body_stall_seconds,
-        streamed=frozenset(streamed),
+        special=dict.fromkeys(streamed, Bounds(None, settings.stream_seconds))
+        | dict.fromkeys(small, Bounds(SMALL_BYTES, settings.body_seconds)),
     )
     app.add_middleware(RequestMetrics, quiet=QUIET)
     app.add_middleware(RequestLog)
@@ -99,6 +110,10 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ssl_certfile=cert,
         ssl_keyfile=key,
+        http=Connection,
+        timeout_keep_alive=settings.head_seconds,
+        ws_max_size=SOCKET_MESSAGE_BYTES,
+        ws_max_queue=SOCKET_MESSAGES,
     )
     try:
         config.load()
@@ -119,14 +134,14 @@ async def _run(server: uvicorn.Server, monitor: DatabaseMonitor, settings: Serve
     if settings.metrics_port is not None:
         metrics = await serve_metrics(settings.host, settings.metrics_port, monitor)
     if server.config.ssl is not None and settings.tls_cert_file and settings.tls_key_file:
-        follower = asyncio.create_task(
-            follow_certificate(
-                server.config.ssl,
-                settings.tls_cert_file,
-                settings.tls_key_file,
-                every=settings.tls_reload_seconds,
-            )
+        follow = partial(
+            follow_certificate,
+            server.config.ssl,
+            settings.tls_cert_file,
+            settings.tls_key_file,
+            every=settings.tls_reload_seconds,
         )
+        follower = asyncio.create_task(keep_on("certificate", follow))
     try:
         await server.serve()
     finally:

@@ -43,6 +43,17 @@ class ServerSettings(BaseSettings):
     body_stall_seconds: float = Field(
         default=60.0, gt=0, description="how long the next piece of a request may take"
     )
+    body_seconds: float = Field(
+        default=60.0, gt=0, description="how long a whole request may take, streams apart"
+    )
+    stream_seconds: float = Field(
+        default=3600.0, gt=0, description="how long a streamed file or artefact may take"
+    )
+    head_seconds: int = Field(
+        default=15,
+        ge=1,
+        description="how long a connection may do without a request and take for its head",
+    )
     kubernetes_url: str | None = Field(
         default=None, description="address of the API server; default: the pod's own cluster"
     )

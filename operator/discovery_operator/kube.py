@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from http import HTTPStatus
 from typing import Any
@@ -90,14 +91,15 @@ class Cluster:
         return {UUID(raw["metadata"]["uid"]) for raw in found.get("items") or []}
 
     async def secret(self, namespace: str, name: str) -> dict[str, str] | None:
-        """A Secret's data as text, by name. Raises KubernetesError and ValueError."""
+        """A Secret's data, by name, but for what is no text. Raises KubernetesError."""
         found = await self._get(f"{CORE}/namespaces/{namespace}/secrets/{name}")
         if found is None:
             return None
-        return {
-            key: base64.b64decode(value).decode()
-            for key, value in (found.get("data") or {}).items()
-        }
+        texts = {}
+        for key, value in (found.get("data") or {}).items():
+            with contextlib.suppress(ValueError):
+                texts[key] = base64.b64decode(value).decode()
+        return texts
 
     async def flow(self, namespace: str, name: str) -> Raw | None:
         """A DiscoveryFlow by name."""

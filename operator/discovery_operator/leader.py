@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from discovery_core.logging import get_logger
 from discovery_core.store import OperatorStore
+from discovery_core.store.loops import set_aside
 
 from . import metrics
 from .faults import DATABASE_FAULTS
@@ -56,13 +57,10 @@ class Leadership:
         if self._retired:
             return True
         asked = time.monotonic()
-        try:
-            async with asyncio.timeout(self._ttl):
-                epoch = await self._store.acquire_leadership(self._holder, self._ttl)
-        except DATABASE_FAULTS as error:
-            log.warning("leadership cannot be asked for", error=str(error) or type(error).__name__)
+        answered, epoch = await self._ask()
+        if not answered:
             if self.leads.is_set() and time.monotonic() >= self._works_until:
-                self._lose(f"it could not be renewed: {error}")
+                self._lose("it could not be renewed")
             return False
         if epoch is None:
             self._lose("another operator leads")
@@ -70,6 +68,17 @@ class Leadership:
         self._works_until = asked + 2 * self._ttl
         self._leads_with(epoch)
         return True
+
+    async def _ask(self) -> tuple[bool, int | None]:
+        """Whether the database has answered, and the epoch where this process leads."""
+        with set_aside("leadership"):
+            try:
+                async with asyncio.timeout(self._ttl):
+                    return True, await self._store.acquire_leadership(self._holder, self._ttl)
+            except DATABASE_FAULTS as error:
+                said = str(error) or type(error).__name__
+                log.warning("leadership cannot be asked for", error=said)
+        return False, None
 
     def _leads_with(self, epoch: int) -> None:
         before, self._epoch = self._epoch, epoch

@@ -12,12 +12,14 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import kopf
 from discovery_core.logging import configure_logging, get_logger
 from discovery_core.store import Database, OperatorStore
+from discovery_core.store.loops import keep_on
 from discovery_core.store.monitoring import DatabaseMonitor
 from discovery_core.tasks import end
 from pydantic import ValidationError
@@ -63,6 +65,15 @@ def kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
+def _database(settings: OperatorSettings, purpose: str, pool_size: int) -> Database:
+    return Database(
+        settings.database_url,
+        settings.database_password,
+        application_name=f"discoveryflow-{purpose}",
+        pool_size=pool_size,
+    )
+
+
 class WatchesFailedError(Exception):
     """Kopf has ended although nobody asked it to."""
 
@@ -75,12 +86,8 @@ class Operator:
         self._cluster = cluster
         self._cache = ObjectCache()
         self._queue: KeyedQueue[UUID] = KeyedQueue()
-        self._database = Database(
-            settings.database_url,
-            settings.database_password,
-            application_name="discoveryflow-operator",
-            pool_size=settings.database_pool_size,
-        )
+        self._database = _database(settings, "operator", settings.database_pool_size)
+        self._leadership_database = _database(settings, "leadership", 1)
         self._monitor = DatabaseMonitor(self._database)
         self._health = Health(self._monitor, sweep_limit=settings.sweep_seconds * 3 + 120)
         self._leadership: Leadership | None = None
@@ -106,13 +113,14 @@ class Operator:
                 self._leadership.retire()
                 await self._leadership.release()
             self._monitor.close()
+            await self._leadership_database.close()
             await self._database.close()
             await server.cleanup()
 
     async def _run(self) -> None:
         cluster_id = await self._cluster_id()
         await self._wait_for_database()
-        store = OperatorStore(self._database, cluster_id)
+        store = OperatorStore(self._database, cluster_id, self._leadership_database)
         await self._register(store)
         settings = self._settings
         controller = self._controller(store)
@@ -147,12 +155,15 @@ class Operator:
         self._leadership, self._upkeep = leadership, upkeep
         self._health.waiting_for = "the first sweep"
         await _together(
-            leadership.run(),
-            upkeep.listen(),
-            upkeep.run(),
-            webhooks.run(),
-            retention.run(),
-            *(controller.work(leadership.leads) for _ in range(settings.workers)),
+            keep_on("leadership", leadership.run),
+            keep_on("listener", upkeep.listen),
+            keep_on("sweep", upkeep.run),
+            keep_on("webhooks", webhooks.run),
+            keep_on("retention", retention.run),
+            *(
+                keep_on("worker", partial(controller.work, leadership.leads))
+                for _ in range(settings.workers)
+            ),
         )
 
     def _look_at_everything(self) -> None:
@@ -234,7 +245,7 @@ class Operator:
 
 
 async def _together(*loops: Coroutine[Any, Any, None]) -> None:
-    """Runs loops that never end; when one fails, all stop and its exception is raised."""
+    """Runs loops that never end, until cancelled."""
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

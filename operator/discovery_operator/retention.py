@@ -14,6 +14,7 @@ from uuid import UUID
 
 from discovery_core.logging import get_logger
 from discovery_core.store import OperatorStore
+from discovery_core.store.loops import set_aside
 from discovery_core.store.retention import KnownTenant, PurgeKey, RetentionStore
 
 from . import metrics
@@ -72,10 +73,11 @@ class Retention:
         """For ever. What fails is logged and done at the next round."""
         while True:
             await self._leads.wait()
-            try:
-                await self.round()
-            except (*FAULTS, WrongClusterError) as error:
-                log.warning("retention waits", error=str(error) or type(error).__name__)
+            with set_aside("retention"):
+                try:
+                    await self.round()
+                except (*FAULTS, WrongClusterError) as error:
+                    log.warning("retention waits", error=str(error) or type(error).__name__)
             await asyncio.sleep(self._poll)
 
     async def round(self) -> None:
@@ -88,7 +90,8 @@ class Retention:
             await self._store.retire_flows(self._finished_flows, FLOWS_PER_ROUND)
         await self._retire_namespaces()
         for key in await self._store.unfinished(FLOWS_PER_ROUND):
-            await self._purge(key)
+            with set_aside("retention", purge=str(key.purge_id), tenant=str(key.tenant_id)):
+                await self._purge(key)
         if self._delete_resources and self._finished_flows is not None:
             await self._remove_resources()
 
@@ -122,10 +125,11 @@ class Retention:
         if self._deleted_namespaces is None:
             return
         for tenant in await self._store.gone_tenants(self._deleted_namespaces):
-            if not await self._is_gone(tenant):
-                await self._store.mark_gone(tenant.tenant_id, gone=False)
-                continue
-            await self._store.retire_tenant(tenant.tenant_id, self._deleted_namespaces)
+            with set_aside("retention", known=FAULTS, tenant=str(tenant.tenant_id)):
+                if await self._is_gone(tenant):
+                    await self._store.retire_tenant(tenant.tenant_id, self._deleted_namespaces)
+                else:
+                    await self._store.mark_gone(tenant.tenant_id, gone=False)
 
     # -- the removal ---------------------------------------------------------------------------
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from discovery_core.logging import get_logger
 from discovery_core.store import OperatorStore
+from discovery_core.store.loops import set_aside
 
 from . import metrics
 from .cache import Kind, ObjectCache
@@ -91,13 +93,9 @@ class Upkeep:
     async def run(self) -> None:
         """The sweep, for ever. A failure is logged and repaired by the next round."""
         while True:
-            try:
-                await self.sweep()
-            except FAULTS as error:
-                log.warning("sweep failed", error=str(error))
-                self._health.waiting_for = f"the sweep fails: {error}"
-            else:
-                self._health.waiting_for = ""
+            problem = await self._swept()
+            self._health.waiting_for = problem
+            if not problem:
                 self._health.sweep_succeeded()
             self._health.sweep_progressed()
             try:
@@ -107,6 +105,25 @@ class Upkeep:
                 continue
             finally:
                 self._wake.clear()
+
+    async def _swept(self) -> str:
+        """One round; why it has failed, or nothing."""
+        with set_aside("sweep"):
+            try:
+                await self.sweep()
+            except FAULTS as error:
+                log.warning("sweep failed", error=str(error))
+                return f"the sweep fails: {error}"
+            return ""
+        return "the sweep fails; the log says why"
+
+    async def _beside(self, what: str, work: Callable[[], Awaitable[object]]) -> None:
+        """What may fail without the sweep: no flow waits for it."""
+        with set_aside("sweep", what=what):
+            try:
+                await work()
+            except FAULTS as error:
+                log.warning("waits for a later sweep", what=what, error=str(error))
 
     async def sweep(self) -> None:
         """One round."""
@@ -128,10 +145,10 @@ class Upkeep:
         self._controller.wake_next()
         if now - self._counted_at >= self._metrics_seconds:
             self._counted_at = now
-            await self._count()
+            await self._beside("figures", self._count)
         if time.monotonic() - self._collected_at >= GARBAGE_SECONDS:
             self._collected_at = time.monotonic()
-            await self._store.collect_garbage()
+            await self._beside("garbage", self._store.collect_garbage)
 
     async def _enqueue_open(self, *, full: bool, resync: bool) -> None:
         queue, reconciled = self._controller.queue, self._controller.reconciled

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -22,11 +21,12 @@ from urllib.parse import urlsplit
 import aiohttp
 from discovery_core.logging import get_logger
 from discovery_core.store import OperatorStore
+from discovery_core.store.loops import set_aside
 from discovery_core.store.notifications import OPENED, REMINDER, Due
 
 from . import metrics
-from .faults import FAULTS
-from .kube import Cluster, KubernetesError
+from .faults import CLUSTER_FAULTS, FAULTS
+from .kube import Cluster
 
 log = get_logger(__name__)
 
@@ -51,7 +51,7 @@ def signature(key: str, message_id: str, timestamp: int, body: bytes) -> str:
     if key.startswith(_KEY_PREFIX):
         try:
             secret = base64.b64decode(key.removeprefix(_KEY_PREFIX), validate=True)
-        except binascii.Error:
+        except ValueError:
             raise UndeliverableError(f"{SECRET}: key is not base64 after {_KEY_PREFIX}") from None
     signed = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
@@ -108,10 +108,11 @@ class Webhooks:
             while True:
                 await self._leads.wait()
                 delivered = 0
-                try:
-                    delivered = await self.deliver(http)
-                except FAULTS as error:
-                    log.warning("notifications wait", error=str(error))
+                with set_aside("webhooks"):
+                    try:
+                        delivered = await self.deliver(http)
+                    except FAULTS as error:
+                        log.warning("notifications wait", error=str(error))
                 if delivered < BATCH:
                     await asyncio.sleep(self._poll)
 
@@ -122,13 +123,21 @@ class Webhooks:
         return len(messages)
 
     async def _deliver(self, http: aiohttp.ClientSession, message: Due) -> None:
-        try:
-            sent = await self._send(http, message)
-        except UndeliverableError as error:
-            await self._postpone(message, str(error), final=error.final)
-        except (aiohttp.ClientError, OSError, TimeoutError, KubernetesError) as error:
-            await self._postpone(message, f"{type(error).__name__}: {error}", final=False)
-        else:
+        """One message. Whatever is wrong with it, it is tried later, and the others now."""
+        about = {"message": message.id, "namespace": message.namespace}
+        problem = UndeliverableError("it cannot be sent; the operator's log says why")
+        sent: bool | None = None
+        with set_aside("webhooks", **about):
+            try:
+                sent = await self._send(http, message)
+            except UndeliverableError as error:
+                problem = error
+            except CLUSTER_FAULTS as error:
+                problem = UndeliverableError(f"{type(error).__name__}: {error}")
+        with set_aside("webhooks", **about):
+            if sent is None:
+                await self._postpone(message, str(problem), final=problem.final)
+                return
             state = "Delivered" if sent else "Skipped"
             metrics.NOTIFICATIONS.labels(outcome=state.lower()).inc()
             await self._store.settle_notification(message, state=state)
@@ -158,7 +167,7 @@ class Webhooks:
             return False
         url, key = secret.get("url", "").strip(), secret.get("key", "").strip()
         if not url or not key:
-            raise UndeliverableError(f"Secret {SECRET} needs the keys url and key")
+            raise UndeliverableError(f"Secret {SECRET} needs the keys url and key, as text")
         if not is_allowed(url, self._endpoints):
             raise UndeliverableError(
                 "the address in Secret "

@@ -18,6 +18,7 @@ DIGEST = "sha256:" + "a" * 64
 ENDPOINTS = "llm.allowedEndpoints={https://api.openai.com/v1,https://llm.example.org/v1/}"
 
 SOURCE: Spec = {"configMap": {"name": "servers", "key": "servers.csv"}}
+VOLUME: Spec = {"persistentVolumeClaim": {"claimName": "exports", "path": "a.csv"}}
 PLAIN: Spec = {"source": SOURCE}
 WITH_HIDDEN_SECRET: Spec = {
     "source": SOURCE,
@@ -28,13 +29,23 @@ WITH_HIDDEN_SECRET: Spec = {
     },
 }
 
-# who holds which of the chart's roles; "reader" may get the objects in READABLE, by name
+# who holds which of the chart's roles, and of those in OWN_ROLES
 ACTORS = {
     "ann": ("approve",),
-    "ed": ("edit", "reader"),
+    "ed": ("edit", "reader", "mounter"),
     "boss": ("edit", "approve", "reader"),
+    "lou": ("edit", "reader"),
+    "pia": ("edit", "reader", "builder"),
+    "max": ("edit", "mounter"),
 }
 READABLE = ("servers", "exports", "fields", "llm")
+
+# rules by role: resource, verbs, and whether just the objects in READABLE are meant
+OWN_ROLES: dict[str, list[tuple[str, str, bool]]] = {
+    "reader": [(kind, "get", True) for kind in ("configmaps", "secrets", "persistentvolumeclaims")],
+    "mounter": [("persistentvolumeclaims", "mount", True)],
+    "builder": [("pods", "create", False)],
+}
 
 # {namespace} stands for the namespace of the flow
 ANN = "system:serviceaccount:{namespace}:ann"
@@ -310,6 +321,27 @@ REFUSED = [
         says=("{me} may not read PersistentVolumeClaim hidden",),
     ),
     Attempt(
+        "volume whose claim alone may be read",
+        "lou",
+        spec={"source": VOLUME},
+        rule="unreadable PersistentVolumeClaim",
+        says=("{me} may not read PersistentVolumeClaim exports", "the verb mount"),
+    ),
+    Attempt(
+        "volume whose claim may not be read",
+        "max",
+        spec={"source": VOLUME},
+        rule="unreadable PersistentVolumeClaim",
+        says=("{me} may not read PersistentVolumeClaim exports", "the verb get"),
+    ),
+    Attempt(
+        "hidden volume of somebody who may create pods",
+        "pia",
+        spec={"source": {"persistentVolumeClaim": {"claimName": "hidden", "path": "a.csv"}}},
+        rule="unreadable PersistentVolumeClaim",
+        says=("{me} may not read PersistentVolumeClaim hidden",),
+    ),
+    Attempt(
         "hidden target schema",
         "ed",
         spec={"source": SOURCE, "targetSchema": {"configMap": {"name": "hidden", "key": "f"}}},
@@ -373,11 +405,12 @@ ALLOWED = [
         "readable objects and an allowed endpoint",
         "ed",
         spec={
-            "source": {"persistentVolumeClaim": {"claimName": "exports", "path": "a.csv"}},
+            "source": VOLUME,
             "targetSchema": {"configMap": {"name": "fields", "key": "fields.csv"}},
             "llm": compatible("https://llm.example.org/v1"),
         },
     ),
+    Attempt("volume of somebody who may create pods", "pia", spec={"source": VOLUME}),
     Attempt(
         "allowed endpoint with a slash",
         "ed",

@@ -21,6 +21,7 @@ from tests.cluster.admission_cases import (
     DIGEST,
     ENDPOINTS,
     FLOWS,
+    OWN_ROLES,
     PLAIN,
     READABLE,
     REFUSED,
@@ -86,25 +87,26 @@ def variant(rule: str) -> str:
 
 def _grants(sandbox: Sandbox, namespace: str) -> list[dict[str, Any]]:
     """ServiceAccounts of the actors, and their roles, in one namespace."""
-    kinds = [
-        {"apiGroups": [""], "resources": [kind], "resourceNames": list(READABLE), "verbs": ["get"]}
-        for kind in ("configmaps", "secrets", "persistentvolumeclaims")
-    ]
     rbac = "rbac.authorization.k8s.io"
     inside = {"namespace": namespace}
     manifests: list[dict[str, Any]] = [
         {
             "apiVersion": f"{rbac}/v1",
             "kind": "Role",
-            "metadata": {"name": "reader", **inside},
-            "rules": kinds,
+            "metadata": {"name": role, **inside},
+            "rules": [
+                {"apiGroups": [""], "resources": [kind], "verbs": [verb]}
+                | ({"resourceNames": list(READABLE)} if by_name else {})
+                for kind, verb, by_name in rules
+            ],
         }
+        for role, rules in OWN_ROLES.items()
     ]
     for actor, roles in ACTORS.items():
         account = {"name": actor, **inside}
         manifests.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
         for role in roles:
-            own = role == "reader"
+            own = role in OWN_ROLES
             reference = {
                 "apiGroup": rbac,
                 "kind": "Role" if own else "ClusterRole",

@@ -27,6 +27,7 @@ BOUNDED = {
     "use",
     "endpoint",
     "reason",
+    "loop",
 }
 
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from typing import Any
 from uuid import UUID
+
+import pytest
+from discovery_core.store.monitoring import LOOP_ERRORS
+from discovery_core.store.transition import CHANNEL
+from sqlalchemy import text
 
 from tests.postgres import Stores
 from tests.store.flows import Flow
@@ -45,3 +52,24 @@ async def test_the_connections_that_count_as_own_are_those_that_are_open(stores:
         assert pid not in stores.execution.db.backends
     await stores.operator.db.engine.dispose()
     assert stores.operator.db.backends == set()
+
+
+@pytest.mark.parametrize("junk", ["", "junk", "{}", "é" * 300])
+async def test_a_notification_of_nothing_is_passed_over(stores: Stores, junk: str) -> None:
+    """Any role may notify anything."""
+    flow = Flow(stores)
+    counted = LOOP_ERRORS.labels(loop="listener")._value
+    before = counted.get()
+    heard: list[UUID | None] = []
+    listening: Any = stores.api.listen()
+    async with aclosing(listening), asyncio.timeout(60):
+        async for flow_id in listening:
+            heard.append(flow_id)
+            if flow_id is not None:
+                break
+            async with stores.operator.db.engine.begin() as connection:
+                say = text("SELECT pg_notify(:channel, :junk)")
+                await connection.execute(say, {"channel": CHANNEL, "junk": junk})
+            await flow.register()
+    assert heard == [None, flow.flow_id]
+    assert counted.get() == before + 1

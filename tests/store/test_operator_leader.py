@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 from discovery_core.errors import SupersededError
-from discovery_core.store import OperatorStore
+from discovery_core.store import Database, OperatorStore, leadership
 from discovery_core.store.database import ClusterScope
 from discovery_operator import leader
 from discovery_operator.leader import STANDBY_SECONDS, Leadership
 from discovery_operator.settings import OperatorSettings
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.postgres import Stores
@@ -136,3 +137,71 @@ async def test_a_frozen_leader_is_succeeded_in_seconds(stores: Stores) -> None:
     with pytest.raises(SupersededError, match="leader epoch"):
         await operator.db.run(ClusterScope(operator.cluster_id, epoch), freeze)
     assert tries == 1
+
+
+async def at_once(stores: Stores, holder: str) -> int | None:
+    """The epoch of a holder that does not wait for any lock. Raises OperationalError for one."""
+
+    async def work(session: AsyncSession) -> int | None:
+        await session.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        return await leadership.acquire(session, stores.cluster_id, holder, 600)
+
+    async with stores.operator.db.transaction(ClusterScope(stores.cluster_id)) as session:
+        return await work(session)
+
+
+async def expire(stores: Stores) -> None:
+    """The lease is over, and the leader's name still stands there."""
+    async with stores.operator.db.transaction(ClusterScope(stores.cluster_id)) as session:
+        await session.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        await session.execute(text("UPDATE leader SET expires_at = clock_timestamp()"))
+
+
+async def test_a_renewal_does_not_wait_for_the_leaders_own_writes(stores: Stores) -> None:
+    writing = ClusterScope(stores.cluster_id, stores.operator.epoch)
+    async with stores.operator.db.transaction(writing):
+        assert await at_once(stores, "test") == stores.operator.epoch == 1
+        # nor one that comes late, while nobody else has led
+        await expire(stores)
+        assert await at_once(stores, "test") == 1
+
+
+async def test_a_write_does_not_wait_for_a_renewal(stores: Stores) -> None:
+    renewing, writing = ClusterScope(stores.cluster_id), ClusterScope(stores.cluster_id, 1)
+    async with stores.operator.db.transaction(renewing) as renewal:
+        assert await leadership.acquire(renewal, stores.cluster_id, "test", 600) == 1
+        async with stores.operator.db.engine.connect() as connection:
+            await connection.execute(text("SET lock_timeout = '100ms'"))
+            scope = {"cluster": str(stores.cluster_id)}
+            await connection.execute(
+                text("SELECT set_config('discovery.cluster_id', :cluster, false)"), scope
+            )
+            fence = "SELECT epoch FROM leader WHERE cluster_id = :cluster FOR KEY SHARE"
+            assert await connection.scalar(text(fence), scope) == writing.epoch
+
+
+async def test_a_takeover_waits_for_a_write_and_ends_all_later_ones(stores: Stores) -> None:
+    writing = ClusterScope(stores.cluster_id, 1)
+    async with stores.operator.db.transaction(writing):
+        await expire(stores)
+        with pytest.raises(OperationalError, match="lock timeout"):
+            await at_once(stores, "heir")
+    assert await at_once(stores, "heir") == 2
+    assert await at_once(stores, "test") is None
+    with pytest.raises(SupersededError, match="epoch 1 is over"):
+        async with stores.operator.db.transaction(writing):
+            pass
+
+
+async def test_a_renewal_does_not_wait_for_a_connection_that_others_have(stores: Stores) -> None:
+    busy = Database(stores.urls.operator, application_name="busy", pool_size=1)
+    own = Database(stores.urls.operator, application_name="own", pool_size=1)
+    store = OperatorStore(busy, stores.cluster_id, own)
+    try:
+        async with busy.engine.connect(), asyncio.timeout(20):
+            assert await store.acquire_leadership("test", 600) == 1
+            await store.release_leadership("test")
+            assert await store.acquire_leadership("next", 600) == 2
+    finally:
+        await busy.close()
+        await own.close()

@@ -30,6 +30,7 @@ from fastapi.responses import StreamingResponse
 
 from .. import problems
 from ..kubernetes import own_client
+from ..middleware import KnownCallers
 from ..server import finish
 from ..settings import ExecutionSettings
 from .identity import Identifier, Identity
@@ -61,6 +62,11 @@ async def _identity(
     request.state.log |= about
     bind(**about)
     return identity
+
+
+async def _known(request: Request) -> None:
+    """Raises ProblemError for whoever is no crew pod; who it is, is remembered for the route."""
+    await request.app.state.identifier.identify(request.headers.get("authorization"))
 
 
 def _store(request: Request) -> ExecutionStore:
@@ -223,6 +229,7 @@ def create_app(
     )
     app.state.settings = settings
     app.include_router(router)
+    app.add_middleware(KnownCallers, authenticate=_known)
     return finish(
         app,
         db,

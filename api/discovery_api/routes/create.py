@@ -125,9 +125,7 @@ async def create_flow(
     settings = state_of(request)[1]
     fields: dict[str, str] = {}
     async with acting_as(settings, token) as caller:
-        # before anything is read: who may say nothing here may not fill the memory either
-        await caller.user_name()
-        async for part in Form(request).parts():
+        async for part in Form(request, settings.body_seconds).parts():
             if part.file_name is None:
                 fields[part.name] = await part.text()
                 continue

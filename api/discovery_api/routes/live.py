@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import UUID
 
+from discovery_core.errors import NotFoundError
 from discovery_core.phases import progress
 from discovery_core.snapshots import FlowEvent, FlowSnapshot
 from discovery_core.states import STATES, FlowState, is_ended
 from discovery_core.store import ApiStore
+from discovery_core.store.loops import set_aside
 from fastapi import APIRouter, Header, Query, Request, WebSocket
 from fastapi.responses import StreamingResponse
 from starlette.websockets import WebSocketDisconnect
 
-from ..auth import Token, socket_token
+from ..auth import Token, token_of
 from ..caller import Caller, acting_as
 from ..live import Live
 from ..problems import ProblemError
@@ -100,7 +102,7 @@ async def socket(
 ) -> None:
     """The same messages as the streams of events: of one flow, or of all."""
     try:
-        token = socket_token(websocket)
+        token = token_of(websocket)
         store, settings = state_of(websocket)
         async with acting_as(settings, token) as caller:
             if flow_id is None:
@@ -234,7 +236,7 @@ async def of_all(
                     seen.keep(visible)
                     pending |= visible
                 for flow_id in pending:
-                    moved = await _moved(store, caller, flow_id, seen)
+                    moved = await _moved_or_nothing(store, caller, flow_id, seen)
                     if moved is not None:
                         spoken = clock()
                         yield moved
@@ -259,6 +261,19 @@ class Seen:
     def keep(self, visible: set[UUID]) -> None:
         """Forgets what is not visible (any more), so that it is asked about anew."""
         self.tenants = {key: self.tenants[key] for key in visible & self.tenants.keys()}
+
+
+async def _moved_or_nothing(
+    store: ApiStore, caller: Caller, flow_id: UUID, seen: Seen
+) -> Message | None:
+    """As `_moved`; a flow that cannot be told ends no stream about all the others."""
+    with set_aside("live", flow=str(flow_id)):
+        try:
+            return await _moved(store, caller, flow_id, seen)
+        except NotFoundError:
+            # its data has just been purged
+            return None
+    return None
 
 
 async def _moved(store: ApiStore, caller: Caller, flow_id: UUID, seen: Seen) -> Message | None:

@@ -2,6 +2,9 @@
 
 A takeover increments the epoch. A transaction of the old leader that is under way holds the row
 FOR KEY SHARE, so the takeover waits for it; every later one finds its epoch gone.
+
+A renewal must not wait for the leader's own transactions. Postgres decides by the columns that a
+statement names, not by their values: one that sets a key column locks the row against KEY SHARE.
 """
 
 from __future__ import annotations
@@ -11,16 +14,23 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-_ACQUIRE = text(
+# a holder is one process, so that nobody has led in between where its name still stands there
+_RENEW = text(
+    """
+    UPDATE leader SET expires_at = clock_timestamp() + make_interval(secs => :ttl)
+    WHERE cluster_id = :cluster AND holder = :holder
+    RETURNING epoch
+    """
+)
+_TAKE_OVER = text(
     """
     INSERT INTO leader AS l (cluster_id, holder, epoch, expires_at)
     VALUES (:cluster, :holder, 1, clock_timestamp() + make_interval(secs => :ttl))
     ON CONFLICT (cluster_id) DO UPDATE SET
-        epoch = CASE WHEN l.holder = excluded.holder AND l.expires_at > clock_timestamp()
-                     THEN l.epoch ELSE l.epoch + 1 END,
+        epoch = l.epoch + 1,
         holder = excluded.holder,
         expires_at = excluded.expires_at
-    WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp()
+    WHERE l.expires_at <= clock_timestamp()
     RETURNING epoch
     """
 )
@@ -28,7 +38,10 @@ _ACQUIRE = text(
 
 async def acquire(session: AsyncSession, cluster_id: UUID, holder: str, ttl: float) -> int | None:
     """Takes or renews leadership for `ttl` seconds. Returns the epoch, or None."""
-    epoch = await session.scalar(_ACQUIRE, {"cluster": cluster_id, "holder": holder, "ttl": ttl})
+    wanted = {"cluster": cluster_id, "holder": holder, "ttl": ttl}
+    epoch = await session.scalar(_RENEW, wanted)
+    if epoch is None:
+        epoch = await session.scalar(_TAKE_OVER, wanted)
     return None if epoch is None else int(epoch)
 
 

@@ -1,7 +1,8 @@
 """One connection that listens for changed flows.
 
 NOTIFY is a hint that may be lost with the connection, so the listener says after every
-(re)connection that a rescan is due; it never gives up by itself.
+(re)connection that a rescan is due; it never gives up by itself. Every role of the database may
+notify anything, so what names no flow is passed over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import psycopg
 import structlog
 from sqlalchemy.engine import URL
 
+from .loops import set_aside
 from .transition import CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -26,6 +28,13 @@ def nothing(flow_id: UUID, backend_pid: int) -> bool:
     """Skips no notification."""
     del flow_id, backend_pid
     return False
+
+
+def _named(notification: psycopg.Notify) -> UUID | None:
+    """The flow that is notified; None where it is no flow's id."""
+    with set_aside("listener", payload=notification.payload[:100], backend_pid=notification.pid):
+        return UUID(notification.payload)
+    return None
 
 
 async def listen(url: URL, skip: Skip = nothing) -> AsyncIterator[UUID | None]:
@@ -50,10 +59,10 @@ async def listen(url: URL, skip: Skip = nothing) -> AsyncIterator[UUID | None]:
                 delay = 0.2
                 yield None
                 async for notification in connection.notifies():
-                    flow_id = UUID(notification.payload)
-                    if not skip(flow_id, notification.pid):
+                    flow_id = _named(notification)
+                    if flow_id is not None and not skip(flow_id, notification.pid):
                         yield flow_id
-        except psycopg.Error as error:
+        except (psycopg.Error, OSError) as error:
             log.warning("listener reconnects", delay=delay, error=str(error))
         await asyncio.sleep(delay)
         delay = min(5.0, delay * 2)

@@ -10,7 +10,7 @@ import asyncio
 import time
 
 import structlog
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
@@ -30,6 +30,11 @@ CONNECTIONS = Gauge(
     "discoveryflow_database_connections",
     "Connections of this process's pool: in use, idle, and the most there may be (limit).",
     ["use"],
+)
+LOOP_ERRORS = Counter(
+    "discoveryflow_loop_errors",
+    "Faults that a background loop did not expect; it goes on without what was at fault.",
+    ["loop"],
 )
 # shorter than a probe's own timeout, so that the reason is told
 TIMEOUT_SECONDS = 4.0

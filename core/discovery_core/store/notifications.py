@@ -145,9 +145,11 @@ async def _request(
 ) -> dict[str, Any]:
     """The approval request that the event is about, as it is now."""
     request_id = event.details.get("requestId")
-    if request_id is None:
+    try:
+        key = (waiting.tenant_id, UUID(str(request_id)))
+    except ValueError:
         return {}
-    request = await session.get(ApprovalRequestRow, (waiting.tenant_id, UUID(request_id)))
+    request = await session.get(ApprovalRequestRow, key)
     if request is None:
         return {}
     return {
@@ -167,7 +169,9 @@ async def settle(
     session: AsyncSession, message: Due, *, state: str, problem: str, retry_seconds: float | None
 ) -> None:
     """Writes what became of a try; with `retry_seconds` it is tried again after that time."""
-    values: dict[str, Any] = {"tries": Notification.tries + 1, "problem": problem[:1000]}
+    # a problem may quote what is no text for the database, and has to be written all the same
+    told = problem[:1000].replace("\0", "").encode("utf-8", "replace").decode()
+    values: dict[str, Any] = {"tries": Notification.tries + 1, "problem": told}
     if retry_seconds is None:
         values["state"] = state
     else:

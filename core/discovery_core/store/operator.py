@@ -61,10 +61,15 @@ class OperatorStore:
     """State as the operator of one cluster reads and changes it.
 
     `epoch` is set by `acquire_leadership`; without it every write raises SupersededError.
+    Leadership has connections of its own where `leadership_db` is given: it must not wait for one
+    that a slow write has.
     """
 
-    def __init__(self, db: Database, cluster_id: UUID) -> None:
+    def __init__(
+        self, db: Database, cluster_id: UUID, leadership_db: Database | None = None
+    ) -> None:
         self.db = db
+        self._leadership_db = leadership_db or db
         self.cluster_id = cluster_id
         self.epoch: int | None = None
 
@@ -91,15 +96,19 @@ class OperatorStore:
 
     async def acquire_leadership(self, holder: str, ttl: float) -> int | None:
         """Takes or renews leadership for `ttl` seconds; None while another holder has it."""
-        self.epoch = await self._read(
-            lambda session: leadership.acquire(session, self.cluster_id, holder, ttl)
+        self.epoch = await self._leadership_db.run(
+            ClusterScope(self.cluster_id),
+            lambda session: leadership.acquire(session, self.cluster_id, holder, ttl),
         )
         return self.epoch
 
     async def release_leadership(self, holder: str) -> None:
         """Gives leadership up at once."""
         self.epoch = None
-        await self._read(lambda session: leadership.release(session, self.cluster_id, holder))
+        await self._leadership_db.run(
+            ClusterScope(self.cluster_id),
+            lambda session: leadership.release(session, self.cluster_id, holder),
+        )
 
     # -- reads ---------------------------------------------------------------------------------
 

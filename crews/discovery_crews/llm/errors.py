@@ -1,5 +1,8 @@
 """Failures of a language model, told in the product's own vocabulary.
 
+What the endpoint has answered is no part of the message: whoever reads a flow would read whatever
+page stands there. Only the status and codes that are known are told.
+
 CrewAI wraps the provider's exceptions, sometimes in built-in ones, so the whole chain of causes is
 looked at, and by names: this module must work without the provider's library.
 """
@@ -36,6 +39,19 @@ _UNAVAILABLE = {
     "ConnectionError",
     "ConnectionRefusedError",
     "TimeoutError",
+}
+_KNOWN_CODES = {
+    "account_deactivated",
+    "billing_hard_limit_reached",
+    "content_filter",
+    "context_length_exceeded",
+    "insufficient_quota",
+    "invalid_api_key",
+    "model_not_found",
+    "rate_limit_exceeded",
+    "unsupported_country_region_territory",
+    "unsupported_parameter",
+    "unsupported_value",
 }
 _LIBRARIES = ("crewai.", "openai.")
 _BAD_OUTPUT = {
@@ -79,25 +95,38 @@ def classify_exception(error: BaseException) -> DiscoveryError | None:
     text = str(error)[:300]
     if names & _UNAVAILABLE:
         return DiscoveryError(
-            ErrorCode.LLM_UNAVAILABLE, f"the language model does not answer: {text}"
+            ErrorCode.LLM_UNAVAILABLE, f"the language model does not answer: {_network(chain)}"
         )
     if names & _BAD_OUTPUT or "guardrail" in text.lower() or "None or empty" in text:
-        return DiscoveryError(
-            ErrorCode.LLM_BAD_OUTPUT, f"the language model gave no usable answer: {text}"
-        )
+        return _unusable(chain)
     if "API_KEY is required" in text or "api_key" in text:
         return DiscoveryError(ErrorCode.BAD_CREDENTIALS, f"there is no API key; {_CREDENTIALS}")
     if any(map(_stumbled, chain)):
         return DiscoveryError(
             ErrorCode.LLM_BAD_OUTPUT,
             "the language model's answer could not be read; is spec.llm.baseUrl the address of an "
-            f"OpenAI-compatible API, usually ending in /v1? {text}",
+            "OpenAI-compatible API, usually ending in /v1?",
         )
     if any("crewai" in (type(cause).__module__ or "") for cause in chain):
-        return DiscoveryError(
-            ErrorCode.LLM_BAD_OUTPUT, f"the language model gave no usable answer: {text}"
-        )
+        return _unusable(chain)
     return None
+
+
+def _network(chain: list[BaseException]) -> str:
+    """What this machine says of a connection; libraries also quote what has arrived."""
+    for cause in reversed(chain):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror[:200]
+    return type(chain[-1]).__name__
+
+
+def _unusable(chain: list[BaseException]) -> DiscoveryError:
+    """An answer that is none: in our own words where an agent ended without one."""
+    own = next((str(cause) for cause in chain if type(cause).__name__ == "NoAnswerError"), "")
+    said = own[:300] or type(chain[-1]).__name__
+    return DiscoveryError(
+        ErrorCode.LLM_BAD_OUTPUT, f"the language model gave no usable answer: {said}"
+    )
 
 
 def _stumbled(cause: BaseException) -> bool:
@@ -110,11 +139,16 @@ def _stumbled(cause: BaseException) -> bool:
 
 
 def _by_status(status: int, cause: BaseException) -> DiscoveryError:
-    whole = str(cause)
-    detail = whole[:300]
-    if status == 402 or (status == 429 and "insufficient_quota" in whole):
+    detail = _told(status, cause)
+    if status == 402 or (status == 429 and "insufficient_quota" in str(cause)):
         return DiscoveryError(
             ErrorCode.LLM_QUOTA, f"the model's quota is used up; raise it or wait: {detail}"
+        )
+    if 300 <= status < 400:
+        return DiscoveryError(
+            ErrorCode.LLM_REFUSED,
+            "the language model's address leads elsewhere, which is not followed; write the "
+            f"address that it leads to into spec.llm.baseUrl: {detail}",
         )
     if status in _BY_STATUS:
         code, text = _BY_STATUS[status]
@@ -122,11 +156,15 @@ def _by_status(status: int, cause: BaseException) -> DiscoveryError:
             return _after_a_while(code, text, detail, cause)
         return DiscoveryError(code, f"{text}: {detail}")
     if status >= 500 or status == 408:
-        text = f"the language model failed with status {status}"
+        text = "the language model failed"
         return _after_a_while(ErrorCode.LLM_UNAVAILABLE, text, detail, cause)
-    return DiscoveryError(
-        ErrorCode.LLM_REFUSED, f"the language model answered status {status}: {detail}"
-    )
+    return DiscoveryError(ErrorCode.LLM_REFUSED, f"the language model refused: {detail}")
+
+
+def _told(status: int, cause: BaseException) -> str:
+    """The status, and the error's code where it is one that we know."""
+    code = getattr(cause, "code", None)
+    return f"status {status}" + (f", {code}" if code in _KNOWN_CODES else "")
 
 
 def _after_a_while(code: ErrorCode, text: str, detail: str, cause: BaseException) -> DiscoveryError:

@@ -17,6 +17,7 @@ from discovery_core.wire import LLMBudget, LLMSettings
 from .builtin import BuiltinPlanner, Recommend
 
 NO_KEY = "not-needed"
+OPENAI_URL = "https://api.openai.com/v1"
 # OpenAI's reasoning models refuse a request that sets the temperature, as OpenAI's guide to
 # reasoning models says
 _OWN_TEMPERATURE = re.compile(r"(^|[/.])(o\d|gpt-5)", re.IGNORECASE)
@@ -69,16 +70,22 @@ def make_llm(
         raise DiscoveryError(ErrorCode.LLM_REFUSED, "spec.llm.baseUrl is missing")
     from crewai import LLM  # noqa: PLC0415
 
+    from .direct import Direct  # noqa: PLC0415
+
     options: dict[str, Any] = {
         "model": settings.model,
         "api_key": api_key or NO_KEY,
         "timeout": settings.timeout_seconds,
         "max_retries": 0,
+        "interceptor": Direct(),
     }
     if not _OWN_TEMPERATURE.search(settings.model):
         options["temperature"] = 0
     if settings.provider == "openaiCompatible":
         options |= {"base_url": settings.base_url, "custom_openai": True}
+    else:
+        # not what a variable of the environment says
+        options["client_params"] = {"base_url": OPENAI_URL}
     llm = LLM(**options)
     if settings.budget is not None:
         keep_to_budget(llm, settings.budget)
