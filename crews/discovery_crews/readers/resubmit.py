@@ -21,7 +21,7 @@ from discovery_crews.settings import reader_limits
 from .credentials import MASK, WITHHELD
 from .dialect import MAX_LINE
 from .encoding import detect_encoding
-from .read import text_header
+from .read import ARCHIVE_START, text_header
 from .table import REJECTED_HEADER, ReadRequest, spreadsheet_text
 
 
@@ -41,7 +41,7 @@ def resubmit(source: Path, rejected: Path, target: Path) -> Resubmission:
     import wrote.
     """
     with source.open("rb") as stream:
-        if stream.read(2) == b"PK":
+        if stream.read(4) in ARCHIVE_START:
             raise DiscoveryError(
                 ErrorCode.UNSUPPORTED_FORMAT,
                 f"{source.name}: a workbook or an archive. Copy the header of its table and the "
