@@ -16,7 +16,7 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.tables.engine import ROW
 
-from .credentials import hide_json
+from .credentials import hide_in_lists, hide_json
 from .encoding import TextEncoding
 from .json_faults import find_fault
 from .table import (
@@ -125,6 +125,7 @@ class _Rows:
         self.keys: dict[str, str] = {}
         self.rows = 0
         self.typed = 0
+        self.hidden = 0
         self.spool = request.workdir / "spool.ndjson"
 
     def drain(self, items: Iterable[_Item]) -> None:
@@ -165,6 +166,9 @@ class _Rows:
         if _is_dynamodb(value):
             self.typed += 1
             value = {key: _plain_dynamodb(attribute) for key, attribute in value.items()}
+        if not self.keep:
+            value, hidden = hide_in_lists(value)
+            self.hidden += hidden
         row = flatten(value)
         for column, text in row.items():
             if len(text) > self.limits.max_cell_characters:
@@ -202,6 +206,11 @@ class _Rows:
         columns = name_columns(list(self.keys), findings)
         if self.typed:
             findings.append("DynamoDB export: the type tags (S, N, L …) were removed.")
+        if self.hidden:
+            findings.append(
+                f"{self.hidden} rows had credentials in lists, which were removed "
+                "(DISCOVERY_KEEP_CREDENTIAL_COLUMNS)."
+            )
         if encoding.finding:
             findings.append(encoding.finding)
         workdir = self.request.workdir
