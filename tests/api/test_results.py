@@ -13,7 +13,7 @@ from discovery_core.wire import ImportResult, QualityPart
 from tests.api.desk import ANN, API, BOB, EVE, resource, serving, url
 from tests.api.kubernetes import FakeKubernetes
 from tests.postgres import Stores
-from tests.store.flows import Flow
+from tests.store.flows import SOURCE, Flow, digest_of
 
 PREVIEW = {"columns": ["a"], "numbers": [1, 2], "rows": [["x"], [None]], "total": 2}
 PROFILE = [{"name": "a", "type": "text", "filled": 1, "missing": 1, "distinct": 1}]
@@ -193,3 +193,31 @@ async def test_figures(client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKu
     assert (await client.get(f"{API}/analytics", headers=EVE)).json()["namespaces"] == {}
     his = (await client.get(f"{API}/analytics?namespace=migration", headers=BOB)).json()
     assert list(his["namespaces"]) == ["migration"]
+
+
+async def test_the_source_is_for_crews_only(client: httpx.AsyncClient, flow: Flow) -> None:
+    """No answer about a flow holds what stands in its source: neither by name nor by digest."""
+    schema = (await client.get("/api/v1/openapi.json")).json()
+    digest = digest_of(SOURCE)
+    asked = []
+    for path, methods in schema["paths"].items():
+        if "get" not in methods or "{flow_id}" not in path or path.endswith("/events"):
+            continue
+        for phase in Phase if "{phase}" in path else ["-"]:
+            for name in ("source", digest[7:]) if "{name}" in path else ["-"]:
+                place = path.format_map(
+                    {"flow_id": flow.flow_id, "phase": phase, "name": name, "attempt": 1,
+                     "round": 1, "digest": digest}
+                )  # fmt: skip
+                answer = await client.get(place, headers=ANN, timeout=5)
+                asked.append(answer.status_code)
+                assert b"hunter2" not in answer.content, place
+    assert 200 in asked
+    listed = (await client.get(url(flow, "/artefacts"), headers=ANN)).json()
+    assert "source" not in {entry["name"] for entry in listed}
+    for entry in listed:
+        place = url(flow, f"/artefacts/{entry['phase']}/{entry['name']}")
+        answer = await client.get(place, headers=ANN)
+        assert (answer.status_code, b"hunter2" in answer.content) == (200, False)
+    refused = await client.get(url(flow, "/artefacts/data_import/source"), headers=ANN)
+    assert refused.status_code == 404

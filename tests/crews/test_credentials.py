@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
+import duckdb
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.phases import Phase
+from discovery_crews.local_run import LocalRun
 from discovery_crews.readers import ReadTable
 from discovery_crews.readers.credentials import MASK, is_credential_header
 
@@ -142,3 +146,79 @@ def test_only_credentials_are_no_inventory(tmp_path: Path) -> None:
     with pytest.raises(DiscoveryError) as caught:
         read(path)
     assert caught.value.code == ErrorCode.NO_COLUMNS
+
+
+SECRET = "hunter2-Zq9"
+SECRETS = {
+    "servers.csv": "Name,Root Password,IP,Memory GB,Note\n"
+    + "".join(f"web{n},{SECRET}{n},10.0.0.{n},8,n {n}\n" for n in range(9))
+    + f'short,{SECRET}\nlong,{SECRET},1,2,3,{SECRET}\nopen,"{SECRET},1,2,3\n',
+    "servers.json": json.dumps(
+        [
+            {
+                "name": f"web{n}",
+                "api": {"key": f"{SECRET}{n}"},
+                "ram_gb": 8,
+                "logins": [{"user": "a", "pwd": f"{SECRET}{n}"}],
+            }
+            for n in range(9)
+        ]
+        + [{"name": "x" * 100_001, "pwd": SECRET}]
+    ),
+}
+
+
+def everything_in(path: Path) -> str:
+    """A file as text, whatever packs it."""
+    if path.suffix == ".parquet":
+        with duckdb.connect() as connection:
+            return str(connection.execute(f"SELECT * FROM '{path}'").fetchall())
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return " ".join(
+                archive.read(name).decode("utf-8", "replace") for name in archive.namelist()
+            )
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_phase_hands_a_credential_on(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a file nor a result nor a log line of any phase holds what was left out."""
+    source = tmp_path / name
+    source.write_text(SECRETS[name])
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    told: list[str] = []
+    run = LocalRun(source, scratch, progress=lambda _: lambda *facts: told.append(str(facts)))
+    run.run(Phase.MIGRATION_STRATEGY)
+    assert set(run.outcomes) == set(Phase)
+    for phase, outcome in run.outcomes.items():
+        assert outcome.artefacts, phase
+        for artefact, path in outcome.artefacts.items():
+            assert SECRET not in everything_in(path), (phase, artefact)
+        told.append(outcome.result.model_dump_json())
+    assert SECRET not in " ".join(told)
+    assert SECRET not in "".join(capfd.readouterr())
+    assert any("web3" in everything_in(path) for path in run.outcomes[phase].artefacts.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Name,pwd\nweb,{SECRET},x\n",
+        f'[{{"pwd": "{SECRET}"',
+        f'{{"a": 1}}\n{{"pwd": "{SECRET}"\n',
+    ],
+)
+def test_refusals_quote_no_credential(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "export"
+    path.write_text(text)
+    try:
+        table = read(path)
+    except DiscoveryError as error:
+        assert SECRET not in error.message
+    else:
+        assert SECRET not in everything(table)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from discovery_core.errors import DiscoveryError
+from discovery_crews.readers.credentials import MASK, WITHHELD
 from discovery_crews.readers.resubmit import resubmit
 from discovery_crews.readers.table import spreadsheet_safe, spreadsheet_text
 
@@ -76,11 +77,53 @@ def test_rows_that_are_not_corrected_are_rejected_again(tmp_path: Path) -> None:
 
 def test_withheld_and_emptied_rows_are_named(tmp_path: Path) -> None:
     source = tmp_path / "servers.csv"
-    source.write_text(f"Name,pwd,IP\nweb,x,1\nshort,x\n{'y' * 99},x,2\nTotal,,3\n")
+    source.write_text('Name,pwd,IP\nweb,x,1\nopen,"x,2\n"half,x,2\nTotal,,3\n')
     table = read(source, limits={"max_cell_characters": 50})
     again = tmp_path / "again.csv"
     done = resubmit(source, correct(table.rejected, {"5": " "}), again)
     assert (done.written, done.left) == (0, [3, 4, 5])
+
+
+def test_rows_with_credentials_are_corrected_without_them(tmp_path: Path) -> None:
+    source = tmp_path / "servers.csv"
+    source.write_text(
+        f"Name,IP,pwd,OS\nweb,1,hunter2,a\n{'y' * 99},2,hunter2,b\nlong,3,hunt,er2,c\n"
+        "short,hunter2,d\n"
+    )
+    table = read(source, limits={"max_cell_characters": 50})
+    rejected = table.rejected.read_text()
+    assert "hunt" not in rejected
+    assert f'"long,3,{MASK},{MASK},{MASK}"' in rejected
+    assert f'"short,{MASK},{MASK}"' in rejected
+    fixes = {"3": f"y,2,{MASK},b", "4": f"long,3,{MASK},c", "5": f"short,4,{MASK},d"}
+    again = tmp_path / "again.csv"
+    done = resubmit(source, correct(table.rejected, fixes), again)
+    assert (done.written, done.left) == (3, [])
+    second = read(again)
+    assert second.columns == ["Name", "IP", "OS"]
+    assert [(row["Name"], row["IP"], row["OS"]) for row in rows_of(second)] == [
+        ("y", "2", "b"), ("long", "3", "c"), ("short", "4", "d"),
+    ]  # fmt: skip
+
+
+def test_json_with_credentials_is_corrected_without_them(tmp_path: Path) -> None:
+    source = tmp_path / "assets.ndjson"
+    bad = {"name": "x" * 99, "n": 1, "api": {"key": "hunter2"}, "logins": [{"pwd": "hunter3"}]}
+    source.write_text(
+        '{"name": "web"}\n{"name": "db"}\n' + json.dumps(bad) + '\n{"a": {"api": {"key": "hunter4"'
+    )
+    table = read(source, limits={"max_cell_characters": 50})
+    assert "hunter" not in table.rejected.read_text()
+    with table.rejected.open(encoding="utf-8", newline="") as stream:
+        whole, torn = csv.DictReader(stream)
+    shown = bad | {"api": {"key": MASK}, "logins": [{"pwd": MASK}]}
+    assert (json.loads(whole["raw_line"]), torn["raw_line"]) == (shown, WITHHELD)
+    again = tmp_path / "again.ndjson"
+    fix = {"3": whole["raw_line"].replace("x" * 99, "mail")}
+    assert resubmit(source, correct(table.rejected, fix), again).left == [4]
+    with again.open("a") as stream:
+        stream.write('{"name": "db"}\n')
+    assert [row["name"] for row in rows_of(read(again))] == ["mail", "db"]
 
 
 def test_round_trip_of_json_lines(tmp_path: Path) -> None:
@@ -118,7 +161,7 @@ def test_protection_from_formulas_can_be_undone(text: str) -> None:
 
 def test_command(tmp_path: Path) -> None:
     source = tmp_path / "servers.csv"
-    source.write_text("Name,pwd\nweb,x\nshort\n")
+    source.write_text('Name,pwd\nweb,x\nopen,"x\n')
     table = read(source)
     command = [sys.executable, "-m", "discovery_crews.readers.resubmit"]
     arguments = [str(source), str(table.rejected), str(tmp_path / "again.csv")]

@@ -30,6 +30,8 @@ from discovery_core.wire import (
 
 from tests.postgres import Stores
 
+# with a password, which nobody but crews may get
+SOURCE = b"name,password\nweb01,hunter2-Zq9\n"
 SPEC = {"source": {"configMap": {"name": "servers", "key": "servers.csv"}}}
 
 
@@ -86,7 +88,7 @@ class Pod:
         """Completes the claimed phase as its crew would."""
         phase = self.claim.phase
         if phase is Phase.DATA_IMPORT:
-            source = await self.upload(b"name\nweb01\n")
+            source = await self.upload(SOURCE)
             await self.stores.execution.pin_inputs(
                 tenant_id=self.tenant_id,
                 pod_uid=self.pod_uid,

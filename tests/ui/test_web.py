@@ -286,6 +286,25 @@ def test_where_sources_disagree_a_person_decides(page: Page, desk: Desk) -> None
     expect(page.get_by_role("button", name="Keep oldest")).to_have_count(0)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'Inventory of May\nName;adminPassword;IP\nweb01;hunter2;1\nweb02;"hun;ter2";2\n',
+        b'[{"name": "web01", "api": {"api_key": "hunter2"}},\n{"pwd": "hun,ter2"}]',
+        b'{\n  "name": "web01",\n  "password":\n  "hunter2"}\n',
+        b'Name,Mot de passe\nweb01,"a\nhunter2"\nweb02,hunter2\n',
+        b"Name,Key\nweb01,AKIA" + b"IOSFODNN7EXAMPLE-hunter2\n",
+    ],
+)
+def test_the_first_lines_hide_credentials(page: Page, desk: Desk, content: bytes) -> None:
+    page.goto(f"{desk.address}/flows/new")
+    page.set_input_files("#file", {"name": "list", "mimeType": "text/csv", "buffer": content})
+    shown = page.locator("#preview-table")
+    expect(shown).to_contain_text("hidden")
+    expect(shown).not_to_contain_text("ter2")
+    expect(shown).to_contain_text("ame")
+
+
 def test_uploading_a_file(page: Page, desk: Desk) -> None:
     desk.kubernetes.namespaces = {"migration": "6f2a9c1e-0000-4000-8000-000000000001"}
     page.goto(f"{desk.address}/flows/new")

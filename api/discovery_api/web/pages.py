@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Annotated, Any
 
+from discovery_core.credentials import ENDINGS, PHRASES
 from discovery_core.errors import NotFoundError
 from discovery_core.phases import PHASES, Phase
 from discovery_core.snapshots import AttemptRecord
@@ -109,6 +110,7 @@ async def new_flow(request: Request, session: SignedIn) -> Response:
         namespaces=sorted({flow.namespace for flow in flows}),
         engagements=sorted({flow.engagement for flow in flows if flow.engagement}),
         limit=state_of(request)[1].max_upload_bytes,
+        credentials={"endings": ENDINGS, "phrases": PHRASES.pattern},
     )
 
 

@@ -9,10 +9,22 @@ from __future__ import annotations
 import hashlib
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    delete,
+    exists,
+    func,
+    select,
+    text,
+    true,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ..errors import NotFoundError
 from ..states import FlowState, is_ended
 from ..wire import ArtefactReference
 from .schema import (
@@ -27,6 +39,7 @@ from .schema import (
 )
 
 UPLOAD_PREFIX = "upload/"
+_AT_ONCE = 1000
 _ENDED = [str(state) for state in FlowState if is_ended(state)]
 
 
@@ -69,24 +82,33 @@ async def seal(
 ) -> None:
     """Makes an upload readable under its digest, or drops it where those bytes exist already.
 
-    The key-share lock keeps the collector from taking the older copy until this transaction has
-    referred to it.
+    Whoever seals the same bytes at the same time waits for the first. The lock on the older copy
+    keeps the collector from taking it until this transaction has referred to it; where it has been
+    taken, the upload itself is sealed. Raises NotFoundError where the upload has been removed.
     """
+    await session.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"),
+        {"key": f"{tenant_id} {digest}"},
+    )
     held = await session.scalar(
         select(Artefact.id)
         .where(Artefact.tenant_id == tenant_id, Artefact.digest == digest)
         .with_for_update(read=True, key_share=True)
     )
     if held is not None:
-        await session.execute(
-            delete(Artefact).where(Artefact.tenant_id == tenant_id, Artefact.id == artefact_id)
-        )
+        if held != artefact_id:
+            await session.execute(
+                delete(Artefact).where(Artefact.tenant_id == tenant_id, Artefact.id == artefact_id)
+            )
         return
-    row = await session.get_one(Artefact, (tenant_id, artefact_id))
-    row.digest = digest
-    row.size = size
-    row.sealed_at = func.clock_timestamp()
-    await session.flush()
+    sealed = await session.execute(
+        update(Artefact)
+        .where(Artefact.tenant_id == tenant_id, Artefact.id == artefact_id)
+        .values(digest=digest, size=size, sealed_at=func.clock_timestamp())
+        .returning(Artefact.id)
+    )
+    if sealed.first() is None:
+        raise NotFoundError("the upload has been removed; send it again")
 
 
 async def refer(
@@ -142,12 +164,7 @@ async def collect(session: AsyncSession, limit: int | None = None) -> int:
         delete(FlowArtefact).where(FlowArtefact.name.startswith(UPLOAD_PREFIX), ~live)
     )
     await session.execute(delete(Upload).where(Upload.expires_at <= func.clock_timestamp()))
-    unused = _is_unused()
-    if limit is not None:
-        some = select(Artefact.tenant_id, Artefact.id).where(unused).limit(limit)
-        unused = and_(unused, tuple_(Artefact.tenant_id, Artefact.id).in_(some))
-    removed = await session.execute(delete(Artefact).where(unused).returning(Artefact.id))
-    return len(removed.all())
+    return await _remove_unused(session, true(), limit)
 
 
 async def collect_released(session: AsyncSession, tenant_id: UUID, digests: set[str]) -> None:
@@ -155,11 +172,35 @@ async def collect_released(session: AsyncSession, tenant_id: UUID, digests: set[
 
     Costs what they cost, however much there is of others.
     """
-    await session.execute(
-        delete(Artefact).where(
-            Artefact.tenant_id == tenant_id, Artefact.digest.in_(digests), _is_unused()
-        )
+    await _remove_unused(
+        session, and_(Artefact.tenant_id == tenant_id, Artefact.digest.in_(digests))
     )
+
+
+async def _remove_unused(
+    session: AsyncSession, among: ColumnElement[bool], limit: int | None = None
+) -> int:
+    """Removes what nobody refers to. Returns how many.
+
+    In two statements: what is being sealed or referred to right now is locked, and skipped; what
+    was referred to before the lock was taken is seen by the second one, which looks again.
+    """
+    keys = tuple_(Artefact.tenant_id, Artefact.id)
+    found = await session.execute(
+        select(Artefact.tenant_id, Artefact.id)
+        .where(among, _is_unused())
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    locked = [(tenant_id, artefact_id) for tenant_id, artefact_id in found.tuples()]
+    removed = 0
+    for start in range(0, len(locked), _AT_ONCE):
+        some = keys.in_(locked[start : start + _AT_ONCE])
+        gone = await session.execute(
+            delete(Artefact).where(some, _is_unused()).returning(Artefact.id)
+        )
+        removed += len(gone.all())
+    return removed
 
 
 def _is_unused() -> ColumnElement[bool]:

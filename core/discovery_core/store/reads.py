@@ -17,6 +17,8 @@ from .schema import Artefact, Asset, DiscoveryFlowRow, FlowArtefact, FlowEventRo
 
 # names that the store gives for itself
 _INTERNAL = ("upload/", "approved/")
+# as it came, with every credential that the import leaves out: for crews only
+_RAW = "source"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,10 @@ async def results(session: AsyncSession, flow_id: UUID) -> dict[str, dict[str, A
 
 
 async def artefacts(session: AsyncSession, flow_id: UUID) -> list[StoredArtefact]:
-    """Artefacts of the accepted results, in the order of the phases' completion."""
+    """Artefacts of the accepted results, in the order of the phases' completion.
+
+    The source itself is none of them: people have it, or are not meant to.
+    """
     rows = await session.execute(
         select(FlowArtefact.name, PhaseRun, Artefact)
         .join(
@@ -86,6 +91,7 @@ async def artefacts(session: AsyncSession, flow_id: UUID) -> list[StoredArtefact
         .where(
             FlowArtefact.flow_id == flow_id,
             PhaseRun.state == RunState.SUCCEEDED,
+            FlowArtefact.name != _RAW,
             ~or_(*(FlowArtefact.name.startswith(prefix) for prefix in _INTERNAL)),
         )
         .order_by(PhaseRun.finished_at, FlowArtefact.name)

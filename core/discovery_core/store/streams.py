@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import DiscoveryError, ErrorCode, NotFoundError
 from .database import Database, TenantScope
-from .schema import CHUNK_BYTES, ArtefactChunk
+from .schema import CHUNK_BYTES, Artefact, ArtefactChunk
 
 
 async def write_chunks(
@@ -23,7 +23,8 @@ async def write_chunks(
 ) -> tuple[str, int]:
     """Stores a stream as chunks of an unsealed artefact; returns its digest and size.
 
-    Raises DiscoveryError(LIMIT_EXCEEDED) beyond `max_bytes`.
+    Raises DiscoveryError(LIMIT_EXCEEDED) beyond `max_bytes`, and NotFoundError where the artefact
+    has been removed meanwhile.
     """
     hasher, size, sequence = hashlib.sha256(), 0, 0
     async for piece in pieces(stream):
@@ -42,6 +43,13 @@ async def _put_chunk(
     db: Database, scope: TenantScope, artefact_id: UUID, sequence: int, data: bytes
 ) -> None:
     async def work(session: AsyncSession) -> None:
+        held = await session.scalar(
+            select(Artefact.id)
+            .where(Artefact.tenant_id == scope.tenant_id, Artefact.id == artefact_id)
+            .with_for_update(read=True, key_share=True)
+        )
+        if held is None:
+            raise NotFoundError("the upload took too long and has been removed; send it again")
         await session.merge(
             ArtefactChunk(
                 tenant_id=scope.tenant_id, artefact_id=artefact_id, sequence=sequence, data=data

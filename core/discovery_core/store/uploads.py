@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import delete, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ..errors import NotFoundError
 from . import blobs
 from .database import Database, TenantScope
 from .schema import Artefact, Upload
@@ -60,7 +61,10 @@ async def store_upload(
     stream: AsyncIterator[bytes],
     max_bytes: int,
 ) -> Uploaded:
-    """Stores a stream under its digest. Raises DiscoveryError(LIMIT_EXCEEDED)."""
+    """Stores a stream under its digest.
+
+    Raises DiscoveryError(LIMIT_EXCEEDED), and NotFoundError for one that took too long.
+    """
     scope = TenantScope(tenant_id)
     artefact_id = uuid4()
 
@@ -79,11 +83,15 @@ async def store_upload(
             )
 
     async def finish(session: AsyncSession) -> datetime:
+        upload = await session.get(Upload, (tenant_id, artefact_id), with_for_update=True)
+        if upload is None:
+            raise NotFoundError(
+                f"the upload took longer than {UNFINISHED_HOURS} hours; send the file again"
+            )
         if await session.get(Artefact, (tenant_id, artefact_id)) is not None:
             await blobs.seal(
                 session, tenant_id=tenant_id, artefact_id=artefact_id, digest=digest, size=size
             )
-        upload = await session.get_one(Upload, (tenant_id, artefact_id))
         upload.digest = digest
         upload.expires_at = await database_now(session) + timedelta(hours=KEPT_HOURS)
         return upload.expires_at

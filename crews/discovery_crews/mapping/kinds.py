@@ -7,6 +7,7 @@ that cannot belong to a field veto it, whatever the header says.
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -239,7 +240,9 @@ def _numbers(kinds: dict[str, float], profile: ColumnProfile, samples: list[str]
 
 
 def _number(text: str) -> float | None:
+    """A number that can be reckoned with; what is beyond all sizes says nothing."""
     try:
-        return float(text.replace(" ", "").replace(",", ".").rstrip("%"))
+        number = float(text.replace(" ", "").replace(",", ".").rstrip("%"))
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from discovery_core.credentials import is_credential_header
 from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.tables.engine import ROW, connect, identifier, literal
@@ -28,25 +31,6 @@ MASK = "[credential removed]"
 WITHHELD = "[withheld: may hold a credential; see the source]"
 _MOSTLY = 0.5
 
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+")
-_ENDINGS = (
-    "password", "passwords", "passwd", "pwd", "passphrase", "passwort", "kennwort", "wachtwoord",
-    "contraseña", "contrasena", "contrasenya", "senha", "haslo", "hasło", "пароль", "secret",
-    "secrets", "token", "tokens", "apikey", "apikeys", "privatekey", "secretkey", "accesskey",
-)  # fmt: skip
-_PHRASES = re.compile(
-    r"\b(?:mots? de passe|mdp|api keys?|private keys?|access keys?|secret keys?|ssh keys?|"
-    r"community strings?|snmp community|credentials?)\b"
-)
-# With one of these the header is about a credential: its age, its rules, where it is kept.
-_ABOUT = frozenset(
-    "expiry expires expired expire expiration expiring age policy last changed change set date "
-    "length required ring count enabled disabled protected protection rotation rotated type "
-    "complexity manager vault management never status reset days min max valid until attempts "
-    "compliant profile name id ref reference path location arn url store provider service server "
-    "public rotada rotado caducada "
-    "ablauf ablaufdatum gültig geändert alter richtlinie caducidad expiración validade".split()
-)
 _HARMLESS = ("boolean", "date", "datetime", "placeholder")
 
 # PEM (RFC 7468) and AWS access key ids (IAM user guide, "IAM identifiers").
@@ -60,14 +44,6 @@ _KEY_HERE = re.compile(_KEY.replace(r"\z", r"\Z"))
 TRACES = ("PRIVATE KEY-----", "AKIA", "ASIA")
 _JSON_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 _LONGEST_KEY_ROWS = 200
-
-
-def is_credential_header(name: str) -> bool:
-    """Whether a column of this name holds credentials, by its words in several languages."""
-    words = [word.lower() for word in _WORDS.split(name) if word]
-    if _ABOUT.intersection(words):
-        return False
-    return any(word.endswith(_ENDINGS) for word in words) or bool(_PHRASES.search(" ".join(words)))
 
 
 def mask_keys(text: str) -> str:
@@ -104,26 +80,94 @@ class RowShield:
         }
 
     def hide(self, rejection: Rejection, cells: Sequence[str], delimiter: str) -> Rejection:
-        """The rejection without credentials; without the row where its cells may be displaced."""
+        """The rejection without credentials, in a form that can still be corrected.
+
+        Where cells are missing or too many, each from the first that may be displaced is hidden;
+        where there are no cells to speak of, the row is withheld.
+        """
         if not self._secret:
             return rejection
-        if len(cells) != self._width:
+        if not cells:
             return replace(rejection, value="", raw=WITHHELD)
-        shown = [
-            MASK if at in self._secret and cell.strip() else cell for at, cell in enumerate(cells)
-        ]
+        missing = max(0, self._width - len(cells))
+        first = min(self._secret) - missing
+        whole = len(cells) == self._width
+        hidden = {at for at in range(len(cells)) if (at in self._secret if whole else at >= first)}
+        shown = [MASK if at in hidden and cell.strip() else cell for at, cell in enumerate(cells)]
         raw = io.StringIO()
         csv.writer(raw, delimiter=delimiter, lineterminator="").writerow(shown)
         secret = rejection.column in self._secret.values()
-        return replace(rejection, value=MASK if secret else rejection.value, raw=raw.getvalue())
+        value = "" if not whole else MASK if secret else rejection.value
+        return replace(rejection, value=value, raw=raw.getvalue())
 
 
 def hide_json(rejection: Rejection, *, keep: bool) -> Rejection:
-    """A refused JSON object, withheld where one of its keys names a credential."""
-    if keep or not any(is_credential_header(key) for key in _JSON_KEY.findall(rejection.raw)):
+    """A refused JSON object without its credentials; withheld where it cannot be taken apart."""
+    if keep:
         return rejection
-    secret = is_credential_header(rejection.column)
-    return replace(rejection, value=MASK if secret else rejection.value, raw=WITHHELD)
+    value = MASK if is_credential_header(rejection.column) else rejection.value
+    try:
+        parsed = json.loads(rejection.raw, parse_int=_Literal, parse_float=_Literal)
+        shown, found = _without_credentials(parsed, "")
+        if found:
+            return replace(rejection, value=value, raw=_written(shown))
+    except (ValueError, RecursionError):
+        keys = _JSON_KEY.findall(rejection.raw)
+        paths = [f"{outer}.{inner}" for outer, inner in itertools.pairwise(keys)]
+        if any(map(is_credential_header, [*keys, *paths])):
+            return replace(rejection, value="", raw=WITHHELD)
+    return rejection
+
+
+def hide_in_lists(value: dict[str, Any], path: str = "") -> tuple[dict[str, Any], bool]:
+    """A JSON object whose lists hold no credentials; and whether they did.
+
+    A list becomes one cell, so leaving out columns does not reach what its objects hold.
+    """
+    kept: dict[str, Any] = {}
+    any_found = False
+    for key, item in value.items():
+        name, found = f"{path}{key}", False
+        if isinstance(item, dict):
+            item, found = hide_in_lists(item, f"{name}.")  # noqa: PLW2901 - its safe form
+        elif isinstance(item, list):
+            item, found = _without_credentials(item, name)  # noqa: PLW2901 - its safe form
+        kept[key] = item
+        any_found = any_found or found
+    return kept, any_found
+
+
+class _Literal(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+def _without_credentials(value: Any, path: str) -> tuple[Any, bool]:
+    """The value with credentials masked, by their dotted names; and whether there are any."""
+    if isinstance(value, list):
+        items = [_without_credentials(item, path) for item in value]
+        return [item for item, _ in items], any(found for _, found in items)
+    if not isinstance(value, dict):
+        return value, False
+    kept: dict[str, Any] = {}
+    any_found = False
+    for key, item in value.items():
+        name = f"{path}.{key}".removeprefix(".")
+        secret = item not in (None, "", {}, []) and is_credential_header(name)
+        kept[key], found = (MASK, True) if secret else _without_credentials(item, name)
+        any_found = any_found or found
+    return kept, any_found
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, _Literal):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)}: {_written(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def remove_credentials(request: ReadRequest, table: ReadTable) -> ReadTable:

@@ -226,6 +226,7 @@ class _DelimitedReader:
                 f"row is too short: fewer cells than the {width} columns of the header",
                 f"This row has {len(cells)} cells; add the missing cells or delimiters.",
                 record,
+                cells,
             )
         elif len(cells) > width:
             self._reject(
@@ -235,6 +236,7 @@ class _DelimitedReader:
                 f"This row has {len(cells)} cells; quote cells that contain "
                 f"{self.dialect.delimiter!r}, or name the extra column.",
                 record,
+                cells,
             )
         else:
             self._refuse_cell(cells, record)
@@ -268,6 +270,7 @@ class _DelimitedReader:
             f"row is longer than {MAX_LINE} characters",
             "Split it, or close the quote that swallows the rows after it.",
             record,
+            cells,
         )
 
     def _swallowed(self, record: list[str], width: int) -> bool:

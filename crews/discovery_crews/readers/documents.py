@@ -16,8 +16,9 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.tables.engine import ROW
 
-from .credentials import hide_json
+from .credentials import hide_in_lists, hide_json
 from .encoding import TextEncoding
+from .json_faults import find_fault
 from .table import (
     ReadRequest,
     ReadTable,
@@ -57,6 +58,7 @@ class _Item:
     value: Any
     raw: str
     problem: str = ""
+    remedy: str = ""
 
 
 def cell_text(value: Any) -> str | None:
@@ -123,6 +125,7 @@ class _Rows:
         self.keys: dict[str, str] = {}
         self.rows = 0
         self.typed = 0
+        self.hidden = 0
         self.spool = request.workdir / "spool.ndjson"
 
     def drain(self, items: Iterable[_Item]) -> None:
@@ -153,13 +156,19 @@ class _Rows:
             remedy = "Export it flat, or raise DISCOVERY_MAX_NESTING."
             self._reject(item, "", problem, remedy)
             return None
-        if item.problem or not isinstance(value, dict):
-            problem = item.problem or f"not an object but {_kind(value)}"
+        if item.problem:
+            self._reject(item, "", item.problem, item.remedy)
+            return None
+        if not isinstance(value, dict):
+            problem = f"not an object but {_kind(value)}"
             self._reject(item, "", problem, "Write each row as an object {…}.")
             return None
         if _is_dynamodb(value):
             self.typed += 1
             value = {key: _plain_dynamodb(attribute) for key, attribute in value.items()}
+        if not self.keep:
+            value, hidden = hide_in_lists(value)
+            self.hidden += hidden
         row = flatten(value)
         for column, text in row.items():
             if len(text) > self.limits.max_cell_characters:
@@ -197,6 +206,11 @@ class _Rows:
         columns = name_columns(list(self.keys), findings)
         if self.typed:
             findings.append("DynamoDB export: the type tags (S, N, L …) were removed.")
+        if self.hidden:
+            findings.append(
+                f"{self.hidden} rows had credentials in lists, which were removed "
+                "(DISCOVERY_KEEP_CREDENTIAL_COLUMNS)."
+            )
         if encoding.finding:
             findings.append(encoding.finding)
         workdir = self.request.workdir
@@ -261,9 +275,12 @@ def _lines(path: Path, encoding: TextEncoding) -> Iterator[_Item]:
             try:
                 yield _Item(number, _DECODER.decode(line.strip()), line)
             except ValueError as error:
-                yield _Item(number, None, line, f"not JSON ({error})")
+                fault = find_fault(line.rstrip(), error, line.find(line.strip()))
+                problem = f"not JSON: column {fault.column}: {fault.problem}"
+                yield _Item(number, None, line, problem, fault.remedy)
             except RecursionError:
-                yield _Item(number, None, line, "nested too deeply")
+                remedy = "Export it flat, or leave the inner objects out."
+                yield _Item(number, None, line, "nested too deeply", remedy)
 
 
 def read_json(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
@@ -301,15 +318,13 @@ def _raw(value: Any) -> str:
 def _parse(text: str, name: str) -> Any:
     try:
         return _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        cut = error.pos >= len(text.rstrip()) - 1
+    except ValueError as error:
+        fault = find_fault(text, error)
         raise DiscoveryError(
             ErrorCode.UNREADABLE_FILE,
-            f"{name}: line {error.lineno}, column {error.colno}: {error.msg}. "
-            + ("The file ends too early; export it again." if cut else "This is not valid JSON."),
+            f"{name}: line {fault.line}, column {fault.column}: {fault.problem}; this is not "
+            f"valid JSON. {fault.remedy}",
         ) from error
-    except ValueError as error:
-        raise DiscoveryError(ErrorCode.UNREADABLE_FILE, f"{name}: {error}.") from error
     except RecursionError as error:
         raise _too_deep(name) from error
 

@@ -194,7 +194,7 @@ def _plain(number: str) -> str:
     rounded = f"round({number}, 4)"
     return (
         f"CASE WHEN {rounded} = floor({rounded}) AND abs({rounded}) < 1e15 "
-        f"THEN {rounded}::BIGINT::VARCHAR ELSE {rounded}::VARCHAR END"
+        f"THEN try_cast({rounded} AS BIGINT)::VARCHAR ELSE {rounded}::VARCHAR END"
     )
 
 

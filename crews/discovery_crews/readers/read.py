@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import zipfile
 from dataclasses import replace
@@ -16,6 +15,8 @@ from .credentials import remove_credentials
 from .delimited import delimited_header, read_delimited
 from .documents import read_json, read_ndjson
 from .encoding import TextEncoding, detect_encoding
+from .json_faults import NAMES as JSON_NAMES
+from .json_faults import begins_like_json, is_json
 from .presets import RVTOOLS, recognise, recognised_finding, table_name
 from .table import NO_TABLE, PARTS, Part, ReadRequest, ReadTable, Unread
 from .workbook import is_workbook, read_workbook
@@ -44,7 +45,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"<?xml", "an XML document"),
 )
 _REMEDY = "Export the inventory as CSV, XLSX or JSON."
-_JSON_START = re.compile(r"\s*[\[{]")
+ARCHIVE_START = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
 def read_source(request: ReadRequest, source_format: str = "auto") -> ReadTable:
@@ -60,7 +61,7 @@ def read_source(request: ReadRequest, source_format: str = "auto") -> ReadTable:
             f"{name}: format {source_format!r} is not known; use one of {', '.join(FORMATS)}.",
         )
     head = _head(request)
-    if not head.startswith(b"PK"):
+    if not head.startswith(ARCHIVE_START):
         return _read_single(request, source_format, head)
     if source_format not in ("auto", "xlsx", "rvtools", "zip"):
         raise DiscoveryError(
@@ -173,7 +174,7 @@ def _is_note(member: str) -> bool:
 
 def _read_member(request: ReadRequest, member: str) -> tuple[list[Part], list[Unread]]:
     head = _head(request)
-    if not head.startswith(b"PK"):
+    if not head.startswith(ARCHIVE_START):
         return [Part(member, _read_single(request, "auto", head))], []
     with open_archive(request, "archive or workbook") as archive:
         workbook = is_workbook(set(archive.namelist()), request.name)
@@ -197,7 +198,8 @@ def _read_text(request: ReadRequest, source_format: str) -> ReadTable:
         raise _empty(request.name)
     if source_format == "ndjson":
         return read_ndjson(request, encoding)
-    if source_format == "json" or (source_format == "auto" and _JSON_START.match(start)):
+    named = request.name.lower().endswith(JSON_NAMES)
+    if source_format == "json" or (source_format == "auto" and (named or begins_like_json(start))):
         if source_format == "auto" and _is_lines(start):
             return read_ndjson(request, encoding)
         return read_json(request, encoding)
@@ -207,15 +209,18 @@ def _read_text(request: ReadRequest, source_format: str) -> ReadTable:
 def text_header(request: ReadRequest, encoding: TextEncoding) -> str:
     """What has to stand above rows of this text file: its header's line, or nothing for JSON."""
     with request.path.open(encoding=encoding.codec, errors=encoding.errors) as stream:
-        if _JSON_START.match(stream.read(64 * 1024)):
+        if begins_like_json(stream.read(64 * 1024)):
             return ""
     return delimited_header(request, encoding)
 
 
 def _is_lines(start: str) -> bool:
-    lines = [line for line in start.splitlines() if line.strip()]
-    return len(lines) > 1 and all(
-        line.lstrip().startswith("{") and line.rstrip().endswith("}") for line in lines[:2]
+    """Whether the first two lines are objects, of which one may be broken."""
+    lines = [line.strip() for line in start.splitlines() if line.strip()][:2]
+    return (
+        len(lines) == 2
+        and all(line.startswith("{") for line in lines)
+        and any(line.endswith("}") and is_json(line) for line in lines)
     )
 
 

@@ -18,10 +18,10 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.settings import reader_limits
 
-from .credentials import MASK, WITHHELD
+from .credentials import WITHHELD
 from .dialect import MAX_LINE
 from .encoding import detect_encoding
-from .read import text_header
+from .read import ARCHIVE_START, text_header
 from .table import REJECTED_HEADER, ReadRequest, spreadsheet_text
 
 
@@ -37,11 +37,12 @@ def resubmit(source: Path, rejected: Path, target: Path) -> Resubmission:
     """Write the header of `source` and the `raw_line` of every row of `rejected`, in UTF-8.
 
     Rows that were withheld because of a credential, and rows whose `raw_line` was emptied, are
-    left out. Raises DiscoveryError when `source` is no text file or `rejected` is not what an
-    import wrote.
+    left out; a credential that was removed from a row stays removed.
+
+    Raises DiscoveryError when `source` is no text file or `rejected` is not what an import wrote.
     """
     with source.open("rb") as stream:
-        if stream.read(2) == b"PK":
+        if stream.read(4) in ARCHIVE_START:
             raise DiscoveryError(
                 ErrorCode.UNSUPPORTED_FORMAT,
                 f"{source.name}: a workbook or an archive. Copy the header of its table and the "
@@ -66,7 +67,7 @@ def resubmit(source: Path, rejected: Path, target: Path) -> Resubmission:
         output.write(header)
         for row in reader:
             raw = spreadsheet_text(row["raw_line"])
-            if not raw.strip() or WITHHELD in raw or MASK in raw:
+            if not raw.strip() or WITHHELD in raw:
                 left.append(int(row["row"]))
             else:
                 output.write(raw.rstrip("\r\n") + "\n")

@@ -1,8 +1,6 @@
 """XLSX workbooks, measured before they are opened.
 
-A workbook is a ZIP archive: a few kilobytes can expand to gigabytes, and one cell in the far
-corner makes a dense table of billions. Every member is therefore unpacked once against limits
-(which also finds truncated files) before the parser sees it.
+The parser is given a copy of what was measured, see `measure`, and never the file itself.
 """
 
 from __future__ import annotations
@@ -11,8 +9,6 @@ import csv
 import datetime as dt
 import io
 import itertools
-import re
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -26,7 +22,6 @@ from python_calamine import (
     SheetVisibleEnum,
 )
 
-from .archive import Expansion, expansion_of, open_archive, unpack
 from .credentials import RowShield, remove_credentials
 from .layout import (
     HEADER_WITHIN,
@@ -40,6 +35,7 @@ from .layout import (
     find_start,
     start_findings,
 )
+from .measure import part_name, write_measured
 from .table import (
     NO_TABLE,
     PARTS,
@@ -57,7 +53,6 @@ from .table import (
 )
 
 _BATCH = 2000
-_REFERENCE = re.compile(rb'<c r="([A-Z]{1,3})([0-9]{1,7})"')
 Cell = str | int | float | bool | dt.date | dt.datetime | dt.time | dt.timedelta
 
 
@@ -78,9 +73,11 @@ def read_workbook(request: ReadRequest) -> tuple[list[Part], list[Unread]]:
     Raises DiscoveryError; `EmptyFile` when no visible sheet holds anything.
     """
     name = request.name
-    _check_workbook(request)
+    _check_size(request)
+    measured = request.workdir / "measured.xlsx"
     try:
-        workbook = CalamineWorkbook.from_path(str(request.path))
+        write_measured(request, measured)
+        workbook = CalamineWorkbook.from_path(str(measured))
         return _read_sheets(request, workbook)
     except PasswordError as error:
         raise DiscoveryError(
@@ -88,14 +85,25 @@ def read_workbook(request: ReadRequest) -> tuple[list[Part], list[Unread]]:
             f"{name}: the workbook is protected by a password. Save it without one.",
         ) from error
     except CalamineError as error:
-        raise DiscoveryError(
-            ErrorCode.UNREADABLE_FILE,
-            f"{name}: the workbook cannot be read ({error}). Open it in a spreadsheet program "
-            "and save it again.",
-        ) from error
+        raise _unreadable(name, str(error)) from error
+    except BaseException as error:
+        # how the parser, which is not written in Python, says that it was taken by surprise
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _unreadable(name, str(error)) from error
+    finally:
+        measured.unlink(missing_ok=True)
 
 
-def _check_workbook(request: ReadRequest) -> None:
+def _unreadable(name: str, problem: str) -> DiscoveryError:
+    return DiscoveryError(
+        ErrorCode.UNREADABLE_FILE,
+        f"{name}: the workbook cannot be read ({problem}). Open it in a spreadsheet program "
+        "and save it again.",
+    )
+
+
+def _check_size(request: ReadRequest) -> None:
     name, limits = request.name, request.limits
     if request.size > limits.max_workbook_bytes:
         raise DiscoveryError(
@@ -104,53 +112,22 @@ def _check_workbook(request: ReadRequest) -> None:
             f"{limits.max_workbook_bytes}. Save the sheet as CSV, or raise "
             "DISCOVERY_MAX_WORKBOOK_BYTES.",
         )
-    expansion = expansion_of(request)
-    with open_archive(request, "workbook") as archive:
-        for info in archive.infolist():
-            _measure(archive, info, expansion, request)
 
 
 def is_workbook(names: set[str], name: str) -> bool:
     """Whether a ZIP archive with these members is a workbook; other documents are refused."""
-    if "xl/workbook.xml" in names or "xl/workbook.bin" in names:
+    names = {part_name(name) for name in names}
+    if "xl/workbook.xml" in names:
         return True
-    if "[Content_Types].xml" in names:
+    if "xl/workbook.bin" in names:
+        what = "a binary workbook (XLSB); save it as XLSX"
+    elif "[Content_Types].xml" in names:
         what = "an Office document, but no workbook"
     elif "content.xml" in names and ("mimetype" in names or len(names) == 1):
         what = "an OpenDocument file; save it as XLSX"
     else:
         return False
     raise DiscoveryError(ErrorCode.UNSUPPORTED_FORMAT, f"{name}: this is {what}.")
-
-
-def _measure(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, expansion: Expansion, request: ReadRequest
-) -> None:
-    """Unpack one member without keeping it, and see how far a sheet reaches."""
-    is_sheet = info.filename.startswith("xl/worksheets/")
-    last_column = last_row = 0
-    rest = b""
-    for chunk in unpack(archive, info, expansion):
-        if is_sheet:
-            for column, row in _REFERENCE.findall(rest + chunk):
-                last_column = max(last_column, _column_number(column))
-                last_row = max(last_row, int(row))
-            rest = chunk[-32:]
-    limit = request.limits.max_workbook_cells
-    if last_column * last_row > limit:
-        raise DiscoveryError(
-            ErrorCode.LIMIT_EXCEEDED,
-            f"{request.name}: a sheet reaches to row {last_row}, column {last_column}, which is "
-            f"more than {limit} cells. Delete the empty rows and columns below and beside the "
-            "table, save the sheet as CSV, or raise DISCOVERY_MAX_WORKBOOK_CELLS.",
-        )
-
-
-def _column_number(letters: bytes) -> int:
-    number = 0
-    for letter in letters:
-        number = number * 26 + letter - 64
-    return number
 
 
 def _read_sheets(

@@ -77,14 +77,19 @@ def number(text: str, target: str | None, source: str | None, *, decimal_comma: 
     value = plain_number(text, decimal_comma=decimal_comma)
     word = unit_text(text)
     if target is None:
-        return f"CASE WHEN {word} IN {_COUNT_WORDS} THEN {value} END"
+        return _finite(f"CASE WHEN {word} IN {_COUNT_WORDS} THEN {value} END")
     own = factor(source, target) if source else 1.0
     cases = " ".join(
         f"WHEN {literal(spelling)} THEN {factor(unit, target)!r}"
         for spelling, unit in sorted(_spellings(target).items())
     )
     scale = f"CASE {word} WHEN '' THEN {own!r} {cases} END"
-    return f"round(({value}) * ({scale}), 6)"
+    return _finite(f"round(({value}) * ({scale}), 6)")
+
+
+def _finite(value: str) -> str:
+    """SQL: the number, or NULL where it is beyond all sizes, which nothing can reckon with."""
+    return f"nullif(nullif({value}, 'inf'::DOUBLE), '-inf'::DOUBLE)"
 
 
 def unit_read(text: str, target: str, source: str | None) -> str:

@@ -257,6 +257,25 @@ if (dialog) {
 
 const fresh = $("#new-flow");
 
+// the import leaves credentials out, so whoever looks over a shoulder must not see them here either;
+// cells are split roughly, so everything behind a name of a credential is hidden
+function hideCredentials(lines) {
+  const { endings, phrases } = JSON.parse($("#preview").dataset.credentials);
+  const names = (cell) => {
+    const words = cell.split(/(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^\p{L}\p{N}]+/u).map((word) => word.toLowerCase()).filter(Boolean);
+    return words.some((word) => endings.some((end) => word.endsWith(end))) || new RegExp(phrases).test(words.join(" "));
+  };
+  let from = Infinity, torn = false;
+  return lines.map((cells) => {
+    const here = cells.findIndex(names);
+    const within = here >= 0 && /[:=]/.test(cells.slice(here).join(",")) ? here : Infinity;
+    const hidden = torn ? 0 : Math.min(from, within);
+    if (here >= 0) from = Math.min(from, here);
+    if (from < Infinity && cells.join("").split('"').length % 2 === 0) torn = true;
+    return cells.map((cell, at) => at >= hidden || /AKIA|ASIA|PRIVATE KEY/.test(cell) ? "[hidden: may be a credential]" : cell);
+  });
+}
+
 async function preview(file) {
   const head = await file.slice(0, 64 * 1024).arrayBuffer();
   const text = new TextDecoder("utf-8").decode(head);
@@ -265,10 +284,13 @@ async function preview(file) {
   if (binary) return;
   const table = $("#preview-table");
   table.replaceChildren();
-  for (const line of text.split(/\r?\n/).slice(0, 6)) {
-    const row = table.insertRow();
+  const lines = text.split(/\r?\n/).slice(0, 6).map((line) => {
     const mark = [";", "\t", ","].find((candidate) => line.includes(candidate)) ?? ",";
-    for (const cell of line.split(mark).slice(0, 30)) row.insertCell().textContent = cell.slice(0, 60);
+    return line.split(mark);
+  });
+  for (const cells of hideCredentials(lines)) {
+    const row = table.insertRow();
+    for (const cell of cells.slice(0, 30)) row.insertCell().textContent = cell.slice(0, 60);
   }
 }
 

@@ -1,0 +1,203 @@
+"""Whatever bytes come in: a table or a refusal of the product's own, and no other exception."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.phases import Phase
+from discovery_crews.local_run import LocalRun
+from discovery_crews.readers.read import FORMATS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.crews.files import read, rows_of, workbook, zip_of
+
+ROWS = [("Name", "IP", "Memory GB", "OS"), *((f"web{n}", f"10.0.0.{n}", n, "x") for n in range(9))]
+OBJECTS = [{"name": f"web{n}", "ram": {"gb": n + 0.5}, "ips": ["10.0.0.1"]} for n in range(9)]
+
+
+def csv_of(delimiter: str) -> bytes:
+    return "\r\n".join(delimiter.join(map(str, row)) for row in ROWS).encode()
+
+
+def xlsx() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return workbook(Path(folder) / "a.xlsx", {"S": ROWS, "T": ROWS[:3]}).read_bytes()
+
+
+SAMPLES = {
+    "a.csv": csv_of(","),
+    "b.csv": csv_of(";"),
+    "c.tsv": csv_of("\t"),
+    "d.csv": csv_of(",").decode().encode("utf-16"),
+    "e.json": json.dumps(OBJECTS).encode(),
+    "f.json": json.dumps({"assets": OBJECTS}, indent=1).encode(),
+    "g.ndjson": "\n".join(map(json.dumps, OBJECTS)).encode(),
+    "h.xlsx": xlsx(),
+    "i.zip": zip_of({"a.csv": csv_of(","), "b.json": json.dumps(OBJECTS).encode()}),
+}
+PIECES = st.one_of(
+    st.binary(max_size=6),
+    st.sampled_from(
+        [b'"', b"'", b"{", b"}", b"[", b"]", b",", b"\n", b"\r", b"\x00", b"<", b"&", b"\xff\xfe",
+         b"1e999", b"9" * 400, b"NaN", b"//", b"PK\x03\x04", b"\\ud800", b"\xed\xa0\x80", b"sep=;"]
+    ),
+)  # fmt: skip
+
+
+def outcome(content: bytes, name: str, source_format: str) -> None:
+    """Read it. Raises whatever is neither a table nor a refusal."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        (folder / name).write_bytes(content)
+        try:
+            table = read(folder / name, source_format)
+        except DiscoveryError as error:
+            assert error.code != ErrorCode.CRASHED
+            assert error.message.startswith(name)
+        else:
+            assert len(rows_of(table)) == table.rows > 0
+    finally:
+        shutil.rmtree(folder)
+
+
+MANY = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.mark.slow
+@MANY
+@given(
+    content=st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode)),
+    name=st.sampled_from(["x", *SAMPLES]),
+    source_format=st.sampled_from(FORMATS),
+)
+def test_any_bytes(content: bytes, name: str, source_format: str) -> None:
+    outcome(content, name, source_format)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLES)
+@settings(MANY, max_examples=60)
+@given(data=st.data())
+def test_any_mutated_sample(name: str, data: st.DataObject) -> None:
+    content = bytearray(SAMPLES[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(content)))
+        end = data.draw(st.integers(start, min(len(content), start + 40)))
+        content[start:end] = data.draw(PIECES)
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    outcome(bytes(content), data.draw(st.sampled_from([name, "x"])), "auto")
+
+
+@pytest.mark.slow
+@MANY
+@given(data=st.data())
+def test_broken_json_is_never_a_table_of_cells(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["e.json", "f.json", "g.ndjson"]))
+    text = SAMPLES[name].decode()
+    at = data.draw(st.integers(1, len(text)))
+    broken = text[:at] + data.draw(st.sampled_from(["", ",", "'", "// x\n", text[at + 1 :]]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / data.draw(st.sampled_from([name, "x"]))
+        path.write_text(broken)
+        try:
+            assert read(path).format in {"json", "ndjson"}
+        except DiscoveryError as error:
+            assert error.code in {ErrorCode.UNREADABLE_FILE, ErrorCode.NO_ROWS}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('// of May\n[{"name": "a"}]', "line 1, column 1: .*remove them"),
+        ('/* of\nMay */ {"a": [{"name": "a"}]}', "line 1, column 1: .*remove them"),
+        ('[{"name": "a"},\n {"name": "b"},]', "line 2, column 16: .*Remove the comma"),
+        ('[\n{"name": "a"}\n{"name": "b"}\n]', "line 3, column 1: .*missing comma"),
+        ('{"a": 1,\n "b" 2}', "line 2, column 6: .*export it again"),
+        ('[{"name": "a"}, {"name": "b', "line 1, column 26: .*ends too early"),
+        ('[{"name": "a"}, {"name": "b"', "line 1, column 29: .*ends too early"),
+        ("[{'name': 'a'}]", "line 1, column 3: .*double quotes"),
+        ('[{"no": "NaN",\n "n": NaN}]', "line 2, column 7: .*Write null"),
+        ('[{"name": "a"}] [{"name": "b"}]', "line 1, column 17: .*one list"),
+        ('callback([{"name": "a"}])', "line 1, column 1: .*JSON"),
+        (')]}\',\n[{"name": "a"}]', "line 1, column 1: .*JSON"),
+    ],
+)
+def test_broken_json_says_where_and_what_to_do(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "export"
+    path.write_text(text)
+    with pytest.raises(DiscoveryError, match=rf"^export: {says}") as caught:
+        read(path)
+    assert caught.value.code == ErrorCode.UNREADABLE_FILE
+
+
+def test_what_is_called_json_is_read_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "part.json"
+    path.write_text('"name": "a", "n": 1},\n{"name": "b", "n": 2}]')
+    with pytest.raises(DiscoveryError, match=r"line 1, column 7: .*valid JSON"):
+        read(path)
+
+
+def test_a_broken_line_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "export"
+    path.write_text('{"name": "a"}\n  {"name": "b" "n": 2}\n{"name": "c"}\n{"name": "d", "n')
+    table = read(path)
+    assert (table.format, [row["name"] for row in rows_of(table)]) == ("ndjson", ["a", "c"])
+    rejected = table.rejected.read_text()
+    assert (
+        """2,,,"not JSON: column 16: Expecting ',' delimiter","Put the missing comma""" in rejected
+    )
+    assert "4,,,not JSON: column 15: Unterminated string starting at,The file ends" in rejected
+
+
+@pytest.mark.parametrize(
+    "content", ["[Name],[IP]\nweb,10.0.0.1\n", "[1] Name;IP\nweb;10.0.0.1\n", "{id},IP\nweb,1\n",
+                "PK,IP\nweb,10.0.0.1\n", "PK\nweb\n", "# of May\nName,IP\nweb,1\n"],
+)  # fmt: skip
+def test_a_header_that_looks_like_another_format(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text(content)
+    table = read(path)
+    assert (table.format, next(iter(rows_of(table)[0].values()))) == ("csv", "web")
+
+
+LARGE = ["8.9E+400", "-1e999", "1e308 GB", "9" * 400, "9" * 30 + " TB", "1e-400", "NaN",
+         "inf", "9223372036854775808", "1" + "0" * 38, "2147483648-01-01",
+         "1." + "000." * 99 + "000"]  # fmt: skip
+COLUMNS = ["CPU Cores", "Memory GB", "Disk (TB)", "RAM MB", "Port", "Created", "End of support",
+           "Cost", "CPU usage %", "Serial Number"]  # fmt: skip
+
+
+def all_phases(folder: Path, source: Path) -> int:
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    run = LocalRun(source, scratch)
+    run.run(Phase.MIGRATION_STRATEGY)
+    return len(run.outcomes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", LARGE)
+def test_numbers_of_any_size_go_through_all_phases(tmp_path: Path, value: str) -> None:
+    source = tmp_path / "servers.csv"
+    names = [f"srv{n};" + ";".join([value] * len(COLUMNS)) for n in range(4)]
+    plain = [f"web{n};" + ";".join(["4"] * len(COLUMNS)) for n in range(9)]
+    source.write_text("\n".join(["Name;" + ";".join(COLUMNS), *names, *plain]))
+    assert all_phases(tmp_path, source) == len(Phase)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", ["8.9E+400", "1e308", "9" * 30, "NaN"])
+def test_large_numbers_are_joined(tmp_path: Path, value: str) -> None:
+    servers = "VM,VM UUID,Memory\n" + "".join(f"v{n},id-{n},{value}\n" for n in range(5))
+    disks = "VM,VM UUID,Capacity MiB\n" + "".join(f"v{n},id-{n},{value}\n" * 2 for n in range(5))
+    source = tmp_path / "export.zip"
+    members = {"vInfo.csv": servers.encode(), "vDisk.csv": disks.encode()}
+    source.write_bytes(zip_of(members))
+    assert all_phases(tmp_path, source) == len(Phase)
