@@ -25,7 +25,8 @@ def installed(folder: Path, extra: str, *options: str) -> Path:
     environment = folder / extra
     uv = [str(UV), "--quiet"]
     subprocess.run([*uv, "venv", "--python", sys.executable, environment], check=True, env=CLEAN)
-    command = [*uv, "pip", "install", "--python", environment / "bin" / "python", *options]
+    python = str(environment / "bin" / "python")
+    command = [*uv, "pip", "install", "--python", python, *options]
     subprocess.run([*command, f"{ROOT}[{extra}]"], check=True, env=CLEAN)
     return environment / "bin"
 
