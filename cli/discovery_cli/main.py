@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from . import data, flows, gate
@@ -84,11 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
     except CliError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return int(error.code)
-    except click.exceptions.Abort:
+    except typer.Abort:
         sys.stderr.write("aborted\n")
         return int(ExitCode.FAILED)
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        # wrong usage; what shows it is not in the base class
+        show = getattr(error, "show", None)
+        show() if show else sys.stderr.write(f"error: {error}\n")
         return int(ExitCode.USAGE)
     except BrokenPipeError:
         return int(ExitCode.OK)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from discovery_core.credentials import is_credential_header
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.phases import Phase
 from discovery_crews.local_run import LocalRun
 from discovery_crews.readers import ReadTable
-from discovery_crews.readers.credentials import MASK, is_credential_header
+from discovery_crews.readers.credentials import MASK
 
 from tests.crews.files import read, rows_of, workbook, zip_of
 

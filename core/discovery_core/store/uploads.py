@@ -68,20 +68,6 @@ async def store_upload(
     scope = TenantScope(tenant_id)
     artefact_id = uuid4()
 
-    async def begin(session: AsyncSession) -> None:
-        if await session.get(Upload, (tenant_id, artefact_id)) is None:
-            now = await database_now(session)
-            session.add(Artefact(tenant_id=tenant_id, id=artefact_id, media_type=media_type))
-            session.add(
-                Upload(
-                    tenant_id=tenant_id,
-                    id=artefact_id,
-                    name=name,
-                    uploaded_by=uploaded_by,
-                    expires_at=now + timedelta(hours=UNFINISHED_HOURS),
-                )
-            )
-
     async def finish(session: AsyncSession) -> datetime:
         upload = await session.get(Upload, (tenant_id, artefact_id), with_for_update=True)
         if upload is None:
@@ -96,7 +82,10 @@ async def store_upload(
         upload.expires_at = await database_now(session) + timedelta(hours=KEPT_HOURS)
         return upload.expires_at
 
-    await db.run(scope, begin)
+    await db.run(
+        scope,
+        lambda session: _begin(session, tenant_id, artefact_id, name, media_type, uploaded_by),
+    )
     try:
         digest, size = await write_chunks(db, scope, artefact_id, stream, max_bytes)
         expires_at = await db.run(scope, finish)
@@ -105,6 +94,29 @@ async def store_upload(
         await asyncio.shield(_forget(db, scope, artefact_id))
         raise
     return Uploaded(digest, size, name, expires_at)
+
+
+async def _begin(
+    session: AsyncSession,
+    tenant_id: UUID,
+    artefact_id: UUID,
+    name: str,
+    media_type: str,
+    uploaded_by: str,
+) -> None:
+    if await session.get(Upload, (tenant_id, artefact_id)) is not None:
+        return
+    now = await database_now(session)
+    session.add(Artefact(tenant_id=tenant_id, id=artefact_id, media_type=media_type))
+    session.add(
+        Upload(
+            tenant_id=tenant_id,
+            id=artefact_id,
+            name=name,
+            uploaded_by=uploaded_by,
+            expires_at=now + timedelta(hours=UNFINISHED_HOURS),
+        )
+    )
 
 
 async def _forget(db: Database, scope: TenantScope, artefact_id: UUID) -> None:

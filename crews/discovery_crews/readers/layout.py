@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
-from .credentials import WITHHELD, is_credential_header, mask_keys
+from discovery_core.credentials import is_credential_header
+
+from .credentials import WITHHELD, mask_keys
 from .presets import is_header_of_preset
 
 HEADER_WITHIN = 50
