@@ -124,7 +124,7 @@ class Webhooks:
 
     async def _deliver(self, http: aiohttp.ClientSession, message: Due) -> None:
         """One message. Whatever is wrong with it, it is tried later, and the others now."""
-        about = {"message": message.id, "namespace": message.namespace}
+        about: dict[str, Any] = {"message": message.id, "namespace": message.namespace}
         problem = UndeliverableError("it cannot be sent; the operator's log says why")
         sent: bool | None = None
         with set_aside("webhooks", **about):
