@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.cluster.browsers import Network, network
 from tests.cluster.kube import Helm, Kubectl, cluster_environment
 from tests.cluster.people import Person, make_person, reached
 from tests.cluster.product import DATABASE_POD, INSTALLED_IN, PSQL, Flow, Product
@@ -84,6 +85,13 @@ def api(kubectl: Kubectl) -> Iterator[httpx.Client]:
     """A client of the installed user API."""
     with reached(Product(kubectl), "api", 8444) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def browser_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """Where a browser sees no pod's interface come and go."""
+    with network(tmp_path_factory.mktemp("browser")) as found:
+        yield found
 
 
 @pytest.fixture

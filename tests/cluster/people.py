@@ -24,15 +24,17 @@ def _ends_with_us() -> list[str]:
 
 
 @contextmanager
-def forwarded(product: Product, component: str, port: int) -> Iterator[int]:
-    """A port of loopback that leads to a component's Service."""
+def forwarded(
+    product: Product, component: str, port: int, address: str = "127.0.0.1"
+) -> Iterator[int]:
+    """A port of loopback, or of that address, which leads to a component's Service."""
     kubectl = product.kubectl
     forward = subprocess.Popen(
         [
             *_ends_with_us(),
             *("kubectl", f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={INSTALLED_IN}"),
             *("port-forward", f"service/discoveryflow-{component}", f":{port}"),
-            "--address=127.0.0.1",
+            f"--address={address}",
         ],
         env={**os.environ, "PATH": kubectl.path},
         stdout=subprocess.PIPE,
@@ -40,7 +42,7 @@ def forwarded(product: Product, component: str, port: int) -> Iterator[int]:
     )
     try:
         assert forward.stdout is not None
-        found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
+        found = re.search(rf"{re.escape(address)}:(\d+)", forward.stdout.readline())
         assert found, "kubectl port-forward says no port"
         yield int(found[1])
     finally:

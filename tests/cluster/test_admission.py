@@ -33,6 +33,9 @@ from tests.cluster.admission_cases import (
 from tests.cluster.kube import Kubectl, Outcome, eventually
 from tests.cluster.sandbox import Sandbox
 
+# one stage for all of them, in one process
+pytestmark = pytest.mark.xdist_group("admission")
+
 RULES = list(dict.fromkeys(attempt.rule for attempt in REFUSED))
 
 

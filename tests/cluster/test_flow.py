@@ -17,9 +17,9 @@ LLM_NAMESPACE = "llm-stub"
 LLM_URL = "http://llm-stub.llm-stub.svc:8000/v1"
 
 
-def test_three_flows_in_a_row_reach_their_inventory(flow: Flow) -> None:
+def test_flows_in_a_row_reach_one_inventory(flow: Flow) -> None:
     flow.source(ROOT / "examples" / "servers.csv")
-    for number in range(3):
+    for number in range(2):
         flow.name = f"servers-{number}"
         flow.create()
         flow.kubectl(

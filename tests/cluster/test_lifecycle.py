@@ -24,6 +24,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.cluster.browsers import namespace
 from tests.cluster.leftovers import IN_USE
 from tests.cluster.provision.binaries import require
 from tests.cluster.provision.processes import runs
@@ -169,7 +170,7 @@ def life() -> Iterator[Life]:
     assert os.geteuid() == 0, "the native cluster needs root"
     require()  # building what is missing takes minutes; a test should not
     work = Path(f"/var/lib/discoveryflow/life-{uuid4().hex[:8]}")
-    with used(work), network_namespace() as holder:
+    with used(work), namespace() as holder:
         life = Life(work, holder)
         life.inside("ip", "link", "set", "lo", "up")
         life.inside("sysctl", "-w", "net.ipv4.ip_forward=0")
@@ -189,20 +190,6 @@ def used(work: Path) -> Iterator[None]:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
         file.unlink()
-
-
-@contextmanager
-def network_namespace() -> Iterator[int]:
-    """The pid of a process in a network namespace of its own; both go with this process."""
-    own = Path("/proc/self/ns/net").readlink()
-    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"]
-    holder = subprocess.Popen(command)
-    try:
-        until(lambda: Path(f"/proc/{holder.pid}/ns/net").readlink() != own, "a network namespace")
-        yield holder.pid
-    finally:
-        holder.kill()
-        holder.wait()
 
 
 @pytest.fixture

@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.cluster.browsers import Network, chromium
 from tests.cluster.kube import Kubectl
 from tests.cluster.people import forwarded
 from tests.cluster.product import Flow, Product
 from tests.cluster.provision.native import ADDRESS, Native
 from tests.cluster.provision.native_config import OIDC_PREFIX, issuer, people_file
-from tests.ui.browser import ARGUMENTS, EXECUTABLE, confirm, visit
+from tests.ui.browser import confirm, visit
 from tests.ui.issuer import Issuer
 
-pytestmark = pytest.mark.native
+# one browser's network for all of them, in one process
+pytestmark = [pytest.mark.native, pytest.mark.xdist_group("browser")]
 
 # api.publicUrl of the installed chart, which is where the provider sends people back to
 SITE = "https://discovery.test"
@@ -47,13 +49,13 @@ def people() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def browser(product: Product) -> Iterator[Browser]:
+def browser(product: Product, browser_network: Network) -> Iterator[Browser]:
     """A browser for which the public address is the API's Service."""
-    with forwarded(product, "api", 8444) as port, sync_playwright() as playwright:
-        rule = f"--host-resolver-rules=MAP discovery.test:443 127.0.0.1:{port}"
-        chromium = playwright.chromium.launch(executable_path=EXECUTABLE, args=[*ARGUMENTS, rule])
-        yield chromium
-        chromium.close()
+    here = browser_network.address
+    with forwarded(product, "api", 8444, here) as port:
+        rule = f"--host-resolver-rules=MAP discovery.test:443 {here}:{port}"
+        with chromium(browser_network, rule) as launched:
+            yield launched
 
 
 @contextmanager

@@ -7,20 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.cluster.browsers import Network, chromium
 from tests.cluster.kube import Kubectl
 from tests.cluster.people import Person, forwarded, make_person
 from tests.cluster.product import SAMPLE, Flow, Product
-from tests.ui.browser import (
-    ARGUMENTS,
-    EXECUTABLE,
-    accessibility_problems,
-    confirm,
-    open_tab,
-    ready,
-    visit,
-)
+from tests.ui.browser import accessibility_problems, confirm, open_tab, ready, visit
+
+# one browser's network for all of them, in one process
+pytestmark = pytest.mark.xdist_group("browser")
 
 EDITOR = ("discoveryflow-edit", "discoveryflow-approve", "view")
 SLOW = 90_000
@@ -34,17 +30,15 @@ def product(kubectl: Kubectl) -> Product:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=EXECUTABLE, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+def browser(browser_network: Network) -> Iterator[Browser]:
+    with chromium(browser_network) as launched:
+        yield launched
 
 
 @pytest.fixture
-def address(product: Product) -> Iterator[str]:
-    with forwarded(product, "api", 8444) as port:
-        yield f"https://localhost:{port}"
+def address(product: Product, browser_network: Network) -> Iterator[str]:
+    with forwarded(product, "api", 8444, browser_network.address) as port:
+        yield f"https://{browser_network.address}:{port}"
 
 
 def signed_in(browser: Browser, address: str, who: Person) -> Page:
