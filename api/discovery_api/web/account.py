@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import OrderedDict, deque
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
@@ -52,12 +52,15 @@ async def sign_in(
     settings = state_of(request)[1]
     sessions.check_origin(request)
     attempts: Attempts = request.app.state.attempts
-    attempts.count(request.client.host if request.client else "")
+    address = request.client.host if request.client else ""
+    attempts.count(address)
     pasted = "".join(token.split()).encode("ascii", "ignore").decode() or "none"
     try:
         async with acting_as(settings, pasted) as caller:
             user = await caller.user_name()
     except ProblemError as refused:
+        if refused.status not in (401, 403):
+            attempts.forgive(address)
         return page(
             request,
             "sign_in.html",
@@ -67,6 +70,7 @@ async def sign_in(
             oidc=bool(settings.oidc_issuer),
             problem=refused.detail,
         )
+    attempts.forgive(address)
     request.state.log["user"] = user
     # a look before the redirect, because a browser sends a Strict cookie to our own pages only
     answer = RedirectResponse(safe_target(target), status_code=303)
@@ -87,17 +91,19 @@ async def sign_out(request: Request, csrf: Annotated[str, Form(max_length=100)] 
 
 
 class Attempts:
-    """When each address has tried to sign in. Counted per process."""
+    """When each address has failed to sign in. Counted per process.
+
+    Whoever gets in costs nobody an attempt, because many people may come from one address.
+    """
 
     def __init__(self) -> None:
-        self._tried: dict[str, deque[float]] = defaultdict(deque)
+        # the address that has not failed for the longest time goes first
+        self._failed: OrderedDict[str, deque[float]] = OrderedDict()
 
     def count(self, address: str) -> None:
-        """Raises ProblemError 429 after too many attempts of one address."""
+        """Counts an attempt as failed. Raises ProblemError 429 where there were too many."""
         now = time.monotonic()
-        if len(self._tried) > _MOST_ADDRESSES:
-            self._tried.clear()
-        times = self._tried[address]
+        times = self._failed.setdefault(address, deque())
         while times and times[0] < now - WINDOW_SECONDS:
             times.popleft()
         if len(times) >= ATTEMPTS:
@@ -110,3 +116,12 @@ class Attempts:
                 headers={"Retry-After": wait},
             )
         times.append(now)
+        self._failed.move_to_end(address)
+        if len(self._failed) > _MOST_ADDRESSES:
+            self._failed.popitem(last=False)
+
+    def forgive(self, address: str) -> None:
+        """Takes back the latest attempt: it did not fail, or for no fault of its token."""
+        times = self._failed.get(address)
+        if times:
+            times.pop()
