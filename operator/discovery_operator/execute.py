@@ -30,7 +30,6 @@ from .views import job_view
 log = get_logger(__name__)
 
 VIA_RESOURCE = "resource"
-_ACCOUNT_MEMORY = 60.0
 
 
 class LaunchRefusedError(Exception):
@@ -58,7 +57,6 @@ class Executor:
         self._cache = cache
         self._job_settings = job_settings
         self._limits = limits
-        self._accounts: dict[str, float] = {}
         self._methods: dict[type, Callable[[Any, UUID, Observed], Awaitable[None]]] = {
             act.Register: self._register,
             act.UpdateSpec: self._update_spec,
@@ -196,7 +194,8 @@ class Executor:
             self._job_settings,
         )
         try:
-            await self._ensure_account(flow.namespace)
+            # each time: the namespace may be another one of that name, or somebody deleted it
+            await self._cluster.create_service_account(build_service_account(flow.namespace))
             job = await self._cluster.create_job(manifest)
         except KubernetesError as error:
             if error.status == 429 or error.status >= 500:
@@ -219,14 +218,6 @@ class Executor:
         theirs, ours = job_view(found), job_view({**manifest, "metadata": {**meta, "uid": ""}})
         same = (theirs.owner_uid, theirs.attempt_key) == (ours.owner_uid, ours.attempt_key)
         return found if same else None
-
-    async def _ensure_account(self, namespace: str) -> None:
-        """The crews' ServiceAccount; remembered for a minute, since somebody may delete it."""
-        now = time.monotonic()
-        if self._accounts.get(namespace, -_ACCOUNT_MEMORY) + _ACCOUNT_MEMORY > now:
-            return
-        await self._cluster.create_service_account(build_service_account(namespace))
-        self._accounts[namespace] = now
 
     async def _fail_attempt(self, action: act.FailAttempt, uid: UUID, observed: Observed) -> None:
         del observed

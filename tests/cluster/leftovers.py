@@ -20,7 +20,9 @@ from tests.cluster.kube import ROOT, Kubectl, cluster_environment
 from tests.cluster.provision.native import DEFAULT_WORK
 from tests.cluster.provision.processes import all_processes, command_line, stop_pids
 
-OURS = re.compile(r"test-[0-9a-f]{12}(-other)?|llm-stub|webhook-receiver")
+OURS = re.compile(
+    r"test-[0-9a-f]{12}(-other)?|llm-stub|webhook-receiver|dc-east|discoveryflow-demo"
+)
 SANDBOX = "sandbox"
 # a file whose lock is held as long as the cluster of that name is used
 IN_USE = ".in-use"

@@ -48,6 +48,16 @@ async def test_a_crashed_pod_is_tried_again_until_attempts_are_used_up(world: Wo
     assert len(set(world.cluster.created_jobs)) == 3
 
 
+async def test_an_account_that_has_gone_is_made_again_for_the_next_job(world: World) -> None:
+    """As with a namespace that was deleted and made anew, or where somebody deletes it."""
+    assert (await world.settle()).phase is Phase.DATA_IMPORT
+    assert world.cluster.accounts == {NAMESPACE}
+    world.cluster.accounts.clear()
+    await world.work()
+    assert (await world.settle()).phase is Phase.DATA_CLEANSING
+    assert world.cluster.accounts == {NAMESPACE}
+
+
 async def test_a_result_that_came_before_the_jobs_verdict_wins(world: World) -> None:
     first = await world.settle()
     assert first.run is not None
