@@ -88,7 +88,7 @@ _TEST = (
         150,
         (
             f'{_PYTHON} -m tests.faults.crash_points --sample 16 --seed "$FAULTS_SEED"',
-            f'{_PYTEST} -m "faults and not exhaustive" tests/faults',
+            f'{_PYTEST} -n 2 --dist loadfile -m "faults and not exhaustive" tests/faults',
         ),
         needs=("cluster",),
     ),

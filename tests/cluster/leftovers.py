@@ -1,8 +1,9 @@
 """Removes what a run of the tests that was cut off has left, so that it fails no later one.
 
 `python -m tests.cluster.leftovers` runs before the cluster tests: namespaces and copies of the
-resource on the cluster, clusters with a life of their own (test_lifecycle.py), and control planes
-whose tests are gone (tests/faults). Nothing that belongs to a run that is still there is touched.
+resource on the cluster, clusters with a life of their own (test_lifecycle.py), control planes
+(tests/faults) and database servers (tests/postgres.py) whose tests are gone. Nothing that belongs
+to a run that is still there is touched.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.cluster.kube import ROOT, Kubectl, cluster_environment
 from tests.cluster.provision.native import DEFAULT_WORK
 from tests.cluster.provision.processes import all_processes, command_line, stop_pids
+from tests.postgres import IN_USE, MEMORY, SERVER_PREFIX
 
 OURS = re.compile(
     r"test-[0-9a-f]{12}(-other)?|llm-stub|webhook-receiver|dc-east|discoveryflow-demo"
 )
 SANDBOX = "sandbox"
-# a file whose lock is held as long as the cluster of that name is used
-IN_USE = ".in-use"
 CONTROL_PLANES = re.compile(r"/(etcd|kube-apiserver|kube-controller-manager) .*/plane(-\d+)?/")
 
 
@@ -50,23 +53,42 @@ def on_the_cluster(kubectl: Kubectl) -> list[str]:
 def other_lives() -> list[str]:
     """Takes down the clusters of tests that have ended; returns their folders."""
     gone = []
-    for file in Path(DEFAULT_WORK).parent.glob(f"life-*{IN_USE}"):
+    for work in _unused(Path(DEFAULT_WORK).parent, "life-"):
+        # in a network namespace of its own, or this would remove the bridges of the real one
+        subprocess.run(
+            ["unshare", "--net", sys.executable, "-m", "tests.cluster.provision", "down"],
+            env=os.environ | {"CLUSTER_WORK": work, "CLUSTER_PROVIDER": "native"},
+            cwd=ROOT,
+            check=True,
+        )
+        gone.append(work)
+    return gone
+
+
+def databases() -> list[str]:
+    """Ends the database servers of tests that have ended; returns their folders."""
+    gone = []
+    for parent in {MEMORY, Path(tempfile.gettempdir())}:
+        for folder in _unused(parent, SERVER_PREFIX):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pid = int((Path(folder) / "postmaster.pid").read_text().split()[0])
+                if folder in command_line(pid):
+                    stop_pids([pid], first=signal.SIGQUIT, wait=5)
+            shutil.rmtree(folder, ignore_errors=True)
+            gone.append(folder)
+    return gone
+
+
+def _unused(parent: Path, prefix: str) -> Iterator[str]:
+    """Folders of that prefix that nobody works in any more; the file that says so goes then."""
+    for file in parent.glob(f"{prefix}*{IN_USE}"):
         with file.open("a") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            work = str(file).removesuffix(IN_USE)
-            # in a network namespace of its own, or this would remove the bridges of the real one
-            subprocess.run(
-                ["unshare", "--net", sys.executable, "-m", "tests.cluster.provision", "down"],
-                env=os.environ | {"CLUSTER_WORK": work, "CLUSTER_PROVIDER": "native"},
-                cwd=ROOT,
-                check=True,
-            )
+            yield str(file).removesuffix(IN_USE)
             file.unlink()
-            gone.append(work)
-    return gone
 
 
 def control_planes() -> list[str]:
@@ -89,7 +111,7 @@ def _parent(pid: int) -> int:
 def main() -> int:
     """Entry point."""
     kubeconfig, path = cluster_environment()
-    gone = on_the_cluster(Kubectl(kubeconfig, path))
+    gone = on_the_cluster(Kubectl(kubeconfig, path)) + databases()
     if os.geteuid() == 0:
         gone += other_lives() + control_planes()
     for what in gone:

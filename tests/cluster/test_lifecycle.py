@@ -8,7 +8,6 @@ is left is looked for here by other means than `down` uses.
 from __future__ import annotations
 
 import copy
-import fcntl
 import json
 import os
 import signal
@@ -16,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,9 @@ from uuid import uuid4
 import pytest
 
 from tests.cluster.browsers import namespace
-from tests.cluster.leftovers import IN_USE
 from tests.cluster.provision.binaries import require
 from tests.cluster.provision.processes import runs
+from tests.postgres import used
 
 # one cluster for all of them, in one process
 pytestmark = [pytest.mark.native, pytest.mark.xdist_group("life")]
@@ -170,7 +168,8 @@ def life() -> Iterator[Life]:
     assert os.geteuid() == 0, "the native cluster needs root"
     require()  # building what is missing takes minutes; a test should not
     work = Path(f"/var/lib/discoveryflow/life-{uuid4().hex[:8]}")
-    with used(work), namespace() as holder:
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with used(str(work)), namespace() as holder:
         life = Life(work, holder)
         life.inside("ip", "link", "set", "lo", "up")
         life.inside("sysctl", "-w", "net.ipv4.ip_forward=0")
@@ -179,17 +178,6 @@ def life() -> Iterator[Life]:
         finally:
             life.try_tool("down")
             work.with_name(f".{work.name}.lock").unlink(missing_ok=True)
-
-
-@contextmanager
-def used(work: Path) -> Iterator[None]:
-    """Says that a cluster's folder is in use, as long as this process is there."""
-    file = Path(f"{work}{IN_USE}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-        file.unlink()
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def _say(text: str) -> None:
 
 async def run(lanes: int, chosen: Choice, folder: Path) -> Report:
     """Everything, with control planes and a database server of its own."""
-    with running_server() as server:
+    with running_server(in_memory=True) as server:
         template = make_template(server)
         async with AsyncExitStack() as stack:
             planes = [

@@ -243,7 +243,7 @@ async def open_lanes(count: int) -> AsyncIterator[list[Lane]]:
     """Control planes side by side, over one database server."""
     with (
         tempfile.TemporaryDirectory(prefix="discovery-wire-") as name,
-        running_server() as server,
+        running_server(in_memory=True) as server,
     ):
         folder, template = Path(name), make_template(server)
         async with AsyncExitStack() as stack:
