@@ -314,18 +314,11 @@ REFUSED = [
         says=("{me} may not read ConfigMap hidden, which spec.source names",),
     ),
     Attempt(
-        "hidden volume",
-        "ed",
-        spec={"source": {"persistentVolumeClaim": {"claimName": "hidden", "path": "a.csv"}}},
-        rule="unreadable PersistentVolumeClaim",
-        says=("{me} may not read PersistentVolumeClaim hidden",),
-    ),
-    Attempt(
         "volume whose claim alone may be read",
         "lou",
         spec={"source": VOLUME},
-        rule="unreadable PersistentVolumeClaim",
-        says=("{me} may not read PersistentVolumeClaim exports", "the verb mount"),
+        rule="unreadable volume",
+        says=("{me} may not read what is on PersistentVolumeClaim exports", "the verb mount"),
     ),
     Attempt(
         "volume whose claim may not be read",

@@ -136,7 +136,7 @@ def _of_the_product(kubectl: Kubectl, since: str) -> str:
     """Pods, events and logs of operators, APIs and database, and the namespace's transitions."""
     product = Product(kubectl.within(INSTALLED_IN))
     transitions = (
-        "SELECT e.at, f.name, e.from_state, e.to_state, e.trigger, e.message FROM flow_events e "
+        "SELECT e.at, f.flow_id, e.from_state, e.to_state, e.trigger, e.message FROM flow_events e "
         "JOIN discovery_flows f USING (flow_id) JOIN tenants t ON t.id = f.tenant_id "
         f"WHERE t.namespace = '{kubectl.namespace}' ORDER BY e.at"
     )

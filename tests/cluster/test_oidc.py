@@ -25,8 +25,8 @@ from tests.cluster.provision.native_config import OIDC_PREFIX, issuer, people_fi
 from tests.ui.browser import confirm, visit
 from tests.ui.issuer import Issuer
 
-# one browser's network for all of them, in one process
-pytestmark = [pytest.mark.native, pytest.mark.xdist_group("browser")]
+# a browser among pods that come and go at once still lost its network now and then
+pytestmark = [pytest.mark.native, pytest.mark.alone]
 
 # api.publicUrl of the installed chart, which is where the provider sends people back to
 SITE = "https://discovery.test"
