@@ -270,6 +270,7 @@ def test_connections_that_are_all_in_use(
         fires("DiscoveryFlowConnectionsExhausted", "discoveryflow-api-")
 
 
+@pytest.mark.exhaustive
 def test_a_database_that_is_away(product: Product, namespace: Kubectl, fires: Fires) -> None:
     events = "SELECT count(*), max(at) FROM flow_events"
     before = product.sql(events)

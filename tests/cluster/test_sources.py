@@ -19,11 +19,20 @@ SERVERS = 20_000
 @pytest.mark.parametrize(
     ("file", "rows", "name_field"),
     [
-        (SHARED / "aws-cmf" / "server-list.csv", None, "hostname"),
-        (SHARED / "kubev2v-rvtools" / "example1.xlsx", 9, "asset_name"),
-        (SHARED / "konveyor" / "template_application_import.csv", 5, "application_name"),
+        pytest.param(
+            *(SHARED / "aws-cmf" / "server-list.csv", None, "hostname"),
+            marks=pytest.mark.exhaustive,
+            id="server-list.csv",
+        ),
+        pytest.param(
+            *(SHARED / "kubev2v-rvtools" / "example1.xlsx", 9, "asset_name"), id="rvtools.xlsx"
+        ),
+        pytest.param(
+            *(SHARED / "konveyor" / "template_application_import.csv", 5, "application_name"),
+            marks=pytest.mark.exhaustive,
+            id="konveyor.csv",
+        ),
     ],
-    ids=["server-list.csv", "rvtools.xlsx", "konveyor.csv"],
 )
 def test_a_real_export_reaches_its_inventory(
     flow: Flow, file: Path, rows: int | None, name_field: str
