@@ -314,13 +314,6 @@ REFUSED = [
         says=("{me} may not read ConfigMap hidden, which spec.source names",),
     ),
     Attempt(
-        "volume whose claim alone may be read",
-        "lou",
-        spec={"source": VOLUME},
-        rule="unreadable volume",
-        says=("{me} may not read what is on PersistentVolumeClaim exports", "the verb mount"),
-    ),
-    Attempt(
         "volume whose claim may not be read",
         "max",
         spec={"source": VOLUME},
@@ -333,6 +326,13 @@ REFUSED = [
         spec={"source": {"persistentVolumeClaim": {"claimName": "hidden", "path": "a.csv"}}},
         rule="unreadable PersistentVolumeClaim",
         says=("{me} may not read PersistentVolumeClaim hidden",),
+    ),
+    Attempt(
+        "volume whose claim alone may be read",
+        "lou",
+        spec={"source": VOLUME},
+        rule="unreadable volume",
+        says=("{me} may not read what is on PersistentVolumeClaim exports", "the verb mount"),
     ),
     Attempt(
         "hidden target schema",
