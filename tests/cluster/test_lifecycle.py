@@ -240,6 +240,7 @@ def test_up_revives_a_component_that_hangs(cluster: Life) -> None:
     assert "memory" in cluster.kubectl("get", "configmaps")
 
 
+@pytest.mark.exhaustive
 def test_up_starts_a_component_again_that_runs_with_other_arguments(cluster: Life) -> None:
     """As after a change of the tool: a cluster that was up gets the new settings, and is kept."""
     trusts = "--authentication-config="
