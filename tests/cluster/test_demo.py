@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from examples import demo
-from tests.cluster.kube import ROOT, Kubectl
+from tests.cluster.kube import ROOT, Kubectl, cluster_environment
 from tests.cluster.product import SAMPLE, Flow, Product
 
 # the printed commands take a fixed port, and the demo a fixed namespace
@@ -42,10 +42,12 @@ def block(printed: str, title: str) -> str:
 
 def typed(folder: Path, *commands: str) -> str:
     """What bash prints that is given these lines; fails the test where one of them fails."""
-    script = "\n".join(["set -e", "trap 'kill $(jobs -p) 2>/dev/null' EXIT", *commands])
+    script = "\n".join(["set -eo pipefail", "trap 'kill $(jobs -p) 2>/dev/null' EXIT", *commands])
+    kubeconfig, path = cluster_environment()
     environment = os.environ | {
+        "KUBECONFIG": str(kubeconfig),
         # as after `pip install '.[cli]'`
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{path}",
     }
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
@@ -55,8 +57,8 @@ def typed(folder: Path, *commands: str) -> str:
     return done.stdout
 
 
-# the port-forward of the first block needs a moment, as a person does
-LISTENS = "until (echo >/dev/tcp/127.0.0.1/8444) 2>/dev/null; do sleep 0.2; done"
+# the port-forward, which is the last that went into the background, needs a moment
+LISTENS = "until (echo >/dev/tcp/127.0.0.1/8444) 2>/dev/null; do kill -0 $!; sleep 0.2; done"
 
 
 def test_what_the_demo_says_to_do_next_does_it(followed: str) -> None:
