@@ -51,3 +51,11 @@ async def serving(
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         yield client
     await kubernetes.stop()
+
+
+@asynccontextmanager
+async def signed_in(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
+    """The pages as ann sees them, who has signed in."""
+    async with serving(stores, kubernetes) as client:
+        assert (await client.post("/sign-in", data={"token": "token-ann"})).status_code == 303
+        yield client

@@ -20,7 +20,7 @@ from discovery_core.files import MEDIA_TYPES
 from discovery_core.phases import Phase
 from discovery_core.states import FlowState
 
-from tests.api.desk import resource, serving, url
+from tests.api.desk import resource, signed_in, url
 from tests.api.kubernetes import FakeKubernetes
 from tests.api.real_flow import CMDB, SCAN, run_all_phases
 from tests.postgres import Stores
@@ -60,10 +60,7 @@ async def kubernetes() -> FakeKubernetes:
 
 @pytest.fixture
 async def ann(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
-    """Who has signed in."""
-    async with serving(stores, kubernetes) as client:
-        answer = await client.post("/sign-in", data={"token": "token-ann"})
-        assert answer.status_code == 303
+    async with signed_in(stores, kubernetes) as client:
         yield client
 
 

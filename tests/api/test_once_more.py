@@ -12,7 +12,7 @@ from discovery_core.errors import ErrorCode
 from discovery_core.phases import PHASES, Phase
 from discovery_core.resource_gate import Rerun
 
-from tests.api.desk import ANN, serving, url
+from tests.api.desk import ANN, signed_in, url
 from tests.api.kubernetes import FakeKubernetes
 from tests.postgres import Stores
 from tests.store.flows import Flow
@@ -25,9 +25,7 @@ def kubernetes() -> FakeKubernetes:
 
 @pytest.fixture
 async def ann(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
-    """Who has signed in."""
-    async with serving(stores, kubernetes) as client:
-        assert (await client.post("/sign-in", data={"token": "token-ann"})).status_code == 303
+    async with signed_in(stores, kubernetes) as client:
         yield client
 
 

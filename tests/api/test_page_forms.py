@@ -12,7 +12,7 @@ import pytest
 from discovery_core.phases import Phase
 from discovery_core.resource_gate import MappingEdit
 
-from tests.api.desk import ANN, API, serving
+from tests.api.desk import ANN, API, signed_in
 from tests.api.kubernetes import FakeKubernetes
 from tests.postgres import Stores
 from tests.store.flows import RESULTS, WITH_UNITS, Flow
@@ -25,9 +25,7 @@ def kubernetes() -> FakeKubernetes:
 
 @pytest.fixture
 async def ann(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
-    """Who has signed in."""
-    async with serving(stores, kubernetes) as client:
-        assert (await client.post("/sign-in", data={"token": "token-ann"})).status_code == 303
+    async with signed_in(stores, kubernetes) as client:
         yield client
 
 

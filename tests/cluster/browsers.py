@@ -8,7 +8,6 @@ Elsewhere pods are not on the machine's network, and the browser runs as it is.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.cluster.provision.__main__ import choose
+from tests.cluster.provision.__main__ import chosen
 from tests.ui.browser import ARGUMENTS, EXECUTABLE
 
 HERE, THERE = "10.251.1.1", "10.251.1.2"
@@ -37,8 +36,7 @@ class Network:
 @contextmanager
 def network(folder: Path) -> Iterator[Network]:
     """The browser's network, until the block ends. One at a time."""
-    context = os.environ.get("CLUSTER_CONTEXT")
-    if choose(os.environ.get("CLUSTER_PROVIDER", "auto"), context).name != "native":
+    if chosen().name != "native":
         yield Network(EXECUTABLE, LOOPBACK)
         return
     with namespace() as holder:

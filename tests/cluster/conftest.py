@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from tests.cluster.browsers import Network, network
 from tests.cluster.kube import Helm, Kubectl, cluster_environment
 from tests.cluster.people import Person, make_person, reached
 from tests.cluster.product import DATABASE_POD, INSTALLED_IN, PSQL, Flow, Product
-from tests.cluster.provision.__main__ import choose
+from tests.cluster.provision.__main__ import chosen
 from tests.cluster.sandbox import Sandbox
 
 _HERE = Path(__file__).parent
@@ -28,13 +27,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.cluster)
     native = [item for item in items if item.get_closest_marker("native")]
-    if (
-        native
-        and choose(
-            os.environ.get("CLUSTER_PROVIDER", "auto"), os.environ.get("CLUSTER_CONTEXT")
-        ).name
-        != "native"
-    ):
+    if native and chosen().name != "native":
         # deselected, so that the summary counts them
         config.hook.pytest_deselected(items=native)
         items[:] = [item for item in items if item not in native]

@@ -39,6 +39,11 @@ def choose(name: str, context: str | None) -> Provider:
     return Kind() if name == "kind" else Native()
 
 
+def chosen() -> Provider:
+    """The provider that the environment names, as where no option does."""
+    return choose(os.environ.get("CLUSTER_PROVIDER", "auto"), os.environ.get("CLUSTER_CONTEXT"))
+
+
 def _path(provider: Provider) -> str:
     """Where the cluster's own tools are, to go before PATH."""
     return binaries.require() if provider.name == "native" else ""
