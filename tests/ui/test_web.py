@@ -150,6 +150,40 @@ def test_the_page_follows_the_flow(page: Page, desk: Desk) -> None:
     expect(page.locator("#standing")).to_contain_text("Review 3 mappings")
 
 
+def test_what_is_being_typed_outlives_the_flows_moves(page: Page, desk: Desk) -> None:
+    flow = desk.flow(to_gate=False)
+    desk.do(flow.run_phase())
+    # the page asks once more as soon as it listens
+    with page.expect_response("**/live"):
+        page.goto(f"{desk.address}/flows/{flow.flow_id}")
+    hint = page.get_by_label("Hint")
+    page.select_option("select[name=fromPhase]", "data_cleansing")
+    hint.press_sequentially("dates are diurnal")
+    for _ in range(3):
+        hint.press("ArrowLeft")
+    before = hint.element_handle()
+    desk.do(flow.run_phase())
+    expect(page.locator(".timeline li").nth(1)).to_contain_text("done")
+    assert before is not None
+    assert not before.evaluate("e => e.isConnected")
+    expect(hint).to_be_focused()
+    page.keyboard.type("-")
+    expect(hint).to_have_value("dates are diur-nal")
+    expect(page.locator("select[name=fromPhase]")).to_have_value("data_cleansing")
+
+
+def test_the_place_in_a_list_outlives_its_renewal(page: Page, desk: Desk) -> None:
+    flow = desk.flow()
+    link = page.locator(f"#inbox a[href='/flows/{flow.flow_id}/review']").first
+    link.focus()
+    before = link.element_handle()
+    with page.expect_response("**/"):
+        page.evaluate("document.body.dispatchEvent(new CustomEvent('flow-changed'))")
+    assert before is not None
+    page.wait_for_function("e => !e.isConnected", arg=before)
+    expect(link).to_be_focused()
+
+
 def test_the_inbox_fills_by_itself(page: Page, desk: Desk) -> None:
     expect(page.locator("#inbox")).to_contain_text("Nothing waits for approval")
     flow = desk.flow(to_gate=False)

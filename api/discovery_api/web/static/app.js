@@ -42,6 +42,52 @@ function open(address) {
 
 window.addEventListener("pagehide", () => streams.forEach((stream) => stream.close()));
 
+// -- a part that comes anew keeps what a person was doing in it: what is typed, chosen, focused
+
+// the same element in the part that replaces this one: by its form or link, and its place there
+function sameIn(part, element) {
+  const form = element.form;
+  const alike = form
+    ? $$("form", part).filter((other) => other.getAttribute("action") === form.getAttribute("action"))
+      .flatMap((other) => [...other.elements]).filter((other) => other.name === element.name && other.type === element.type)
+    : $$(element.localName, part).filter((other) => other.getAttribute("href") === element.getAttribute("href"));
+  return { alike, at: alike.indexOf(element) };
+}
+
+function touched(field) {
+  if (field.matches("select")) {
+    return field.selectedIndex !== Math.max(0, [...field.options].findIndex((option) => option.defaultSelected));
+  }
+  return field.matches("input:not([type=hidden])") && field.value !== field.defaultValue;
+}
+
+let doing = null;
+
+document.body.addEventListener("htmx:beforeSwap", ({ detail: { target } }) => {
+  const focused = target.contains(document.activeElement) ? document.activeElement : null;
+  const fields = $$("form", target).flatMap((form) => [...form.elements]);
+  const kept = fields.filter((field) => touched(field) || field === focused);
+  if (focused && !kept.includes(focused)) kept.push(focused);
+  doing = kept.map((element) => ({
+    element, place: sameIn(target, element).at, focused: element === focused, touched: touched(element),
+    range: element.matches("input") && element.selectionStart !== null ? [element.selectionStart, element.selectionEnd] : null,
+  }));
+});
+
+document.body.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
+  // an element that was swapped out is still what htmx names: its successor has its id
+  const part = document.getElementById(target.id) ?? document.body;
+  for (const was of doing ?? []) {
+    const now = sameIn(part, was.element).alike[was.place];
+    if (!now) continue;
+    const possible = !now.options || [...now.options].some((option) => option.value === was.element.value);
+    if (was.touched && possible) now.value = was.element.value;
+    if (was.focused) now.focus({ preventScroll: true });
+    if (was.focused && was.range) now.setSelectionRange(...was.range);
+  }
+  doing = null;
+});
+
 // -- the review of mappings
 
 const review = $("#review");
