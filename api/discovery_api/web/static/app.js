@@ -44,14 +44,13 @@ window.addEventListener("pagehide", () => streams.forEach((stream) => stream.clo
 
 // -- a part that comes anew keeps what a person was doing in it: what is typed, chosen, focused
 
-// the same element in the part that replaces this one: by its form or link, and its place there
-function sameIn(part, element) {
+// elements of a part by which a person would find this one again: of its form, or to its link
+function alike(part, element) {
   const form = element.form;
-  const alike = form
+  return form
     ? $$("form", part).filter((other) => other.getAttribute("action") === form.getAttribute("action"))
       .flatMap((other) => [...other.elements]).filter((other) => other.name === element.name && other.type === element.type)
     : $$(element.localName, part).filter((other) => other.getAttribute("href") === element.getAttribute("href"));
-  return { alike, at: alike.indexOf(element) };
 }
 
 function touched(field) {
@@ -61,15 +60,14 @@ function touched(field) {
   return field.matches("input:not([type=hidden])") && field.value !== field.defaultValue;
 }
 
-let doing = null;
+let doing = [];
 
 document.body.addEventListener("htmx:beforeSwap", ({ detail: { target } }) => {
   const focused = target.contains(document.activeElement) ? document.activeElement : null;
-  const fields = $$("form", target).flatMap((form) => [...form.elements]);
-  const kept = fields.filter((field) => touched(field) || field === focused);
-  if (focused && !kept.includes(focused)) kept.push(focused);
-  doing = kept.map((element) => ({
-    element, place: sameIn(target, element).at, focused: element === focused, touched: touched(element),
+  const kept = new Set($$("form", target).flatMap((form) => [...form.elements]).filter(touched));
+  if (focused) kept.add(focused);
+  doing = [...kept].map((element) => ({
+    element, place: alike(target, element).indexOf(element), focused: element === focused,
     range: element.matches("input") && element.selectionStart !== null ? [element.selectionStart, element.selectionEnd] : null,
   }));
 });
@@ -77,15 +75,15 @@ document.body.addEventListener("htmx:beforeSwap", ({ detail: { target } }) => {
 document.body.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
   // an element that was swapped out is still what htmx names: its successor has its id
   const part = document.getElementById(target.id) ?? document.body;
-  for (const was of doing ?? []) {
-    const now = sameIn(part, was.element).alike[was.place];
+  for (const was of doing) {
+    const now = alike(part, was.element)[was.place];
     if (!now) continue;
     const possible = !now.options || [...now.options].some((option) => option.value === was.element.value);
-    if (was.touched && possible) now.value = was.element.value;
+    if (touched(was.element) && possible) now.value = was.element.value;
     if (was.focused) now.focus({ preventScroll: true });
     if (was.focused && was.range) now.setSelectionRange(...was.range);
   }
-  doing = null;
+  doing = [];
 });
 
 // -- the review of mappings
