@@ -101,6 +101,12 @@ class Flow:
         assert found is not None
         return found
 
+    def to_gate(self) -> dict[str, Any]:
+        """Makes the source and the flow; the status once it waits for approval."""
+        self.source()
+        self.create()
+        return self.wait("AwaitingApproval", seconds=120)
+
     def wait_for(self, state: str, seconds: float = 60) -> None:
         """Waits for a state, also from an ended one."""
         eventually(

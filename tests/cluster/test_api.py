@@ -39,9 +39,7 @@ def flow(product: Product, namespace: Kubectl) -> Flow:
 @pytest.fixture
 def waiting(flow: Flow) -> Flow:
     """A flow that waits for approval."""
-    flow.source()
-    flow.create()
-    flow.wait("AwaitingApproval", seconds=120)
+    flow.to_gate()
     return flow
 
 

@@ -36,9 +36,7 @@ def product(kubectl: Kubectl) -> Product:
 @pytest.fixture
 def flow(product: Product, namespace: Kubectl) -> Flow:
     flow = Flow(namespace, product)
-    flow.source()
-    flow.create()
-    flow.wait("AwaitingApproval", seconds=120)
+    flow.to_gate()
     return flow
 
 
@@ -343,9 +341,7 @@ def test_the_namespaces_webhook_is_told_signed_and_again_after_a_failure(
         f"--from-literal=key={WEBHOOK_KEY}",
     )
     flow = Flow(namespace, product)
-    flow.source()
-    flow.create()
-    flow.wait("AwaitingApproval", seconds=120)
+    flow.to_gate()
     ann = make_person(namespace, "ann", *EDITOR)
     body = asked(api, flow.uid, ann) | {"reason": "no"}
     api.post(url(flow.uid, "/reject-mappings"), json=body, headers=ann.headers)

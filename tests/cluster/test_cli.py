@@ -204,9 +204,7 @@ def test_answers_and_their_exit_codes(
 ) -> None:
     ann, bob = shell("ann", *EDITOR), shell("bob", "discoveryflow-view")
     flow = Flow(namespace, product)
-    flow.source()
-    flow.create()
-    flow.wait("AwaitingApproval", seconds=120)
+    flow.to_gate()
     forbidden = bob.run("approve", "servers")
     assert forbidden.returncode == 4
     assert "cannot patch" in forbidden.stderr

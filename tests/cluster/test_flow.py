@@ -67,9 +67,7 @@ def test_an_edit_changes_the_inventory(flow: Flow) -> None:
 
 
 def test_a_bad_edit_is_refused_as_a_whole_and_asked_again(flow: Flow) -> None:
-    flow.source()
-    flow.create()
-    first = flow.wait("AwaitingApproval", seconds=120)["approvalRequest"]
+    first = flow.to_gate()["approvalRequest"]
     answer(flow, edits=[{"column": "No such", "target": "hostname"}])
     renewed = eventually(
         lambda: (
@@ -89,9 +87,7 @@ def test_a_bad_edit_is_refused_as_a_whole_and_asked_again(flow: Flow) -> None:
 
 
 def test_a_rejected_flow_ends_without_inventory(flow: Flow) -> None:
-    flow.source()
-    flow.create()
-    flow.wait("AwaitingApproval", seconds=120)
+    flow.to_gate()
     answer(flow, "Reject", reason="the wrong file")
     status = flow.wait("Rejected", seconds=30)
     assert "the wrong file" in status["message"]

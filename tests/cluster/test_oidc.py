@@ -93,9 +93,7 @@ def flow(product: Product, namespace: Kubectl) -> Flow:
     namespace("create", "rolebinding", "ann", "--clusterrole=discoveryflow-approve",
               f"--user={user('ann')}")  # fmt: skip
     flow = Flow(namespace, product)
-    flow.source()
-    flow.create()
-    flow.wait("AwaitingApproval", seconds=120)
+    flow.to_gate()
     return flow
 
 

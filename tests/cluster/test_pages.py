@@ -99,9 +99,7 @@ def test_the_loser_of_a_race_and_a_person_without_the_verb(
     ann, bob = make_person(namespace, "ann", *EDITOR), make_person(namespace, "bob", *EDITOR)
     eve = make_person(namespace, "eve", "discoveryflow-view")
     flow = Flow(namespace, product)
-    flow.source()
-    flow.create()
-    flow.wait("AwaitingApproval", seconds=120)
+    flow.to_gate()
     place = f"{address}/flows/{flow.uid}/review"
     windows = [signed_in(browser, address, who) for who in (ann, bob, eve)]
     for window in windows:
@@ -122,9 +120,7 @@ def test_a_deadline_that_passes_while_looking(
 ) -> None:
     ann = make_person(namespace, "ann", *EDITOR)
     flow = Flow(namespace, product, spec={"approvalPolicy": {"timeout": "20s"}})
-    flow.source()
-    flow.create()
-    flow.wait("AwaitingApproval", seconds=120)
+    flow.to_gate()
     page = signed_in(browser, address, ann)
     visit(page, f"{address}/flows/{flow.uid}/review")
     expect(page.locator("#changed")).to_contain_text("the flow is Rejected now", timeout=40_000)

@@ -22,9 +22,7 @@ pytestmark = pytest.mark.alone
 @pytest.fixture
 def waiting(flow: Flow) -> Flow:
     """A flow that waits for approval."""
-    flow.source()
-    flow.create()
-    flow.wait("AwaitingApproval", seconds=120)
+    flow.to_gate()
     return flow
 
 
