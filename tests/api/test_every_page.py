@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from discovery_core.files import MEDIA_TYPES
 from discovery_core.phases import Phase
 from discovery_core.states import FlowState
 
-from tests.api.desk import resource, signed_in, url
+from tests.api.desk import resource, url
 from tests.api.kubernetes import FakeKubernetes
 from tests.api.real_flow import CMDB, SCAN, run_all_phases
 from tests.postgres import Stores
@@ -56,12 +56,6 @@ class Page(HTMLParser):
 @pytest.fixture
 async def kubernetes() -> FakeKubernetes:
     return FakeKubernetes(cluster_viewers={"ann"})
-
-
-@pytest.fixture
-async def ann(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
-    async with signed_in(stores, kubernetes) as client:
-        yield client
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from html import unescape
 
 import httpx
@@ -12,21 +11,10 @@ from discovery_core.errors import ErrorCode
 from discovery_core.phases import PHASES, Phase
 from discovery_core.resource_gate import Rerun
 
-from tests.api.desk import ANN, signed_in, url
+from tests.api.desk import ANN, url
 from tests.api.kubernetes import FakeKubernetes
 from tests.postgres import Stores
 from tests.store.flows import Flow
-
-
-@pytest.fixture
-def kubernetes() -> FakeKubernetes:
-    return FakeKubernetes()
-
-
-@pytest.fixture
-async def ann(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
-    async with signed_in(stores, kubernetes) as client:
-        yield client
 
 
 async def failed(flow: Flow, in_phase: Phase) -> None:

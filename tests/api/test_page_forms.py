@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from html import unescape
 from typing import Any
 
@@ -12,21 +11,10 @@ import pytest
 from discovery_core.phases import Phase
 from discovery_core.resource_gate import MappingEdit
 
-from tests.api.desk import ANN, API, signed_in
+from tests.api.desk import ANN, API
 from tests.api.kubernetes import FakeKubernetes
 from tests.postgres import Stores
 from tests.store.flows import RESULTS, WITH_UNITS, Flow
-
-
-@pytest.fixture
-def kubernetes() -> FakeKubernetes:
-    return FakeKubernetes()
-
-
-@pytest.fixture
-async def ann(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
-    async with signed_in(stores, kubernetes) as client:
-        yield client
 
 
 async def approve(

@@ -77,11 +77,6 @@ async def _complete(pod: object, extra: dict[str, str]) -> None:
 
 
 @pytest.fixture
-def kubernetes() -> FakeKubernetes:
-    return FakeKubernetes()
-
-
-@pytest.fixture
 async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
     async with serving(stores, kubernetes) as client:
         yield client
