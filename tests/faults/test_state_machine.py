@@ -146,13 +146,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: any(o.task for o in self.world.operators))
     @rule()
     def a_paused_operator_wakes(self) -> None:
-        for number, operator in enumerate(self.world.operators):
-            if operator.task is not None:
-                before = self.history()
-                self.run(operator.wake())
-                assert number == self.leader or self.history() == before, (
-                    "an old leader has written"
-                )
+        self.paused_operators_wake()
 
     @rule(other=st.booleans())
     def leadership_moves(self, other: bool) -> None:
@@ -498,7 +492,7 @@ class Life(RuleBasedStateMachine):
                 self.run(operator.end())
             self.patches.close()
 
-    def faults_stop(self) -> None:
+    def paused_operators_wake(self) -> None:
         for number, operator in enumerate(self.world.operators):
             if operator.task is not None:
                 before = self.history()
@@ -506,6 +500,9 @@ class Life(RuleBasedStateMachine):
                 assert number == self.leader or self.history() == before, (
                     "an old leader has written"
                 )
+
+    def faults_stop(self) -> None:
+        self.paused_operators_wake()
         self.world.cluster.full = False
         self.world.cluster.policy = Presence.PRESENT
         for place in (0, 1):
