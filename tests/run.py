@@ -1,8 +1,10 @@
 """Runs `make test`: every step to the end, whatever fails on the way, and then what each has taken.
 
 A run that ended at its first red step would show a second fault only an hour later. So a step that
-fails is noted, what needs it is not run, and everything else is. At the end stand the seconds and
-the processors' load of each step beside its budget, the slowest tests, and what failed.
+fails is noted, what needs it is not run, and everything else is. Steps that mostly wait, for pods
+and for alerts, go aside, one after another beside the others; their output comes when they end. At
+the end stand the seconds and the machine's load of each step beside its budget, the slowest tests,
+and what failed.
 
 `python -m tests.run SUITE` takes names of steps to run only those; `--list` prints them. The suites
 are `check`, `test` and `faults`, as the Makefile's targets.
@@ -18,13 +20,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
-from tests.steps import SUITES, Step
+from tests.steps import BUDGETS, SUITES, Step
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOWEST = 20
@@ -32,13 +37,14 @@ SLOWEST = 20
 
 @dataclass
 class Result:
-    """What came of a step."""
+    """What came of a step; `ended` once no more comes of it."""
 
     step: Step
     state: str = "not run"
     seconds: float = 0.0
     busy: float = 0.0
     why: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -50,54 +56,92 @@ class Case:
     failed: bool
 
 
-@dataclass
 class Run:
-    """One run of some steps."""
+    """One run of some steps; reports and what goes aside are written into `folder`."""
 
-    folder: Path
-    environment: dict[str, str]
-    results: list[Result] = field(default_factory=list)
-    cases: list[Case] = field(default_factory=list)
+    def __init__(self, folder: Path, environment: dict[str, str], steps: Sequence[Step]) -> None:
+        self.folder = folder
+        self.results = {step.name: Result(step) for step in steps}
+        self.cases: list[Case] = []
+        self._environment = environment
+        self._calls = Calls()
+        self._began = time.monotonic()
 
-    def step(self, step: Step) -> None:
-        """Runs a step, unless one that it needs has failed."""
-        result = Result(step)
-        self.results.append(result)
-        states = {r.step.name: r.state for r in self.results}
-        missing = [name for name in step.needs if states.get(name, "passed") != "passed"]
+    def go(self) -> None:
+        """Runs all steps; a signal to this process ends what they have started, orderly."""
+        lanes = [[r for r in self.results.values() if r.step.aside is a] for a in (False, True)]
+        with ThreadPoolExecutor(len(lanes)) as threads:
+            running = [threads.submit(self._lane, lane) for lane in lanes]
+            try:
+                for lane in running:
+                    lane.result()
+            finally:
+                self._calls.end()
+
+    def _lane(self, lane: Sequence[Result]) -> None:
+        try:
+            for result in lane:
+                self._step(result)
+        finally:
+            # whoever waits for one of these waits no longer
+            for result in lane:
+                result.ended.set()
+
+    def _step(self, result: Result) -> None:
+        """Runs a step after those that it waits for, unless one that it needs has failed."""
+        step = result.step
+        for name in {*step.needs, *step.after} & set(self.results):
+            self.results[name].ended.wait()
+        missing = [n for n in step.needs if n in self.results and self.results[n].state != "passed"]
         if missing:
             result.why = f"needs {', '.join(missing)}"
-            return
-        print(f"\n== {step.name}: {step.what}", flush=True)
+        elif not self._calls.ended:
+            self._run(result)
+        result.ended.set()
+
+    def _run(self, result: Result) -> None:
+        step = result.step
         report = self.folder / f"{step.name}.xml"
-        environment = self.environment | {"REPORT": str(report)}
+        environment = self._environment | {"REPORT": str(report)}
+        title = f"\n== {step.name}: {step}"
+        print(f"{title}{' has begun' if step.aside else ''}", flush=True)
         began, busy = time.monotonic(), _busy()
-        code = 0
-        for command in step.commands:
-            code = _call(command, environment)
-            if code != 0:
-                break
+        with self._output(step, title) as output:
+            done = all(self._calls.call(c, environment, output) == 0 for c in step.commands)
         result.seconds = time.monotonic() - began
         result.busy = (_busy() - busy) / max(result.seconds, 0.01) / (os.cpu_count() or 1)
-        result.state = "passed" if code == 0 else "FAILED"
+        result.state = "passed" if done else "FAILED"
         self.cases += _cases(report)
 
-    def tell(self) -> int:
-        """Prints the tables; the exit status."""
+    @contextlib.contextmanager
+    def _output(self, step: Step, title: str) -> Iterator[IO[str] | None]:
+        """Where the commands of a step write to; None is this process's own output."""
+        if not step.aside:
+            yield None
+            return
+        file = self.folder / f"{step.name}.out"
+        with file.open("w") as output:
+            try:
+                yield output
+            finally:
+                print(f"{title}\n{file.read_text(errors='replace')}", flush=True)
+
+    def tell(self, budget: int) -> int:
+        """Prints the tables, the whole time beside `budget` seconds; the exit status."""
         print(f"\n{'step':12} {'state':8} {'seconds':>8} {'budget':>7} {'load':>5}  what")
-        for r in self.results:
+        results = self.results.values()
+        for r in results:
             over = " over its budget" if r.seconds > r.step.budget else ""
             print(
                 f"{r.step.name:12} {r.state:8} {r.seconds:8.0f} {r.step.budget:7} {r.busy:5.0%}  "
-                f"{r.why or r.step.what}{over}"
+                f"{r.why or r.step}{over}"
             )
-        total = sum(r.seconds for r in self.results)
-        print(f"{'all':12} {'':8} {total:8.0f} {sum(r.step.budget for r in self.results):7}")
+        print(f"{'all':12} {'':8} {time.monotonic() - self._began:8.0f} {budget:7}")
         print(f"\nthe {SLOWEST} slowest tests:")
         for case in sorted(self.cases, key=lambda c: -c.seconds)[:SLOWEST]:
             print(f"{case.seconds:8.1f} s  {case.name}")
         failed = [case.name for case in self.cases if case.failed]
-        red = [r for r in self.results if r.state != "passed"]
+        red = [r for r in results if r.state != "passed"]
         for r in red:
             print(f"{r.state}: {r.step.name}{f' ({r.why})' if r.why else ''}")
         for name in failed:
@@ -106,24 +150,51 @@ class Run:
         return 1 if red or failed else 0
 
 
-def _call(command: str, environment: dict[str, str]) -> int:
-    """Runs a command line; a signal to this process ends it and what it started, orderly."""
-    process = subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=ROOT,
-        env=environment,
-        start_new_session=True,
-    )
-    try:
-        return process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGINT)
+class Calls:
+    """The command lines that run at the moment, each in a process group of its own."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._lock = threading.Lock()
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def call(self, command: str, environment: dict[str, str], output: IO[str] | None) -> int:
+        """Runs a command line of bash; its status, 130 where the run has been ended before."""
+        with self._lock:
+            if self.ended:
+                return 128 + signal.SIGINT
+            process = subprocess.Popen(
+                ["bash", "-euo", "pipefail", "-c", command],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            self._running.append(process)
         try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        raise
+            return process.wait()
+        finally:
+            with self._lock:
+                self._running.remove(process)
+
+    def end(self) -> None:
+        """Ends what runs and what it has started, orderly; nothing starts any more."""
+        with self._lock:
+            self.ended = True
+            running = list(self._running)
+        for process in running:
+            _signal(process, signal.SIGINT)
+        for process in running:
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                _signal(process, signal.SIGKILL)
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _busy() -> float:
@@ -159,7 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps = SUITES[options.suite]
     if options.list:
         for step in steps:
-            print(f"{step.name:12} {step.budget:5} s  {step.what}")
+            print(f"{step.name:12} {step.budget:5} s  {step}")
+        print(f"{'all':12} {BUDGETS[options.suite]:5} s")
         return 0
     unknown = set(options.steps) - {step.name for step in steps}
     if unknown:
@@ -170,15 +242,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="discoveryflow-run-"))
     # what is drawn is the same each time; another FAULTS_SEED draws something else
     environment = {"FAULTS_SEED": "1"} | os.environ | {"DISCOVERY_STRICT_SKIPS": "1"}
-    run = Run(folder, environment)
     chosen = [step for step in steps if not options.steps or step.name in options.steps]
     starts = any(step.name == "cluster" for step in chosen)
     with _cluster_as_it_was(environment) if starts else contextlib.nullcontext():
+        run = Run(folder, environment, chosen)
         try:
-            for step in chosen:
-                run.step(step)
+            run.go()
         finally:
-            status = run.tell()
+            status = run.tell(BUDGETS[options.suite])
             shutil.rmtree(folder, ignore_errors=True)
     return status
 
