@@ -2,12 +2,10 @@
 
 from alembic import context
 from discovery_core.store.database import database_url
-from discovery_core.store.migrate import MigrationSettings
+from discovery_core.store.migrate import LOCK, MigrationSettings
 from discovery_core.store.schema import Base
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
-
-LOCK = 7203411905
 
 
 def run() -> None:

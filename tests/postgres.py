@@ -186,7 +186,6 @@ async def open_stores(urls: DatabaseUrls) -> Stores:
     }
     cluster_id = uuid4()
     operator = OperatorStore(databases["operator"], cluster_id)
-    await operator.register_cluster()
     assert await operator.acquire_leadership("test", ttl=600) == 1
     return Stores(
         urls=urls,

@@ -18,6 +18,7 @@ from discovery_core.errors import (
     NotLaunchedError,
     SupersededError,
 )
+from discovery_core.store.monitoring import NOT_CURRENT
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -173,7 +174,7 @@ def _of_database(error: SQLAlchemyError | TimeoutError | OSError) -> ProblemErro
     if isinstance(error, ProgrammingError):
         state = getattr(error.orig, "sqlstate", None)
         if state in _SCHEMA_STATES:
-            return unavailable("the database schema is not current; the migration Job has to run")
+            return unavailable(NOT_CURRENT)
         return _INTERNAL
     if isinstance(
         error, OperationalError | InterfaceError | PoolTimeoutError | TimeoutError | OSError

@@ -84,8 +84,9 @@ class Leadership:
         before, self._epoch = self._epoch, epoch
         metrics.LEADER.set(1)
         metrics.LEADER_EPOCH.set(epoch)
-        # each takeover raises the epoch by one, this process's own too
-        if self.leads.is_set() and epoch <= before + 1:
+        # each takeover raises the epoch by one, this process's own too; in a database that was
+        # emptied it begins again
+        if self.leads.is_set() and before <= epoch <= before + 1:
             return
         log.info("leading", holder=self._holder, epoch=epoch)
         metrics.LEADER_TAKEOVERS.inc()

@@ -20,7 +20,7 @@ import kopf
 from discovery_core.logging import configure_logging, get_logger
 from discovery_core.store import Database, OperatorStore
 from discovery_core.store.loops import keep_on
-from discovery_core.store.monitoring import DatabaseMonitor
+from discovery_core.store.monitoring import NOT_CURRENT, DatabaseMonitor, explained
 from discovery_core.tasks import end
 from pydantic import ValidationError
 
@@ -121,7 +121,6 @@ class Operator:
         cluster_id = await self._cluster_id()
         await self._wait_for_database()
         store = OperatorStore(self._database, cluster_id, self._leadership_database)
-        await self._register(store)
         settings = self._settings
         controller = self._controller(store)
         leadership = Leadership(
@@ -219,26 +218,14 @@ class Operator:
                 if await self._database.schema_is_current():
                     return
             except DATABASE_FAULTS as error:
-                await self._wait(f"the database does not answer: {error}")
+                await self._wait(explained(error), str(error))
                 continue
-            await self._wait(
-                "the database's schema is not the one of this version; the migration has to run: "
-                "python -m discovery_core.store.migrate upgrade"
-            )
+            await self._wait(NOT_CURRENT)
 
-    async def _register(self, store: OperatorStore) -> None:
-        while True:
-            try:
-                await store.register_cluster()
-            except DATABASE_FAULTS as error:
-                await self._wait(f"the database does not answer: {error}")
-            else:
-                return
-
-    async def _wait(self, reason: str) -> None:
+    async def _wait(self, reason: str, error: str | None = None) -> None:
         """Says once what is waited for, keeps it for /readyz, and waits a little."""
         if self._health.waiting_for != reason:
-            log.warning("waiting", reason=reason)
+            log.warning("waiting", reason=reason, error=error)
         self._health.waiting_for = reason
         self._health.sweep_progressed()
         await asyncio.sleep(RETRY_SECONDS)

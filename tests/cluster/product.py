@@ -36,6 +36,17 @@ class Product:
         told = self.kubectl("exec", DATABASE_POD, "--", *PSQL, "-At", "-F", "\t", "-c", query)
         return [line.split("\t") for line in told.splitlines()]
 
+    def empty_database(self) -> None:
+        """Takes all that the product has made in PostgreSQL away, as a new server lacks it."""
+        roles = "discovery_operator, discovery_execution, discovery_api, discovery_owner"
+        psql = (*PSQL[:-1], "postgres", "-v", "ON_ERROR_STOP=1")
+        for statement in (
+            "DROP DATABASE discoveryflow WITH (FORCE)",
+            "CREATE DATABASE discoveryflow",
+            f"DROP ROLE {roles}",
+        ):
+            self.kubectl("exec", DATABASE_POD, "--", *psql, "-c", statement)
+
     def kill_operator(self) -> None:
         """Ends the operator without any chance to tidy up; its Deployment makes another."""
         self.kubectl(

@@ -35,8 +35,9 @@ def named(objects: Objects, kind: str, name: str) -> dict[str, Any]:
 
 def pods(objects: Objects) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name of the workload, and its pod template."""
-    for manifest in of_kind(objects, "Deployment", "StatefulSet", "Job"):
-        yield manifest["metadata"]["name"], manifest["spec"]["template"]
+    for manifest in of_kind(objects, "Deployment", "StatefulSet", "Job", "CronJob"):
+        spec = manifest["spec"].get("jobTemplate", manifest)["spec"]
+        yield manifest["metadata"]["name"], spec["template"]
 
 
 def rendered(helm: Helm, path: Path, namespace: str = "default", *more: str) -> Objects:
@@ -376,6 +377,18 @@ def test_another_image_makes_another_migration_job(helm: Helm) -> None:
     assert len(one) == 1
     assert one != two
     assert one == jobs_of(rendered(helm, closed, "default", "--set-string=image.tag=1", *more))
+
+
+def test_the_migration_runs_again_at_times_as_it_was_installed(helm: Helm) -> None:
+    objects = rendered(helm, EMBEDDED)
+    (job,), (again,) = of_kind(objects, "Job"), of_kind(objects, "CronJob")
+    assert again["metadata"]["name"] == f"{RELEASE}-discoveryflow-migration"
+    assert again["spec"]["jobTemplate"]["spec"]["template"] == job["spec"]["template"]
+    assert (again["spec"]["schedule"], again["spec"]["suspend"]) == ("*/10 * * * *", False)
+    (by_hand,) = of_kind(
+        rendered(helm, EMBEDDED, "default", "--set=migration.schedule="), "CronJob"
+    )
+    assert by_hand["spec"]["suspend"] is True
 
 
 def test_images_by_digest(helm: Helm) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.cluster.kube import ROOT, Kubectl, eventually
 from tests.cluster.outages import COMPONENTS, rolled_out
 from tests.cluster.product import DATABASE_POD, Flow, Product
 
-# these end the database, or all of it
+# these end the database, or what it holds, or all of it
 pytestmark = pytest.mark.alone
 
 
@@ -56,6 +57,35 @@ def test_the_database_s_pod_is_deleted(waiting: Flow, product: Product) -> None:
     product.kubectl("delete", "pod", DATABASE_POD, timeout=120)
     back(product, before)
     goes_on(waiting)
+
+
+def test_an_emptied_database_is_told_and_filled_again(waiting: Flow, product: Product) -> None:
+    """Operator and APIs go on without a restart; the flow, unknown now, begins anew."""
+    request = waiting.status()["approvalRequest"]["requestId"]
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    product.empty_database()
+    said = ("logs", "-l", "app.kubernetes.io/component=operator", f"--since-time={began}")
+    eventually(
+        lambda: "the database refuses this process" in product.kubectl(*said),
+        seconds=60,
+        what="the operator says what it waits for",
+    )
+    product.kubectl("create", "job", "migrate-now", "--from=cronjob/discoveryflow-migration")
+    try:
+        finished = ("wait", "--for=condition=Complete", "job/migrate-now", "--timeout=100s")
+        product.kubectl(*finished, timeout=110)
+    finally:
+        product.kubectl("delete", "job", "migrate-now")
+    for component in COMPONENTS:
+        rolled_out(product, component)
+    eventually(
+        lambda: waiting.status()["approvalRequest"]["requestId"] != request,
+        seconds=180,
+        what="the flow asks again",
+    )
+    answer(waiting)
+    waiting.wait("Succeeded", seconds=180)
+    assert_no_orphan(waiting)
 
 
 @pytest.mark.native

@@ -121,7 +121,6 @@ class Life(RuleBasedStateMachine):
         }
         for number, place in enumerate(places):
             self.world.uids.append(cluster.apply(NAMESPACES[place], f"servers-{number}", spec))
-        self.run(self.stores.operator.register_cluster())
         self.take_over()
         self.catch_up()
         for _ in range(good_phases):

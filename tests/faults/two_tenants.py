@@ -155,7 +155,6 @@ async def two_tenants(stores: Stores) -> tuple[Tenant, Tenant]:
     pair = []
     for word in PEOPLE:
         operator = OperatorStore(stores.operator.db, uuid4())
-        await operator.register_cluster()
         assert await operator.acquire_leadership(word, ttl=600)
         own = replace(stores, operator=operator, cluster_id=operator.cluster_id)
         spec: dict[str, object] = SPEC | {"engagement": ENGAGEMENT}

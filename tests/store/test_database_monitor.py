@@ -67,6 +67,19 @@ async def test_a_schema_of_another_version_is_told_apart_from_no_answer(
     assert (value(DATABASE_UP), value(SCHEMA_CURRENT)) == (1, 0)
 
 
+async def test_a_database_that_was_emptied_is_told_with_the_way_out(
+    database_urls: DatabaseUrls,
+) -> None:
+    url = database_urls.operator.replace("discovery_operator", "discovery_unknown")
+    database = Database(url, application_name="test")
+    told = await DatabaseMonitor(database).problem()
+    await database.close()
+    assert told is not None
+    assert "refuses this process" in told
+    assert "--from=cronjob/RELEASE-migration" in told
+    assert "discovery_unknown" not in told, "strangers may read /readyz"
+
+
 async def test_a_database_that_hangs_is_told_in_time_by_one_check(
     silent: tuple[Database, list[asyncio.StreamWriter]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,7 +218,6 @@ async def test_two_clusters_on_one_database_do_not_see_each_other(
 ) -> None:
     """Every table, with namespaces and flows of the same names on both sides."""
     other = OperatorStore(stores.operator.db, uuid4())
-    await other.register_cluster()
     assert await other.acquire_leadership("test", ttl=60) == 1
     twin = Flow(replace(stores, operator=other), name=filled.name)
     await twin.to_gate()
@@ -240,7 +239,6 @@ async def test_two_clusters_on_one_database_do_not_change_each_others_rows(
 ) -> None:
     """By the store, by statements past it on every table that the role may write, by purges."""
     other = OperatorStore(stores.operator.db, uuid4())
-    await other.register_cluster()
     assert await other.acquire_leadership("other", ttl=60) == 1
     with pytest.raises(NotFoundError):
         await other.cancel(filled.flow_id)
@@ -273,7 +271,6 @@ async def test_two_clusters_on_one_database_do_not_change_each_others_rows(
 
 async def test_leaders_of_two_clusters_are_independent(stores: Stores) -> None:
     other = OperatorStore(stores.operator.db, uuid4())
-    await other.register_cluster()
     assert await other.acquire_leadership("test", ttl=60) == 1
     await other.release_leadership("test")
     assert await other.acquire_leadership("next", ttl=60) == 2

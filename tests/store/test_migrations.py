@@ -148,6 +148,45 @@ async def test_a_newer_schema_serves_this_code_only_where_it_says_so(
     await database.close()
 
 
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_newer_schema_stays_and_one_that_serves_no_longer_is_told(
+    empty: URL, serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a rollback: Alembic would end with a traceback about a revision it cannot locate."""
+    monkeypatch.chdir(ROOT)
+    assert main(["upgrade"]) == 0
+    engine = create_engine(empty)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        oldest = SCHEMA_REVISION if serves else "9998"
+        connection.execute(
+            text("UPDATE schema_support SET minimum_code_revision = :v"), {"v": oldest}
+        )
+    if serves:
+        assert main(["upgrade"]) == 0
+    else:
+        with pytest.raises(SystemExit, match="install a newer version, or restore"):
+            main(["upgrade"])
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
+    engine.dispose()
+
+
+def test_roles_are_made_by_one_runner_at_a_time(empty: URL) -> None:
+    """Two that set a role's password at once would fail with "tuple concurrently updated"."""
+    engine = create_engine(empty)
+    with engine.connect() as first, engine.connect() as second:
+        create_roles(first, {"discovery_api": "one"})
+        second.execute(text("SET lock_timeout = '100ms'"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            create_roles(second, {"discovery_api": "two"})
+        first.commit()
+        second.rollback()
+        create_roles(second, {"discovery_api": "two"})
+        second.commit()
+    engine.dispose()
+
+
 def test_a_migration_lets_others_pass_and_tries_again(
     empty: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:

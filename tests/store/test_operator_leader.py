@@ -117,6 +117,15 @@ async def test_a_leader_that_another_one_succeeded_looks_at_everything(
     assert not await clock.step(6, None)
 
 
+async def test_a_leader_looks_at_everything_where_the_database_was_emptied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    assert await clock.step(0, 7)
+    assert await clock.step(5, 1)
+    assert clock.gained == [100.0, 105.0]
+
+
 async def test_a_frozen_leader_is_succeeded_in_seconds(stores: Stores) -> None:
     """Its transaction is open and holds the epoch; the database ends it, and the lease too."""
     operator = stores.operator

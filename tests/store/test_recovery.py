@@ -397,7 +397,6 @@ async def test_it_refuses_while_an_operator_is_at_work(
 ) -> None:
     cluster = move.stores.cluster_id if whose == "old" else move.cluster
     live = OperatorStore(move.stores.operator.db, cluster)
-    await live.register_cluster()
     assert await live.acquire_leadership("busy", ttl=60) is not None
     before = await move.everything()
     assert move.run() == 1

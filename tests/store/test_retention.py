@@ -202,7 +202,6 @@ async def test_only_the_leader_of_the_flows_own_cluster_removes(stores: Stores, 
     await desk.ask(flow)
     (key,) = await desk.store.unfinished(10)
     other = OperatorStore(stores.operator.db, uuid4())
-    await other.register_cluster()
     await other.acquire_leadership("other", ttl=60)
     with pytest.raises(ProgrammingError, match="no tenant of this cluster"):
         await RetentionStore(other).purge_batch(key)

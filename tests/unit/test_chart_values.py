@@ -128,6 +128,7 @@ BAD: dict[str, tuple[Tree, str]] = {
         "does not match",
     ),
     "a retention of minutes": ({"retention": {"deletedNamespaces": "30m"}}, "does not match"),
+    "a schedule of four fields": ({"migration": {"schedule": "* * * *"}}, "does not match"),
     "no replica": ({"api": {"replicas": 0}}, "less than the minimum"),
     "loud": ({"logLevel": "LOUD"}, "is not one of"),
 }

@@ -22,8 +22,10 @@ _RENEW = text(
     RETURNING epoch
     """
 )
+# an emptied database does not know the cluster either
 _TAKE_OVER = text(
     """
+    WITH known AS (INSERT INTO clusters (id) VALUES (:cluster) ON CONFLICT DO NOTHING)
     INSERT INTO leader AS l (cluster_id, holder, epoch, expires_at)
     VALUES (:cluster, :holder, 1, clock_timestamp() + make_interval(secs => :ttl))
     ON CONFLICT (cluster_id) DO UPDATE SET

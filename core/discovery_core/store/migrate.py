@@ -10,6 +10,7 @@ may not create roles, they have to exist already; the error then prints the SQL 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import signal
 import sys
@@ -29,7 +30,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from ..logging import configure_logging
-from .database import database_url
+from .database import Database, database_url
 from .recovery import AdoptionError, Target, adopt, mark_restored
 from .schema import SCHEMA_REVISION
 
@@ -38,6 +39,8 @@ log = structlog.get_logger(__name__)
 OWNER = "discovery_owner"
 # a Job that was stopped has not succeeded: another pod goes on
 EXIT_STOPPED = 128 + signal.SIGTERM
+# held by whoever changes roles or schema; migrations/env.py holds it too
+LOCK = 7203411905
 LOCK_TRIES = 20
 LOCK_NOT_AVAILABLE = "55P03"
 LOGIN_ROLES = ("discovery_operator", "discovery_execution", "discovery_api")
@@ -85,6 +88,7 @@ def create_roles(connection: Connection, passwords: dict[str, str | None]) -> No
 
     Raises ProgrammingError where a role is missing and the user may not create it.
     """
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     existing = set(
         connection.scalars(text("SELECT rolname FROM pg_roles WHERE rolname LIKE 'discovery%'"))
     )
@@ -129,13 +133,39 @@ def _roles(settings: MigrationSettings) -> None:
 
 
 def upgrade(settings: MigrationSettings, revision: str = "head") -> None:
-    """Creates the roles and applies all migrations up to `revision`.
+    """Creates the roles and applies all migrations up to `revision`; a newer schema stays.
+
+    After a rollback to this version the schema is newer. That is well where it still serves this
+    code; else SystemExit says that only a newer version will do.
 
     A migration waits only seconds for a lock, because everybody else queues up behind it while it
     waits; it lets them pass and tries again.
     """
     _roles(settings)
+    newer = asyncio.run(_newer(settings))
+    if newer is not None:
+        log.warning("the schema is newer than this version, and stays", revision=newer)
+        return
     _despite_locks(lambda: command.upgrade(Config(settings.migrations), revision))
+
+
+async def _newer(settings: MigrationSettings) -> str | None:
+    """Revision of a schema that is newer than this code, and serves it; else None."""
+    database = Database(
+        settings.database_url, settings.password, application_name="discoveryflow-migration"
+    )
+    try:
+        revision = await database.schema_revision()
+        if revision is None or revision <= SCHEMA_REVISION:
+            return None
+        if await database.schema_is_current():
+            return revision
+    finally:
+        await database.close()
+    raise SystemExit(
+        f"the schema is of revision {revision}, which serves no version as old as this one "
+        f"({SCHEMA_REVISION}): install a newer version, or restore a backup"
+    )
 
 
 def _despite_locks(work: Callable[[], None]) -> None:
@@ -265,7 +295,7 @@ def _act(options: argparse.Namespace, settings: MigrationSettings, config: Confi
         return _adopt(settings, options)
     if options.action == "upgrade":
         upgrade(settings)
-        log.info("the schema is current", revision=SCHEMA_REVISION)
+        log.info("the schema serves this version", revision=SCHEMA_REVISION)
     elif options.action == "check":
         command.check(config)
     elif options.action == "roles":

@@ -36,10 +36,24 @@ LOOP_ERRORS = Counter(
     "Faults that a background loop did not expect; it goes on without what was at fault.",
     ["loop"],
 )
+_MIGRATE = (
+    "the migration has to run. The release's CronJob does it at its next time; at once by "
+    "`kubectl -n NS create job migrate-now --from=cronjob/RELEASE-migration`"
+)
+NOT_CURRENT = f"the database schema is not current: {_MIGRATE}"
+# what a server says to a role that the migration makes, in a database that has not seen it
+_NOT_MIGRATED = ("password authentication failed", "does not exist", "permission denied")
 # shorter than a probe's own timeout, so that the reason is told
 TIMEOUT_SECONDS = 4.0
 # metrics are told anyway; a check that takes longer shows at the next scrape
 MEASURE_SECONDS = 0.5
+
+
+def explained(error: Exception) -> str:
+    """Says why the database cannot be worked with, and the way out; nothing that names a server."""
+    if any(words in str(error) for words in _NOT_MIGRATED):
+        return f"the database refuses this process: if it is new or was emptied, {_MIGRATE}"
+    return f"the database does not answer: {type(error).__name__}"
 
 
 class DatabaseMonitor:
@@ -92,10 +106,11 @@ class DatabaseMonitor:
             # a pool without a free connection says nothing about the database
             if not isinstance(error, PoolTimeoutError):
                 DATABASE_UP.set(0)
-            log.warning("database does not answer", error=str(error).splitlines()[:1])
-            return f"the database does not answer: {type(error).__name__}; see the log"
+            problem = explained(error)
+            log.warning(problem, error=str(error).splitlines()[:1])
+            return f"{problem}; see the log"
         DATABASE_UP.set(1)
         SCHEMA_CURRENT.set(current)
         if current:
             return None
-        return "the database schema is not current; the migration Job has to run"
+        return NOT_CURRENT

@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import ErrorCode
@@ -26,7 +25,7 @@ from .database import ClusterScope, Database
 from .figures import Figures, TokenUse, read_figures, tokens_since, tokens_until
 from .listener import listen
 from .records import drop_staged
-from .schema import Cluster, DiscoveryFlowRow, MasterFlow, Tenant
+from .schema import DiscoveryFlowRow, MasterFlow, Tenant
 from .snapshot import flow_now, flow_snapshot
 from .transition import database_now
 
@@ -83,16 +82,6 @@ class OperatorStore:
         return await self.db.run(ClusterScope(self.cluster_id, epoch), work)
 
     # -- leadership ----------------------------------------------------------------------------
-
-    async def register_cluster(self) -> None:
-        """Makes this cluster known to the database."""
-
-        async def work(session: AsyncSession) -> None:
-            await session.execute(
-                insert(Cluster).values(id=self.cluster_id).on_conflict_do_nothing()
-            )
-
-        await self._read(work)
 
     async def acquire_leadership(self, holder: str, ttl: float) -> int | None:
         """Takes or renews leadership for `ttl` seconds; None while another holder has it."""
