@@ -67,11 +67,12 @@ class Pulse:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
-    def start(self) -> None:
+    def __enter__(self) -> Pulse:
         """Begin to beat."""
         self._thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Beat no more; waits for a beat on its way."""
         self._stop.set()
         self._thread.join(timeout=self._interval + 1)
@@ -171,18 +172,15 @@ def _attempt(settings: RunnerSettings, client: ExecutionClient) -> int:
         attempt=claim.attempt,
     )
     log.info("claimed", fence=claim.fence, deadline=str(claim.deadline))
-    pulse = Pulse(client, claim)
-    pulse.start()
     usage = Usage(planner=claim.llm.model or claim.llm.provider)
     try:
-        message = _work(settings, client, claim, pulse, usage)
-        pulse.stop()
+        with Pulse(client, claim) as pulse:
+            message = _work(settings, client, claim, pulse, usage)
         client.complete(message)
         log.info("completed", artefacts=sorted(message.artefacts))
     except ExecutionError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever failed, it must be told
-        pulse.stop()
         client.fail(_failure(claim, usage, error))
     return EXIT_TOLD
 
@@ -258,7 +256,7 @@ def _work(
 
 def load_phase(phase: str) -> RunPhase:
     """The phase's `run`."""
-    run: RunPhase = importlib.import_module(f"discovery_crews.{phase}.phase").run
+    run: RunPhase = importlib.import_module(f"discovery_crews.phases.{phase}.phase").run
     return run
 
 
