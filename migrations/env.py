@@ -2,10 +2,13 @@
 
 from alembic import context
 from discovery_core.store.database import database_url
-from discovery_core.store.migrate import LOCK, MigrationSettings
+from discovery_core.store.migrate import MigrationSettings
 from discovery_core.store.schema import Base
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
+
+# as in discovery_core.store.migrate, which may be an older one than these migrations
+LOCK = 7203411905
 
 
 def run() -> None:

@@ -132,7 +132,7 @@ async def test_it_waits_for_the_schema_and_says_so(empty_database: str, postgres
 
         async def says_what_it_waits_for() -> bool:
             status, text = await ask(port, "readyz")
-            return status == 503 and "discovery_core.store.migrate" in text
+            return status == 503 and "--from=cronjob/RELEASE-migration" in text
 
         await until(says_what_it_waits_for)
         assert (await ask(port, "healthz"))[0] == 200

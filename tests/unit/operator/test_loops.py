@@ -10,9 +10,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from discovery_core.store import loops
-from discovery_core.store.monitoring import LOOP_ERRORS
-from discovery_core.store.retention import PurgeKey
+from discovery_core import loops
+from discovery_core.loops import LOOP_ERRORS
+from discovery_core.store.maintenance.retention import PurgeKey
 from discovery_core.tasks import end
 from discovery_operator import main
 from discovery_operator.cache import ObjectCache
@@ -102,7 +102,6 @@ async def test_all_loops_of_the_operator_are_kept_on(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(main, "_together", together)
     monkeypatch.setattr(main.Operator, "_cluster_id", known)
     monkeypatch.setattr(main.Operator, "_wait_for_database", nothing)
-    monkeypatch.setattr(main.Operator, "_register", nothing)
     await main.Operator(settings, stub())._run()
     assert names == ["leadership", "listener", "sweep", "webhooks", "retention", *["worker"] * 3]
 
