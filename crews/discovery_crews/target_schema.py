@@ -19,6 +19,8 @@ import yaml
 from discovery_core.errors import DiscoveryError, ErrorCode
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from discovery_crews.tables.units import convertible
+
 BUILTIN = Path(__file__).parent / "mapping" / "target_fields.yaml"
 MAX_BYTES = 4 * 1024 * 1024
 MAX_FIELDS = 5000
@@ -54,6 +56,13 @@ class TargetField(BaseModel):
     allowed_values: tuple[str, ...] = ()
     required: bool = False
     unique: bool = False
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its numbers are in a unit that others convert to."""
+        return self.type in ("number", "integer") and bool(
+            self.unit and convertible(self.unit, self.unit)
+        )
 
     @field_validator("pattern")
     @classmethod

@@ -21,12 +21,12 @@ from discovery_core.wire import (
     InventoryResult,
     LLMSettings,
 )
-from discovery_crews.asset_inventory import phase as inventory_phase
-from discovery_crews.data_cleansing import phase as cleansing_phase
-from discovery_crews.data_import import phase as import_phase
 from discovery_crews.llm import classify_exception, provider
 from discovery_crews.llm.builtin import BuiltinPlanner
 from discovery_crews.phase import PhaseContext, PhaseOutcome
+from discovery_crews.phases.asset_inventory import phase as inventory_phase
+from discovery_crews.phases.data_cleansing import phase as cleansing_phase
+from discovery_crews.phases.data_import import phase as import_phase
 from discovery_crews.profile import read_profile
 from pydantic import TypeAdapter
 

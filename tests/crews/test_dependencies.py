@@ -11,15 +11,15 @@ import pytest
 from discovery_core.phases import Phase
 from discovery_core.wire import DependencyResult, FieldMapping, LLMSettings
 from discovery_crews.crew_base import CrewFailedError
-from discovery_crews.dependency_analysis import graph
-from discovery_crews.dependency_analysis.edges import Edge, Node
-from discovery_crews.dependency_analysis.judgement import Questions, check
-from discovery_crews.dependency_analysis.phase import run
-from discovery_crews.dependency_analysis.resolve import Names
 from discovery_crews.llm import provider
 from discovery_crews.llm.builtin import BuiltinPlanner
 from discovery_crews.local_run import LocalRun
 from discovery_crews.phase import PhaseContext, PhaseOutcome
+from discovery_crews.phases.dependency_analysis import graph
+from discovery_crews.phases.dependency_analysis.edges import Edge, Node
+from discovery_crews.phases.dependency_analysis.judgement import Questions, check
+from discovery_crews.phases.dependency_analysis.phase import run
+from discovery_crews.phases.dependency_analysis.resolve import Names
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter

@@ -13,10 +13,10 @@ import duckdb
 import openpyxl
 import pytest
 from discovery_core.wire import StrategyResult
-from discovery_crews.migration_strategy import vendors
-from discovery_crews.migration_strategy.azure_systems import assessed_name
-from discovery_crews.migration_strategy.phase import run
 from discovery_crews.phase import PhaseOutcome
+from discovery_crews.phases.migration_strategy import vendors
+from discovery_crews.phases.migration_strategy.azure_systems import assessed_name
+from discovery_crews.phases.migration_strategy.phase import run
 
 from tests.crews.files import real_file
 from tests.crews.test_strategy import _day, asset, context

@@ -6,10 +6,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from discovery_crews.data_import.anomalies import find_anomalies
-from discovery_crews.data_import.judgement import check, findings, recommend
-from discovery_crews.data_import.observations import Observation, observe
-from discovery_crews.data_import.quality import WEIGHTS, assess
+from discovery_crews.phases.data_import.anomalies import find_anomalies
+from discovery_crews.phases.data_import.judgement import check, findings, recommend
+from discovery_crews.phases.data_import.observations import Observation, observe
+from discovery_crews.phases.data_import.quality import WEIGHTS, assess
 from discovery_crews.profile import profile_records
 
 from tests.crews.files import read

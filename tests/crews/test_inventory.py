@@ -11,11 +11,11 @@ import duckdb
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.wire import FieldMapping, InventoryRecord
-from discovery_crews.asset_inventory.assets import InventoryCounts, build_inventory
-from discovery_crews.asset_inventory.evidence import Evidence, gather
-from discovery_crews.asset_inventory.judgement import check, recommend
-from discovery_crews.asset_inventory.plan import field_sources
-from discovery_crews.data_cleansing.apply import Step, apply_plan
+from discovery_crews.phases.asset_inventory.assets import InventoryCounts, build_inventory
+from discovery_crews.phases.asset_inventory.evidence import Evidence, gather
+from discovery_crews.phases.asset_inventory.judgement import check, recommend
+from discovery_crews.phases.asset_inventory.plan import field_sources
+from discovery_crews.phases.data_cleansing.apply import Step, apply_plan
 from discovery_crews.target_schema import TargetSchema, builtin_schema
 
 from tests.crews.files import read

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.wire import ColumnProfile, LLMSettings, MappingResult
-from discovery_crews.field_mapping import phase as field_mapping
 from discovery_crews.llm import classify_exception
 from discovery_crews.phase import PhaseContext
+from discovery_crews.phases.field_mapping import phase as field_mapping
 from discovery_crews.profile import write_profile
 
 from tests.stubs.llm_server import serve

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from discovery_core.wire import FieldMapping, MappingCandidate
-from discovery_crews.field_mapping.judgement import (
+from discovery_crews.phases.field_mapping.judgement import (
     Doubts,
     MappingDecisions,
     apply_decisions,

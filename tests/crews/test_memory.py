@@ -14,7 +14,7 @@ ROWS = 150_000
 WORK = """
 import re, sys
 from pathlib import Path
-from discovery_crews.data_cleansing.apply import Step, apply_plan, candidate_effects
+from discovery_crews.phases.data_cleansing.apply import Step, apply_plan, candidate_effects
 from discovery_crews.profile import profile_records
 from discovery_crews.readers import ReadRequest, read_source
 from discovery_crews.settings import reader_limits

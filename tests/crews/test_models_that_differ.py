@@ -17,8 +17,8 @@ import duckdb
 import pytest
 from discovery_core.phases import Phase
 from discovery_core.wire import CleansingResult, ImportResult, InventoryRecord, LLMSettings
-from discovery_crews.dependency_analysis import phase as dependency_phase
-from discovery_crews.migration_strategy import phase as strategy_phase
+from discovery_crews.phases.dependency_analysis import phase as dependency_phase
+from discovery_crews.phases.migration_strategy import phase as strategy_phase
 
 from tests.crews import test_dependencies as dependencies
 from tests.crews import test_strategy as strategy

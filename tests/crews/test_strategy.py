@@ -13,12 +13,12 @@ from discovery_core.wire import LLMSettings, StrategyResult
 from discovery_crews.crew_base import CrewFailedError
 from discovery_crews.llm import provider
 from discovery_crews.llm.builtin import BuiltinPlanner
-from discovery_crews.migration_strategy import phase as strategy_phase
-from discovery_crews.migration_strategy.judgement import AssetGroup, check
-from discovery_crews.migration_strategy.phase import run
-from discovery_crews.migration_strategy.readiness import ATTRIBUTES
-from discovery_crews.migration_strategy.rules import RULES, propose
 from discovery_crews.phase import PhaseContext, PhaseOutcome
+from discovery_crews.phases.migration_strategy import phase as strategy_phase
+from discovery_crews.phases.migration_strategy.judgement import AssetGroup, check
+from discovery_crews.phases.migration_strategy.phase import run
+from discovery_crews.phases.migration_strategy.readiness import ATTRIBUTES
+from discovery_crews.phases.migration_strategy.rules import RULES, propose
 from discovery_crews.systems import catalogue, system_of
 
 TODAY = dt.date(2026, 11, 23)

@@ -6,7 +6,7 @@ often named for another format than the one they are in.
 
 from __future__ import annotations
 
+from .model import ReadRequest, ReadTable
 from .read import read_source
-from .table import ReadRequest, ReadTable
 
 __all__ = ["ReadRequest", "ReadTable", "read_source"]

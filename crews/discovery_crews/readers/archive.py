@@ -18,12 +18,9 @@ from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 
-from discovery_crews.settings import ReaderLimits
-
-from .table import ReadRequest
+from .model import Expansion, ReadRequest
 
 _CHUNK = 1 << 20
-_RATIO_FROM = 10 * 1024 * 1024
 _BYTES_PER_MEMBER = 1024
 # End of central directory, its 64-bit locator and record (PKWARE APPNOTE 4.3.14 to 4.3.16).
 _END, _END64_LOCATOR, _END64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
@@ -31,31 +28,6 @@ _LONGEST_END = 22 + 65_535
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".json", ".ndjson", ".jsonl", ".xlsx", ".xlsm")
 _ARCHIVE_SUFFIXES = (".zip", ".gz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".tgz", ".zst")
 _IGNORED = ("thumbs.db", "desktop.ini")
-
-
-class Expansion:
-    """How far an input may expand, archives in it included. `size` is the input's own size."""
-
-    def __init__(self, name: str, size: int, limits: ReaderLimits) -> None:
-        self._name = name
-        self._size = max(size, 1)
-        self._limits = limits
-        self._total = 0
-
-    def add(self, count: int) -> None:
-        """Count unpacked bytes. Raises DiscoveryError `LimitExceeded`."""
-        self._total += count
-        ratio, limits = self._total / self._size, self._limits
-        if self._total > limits.max_expanded_bytes or (
-            self._total > _RATIO_FROM and ratio > limits.max_expansion_ratio
-        ):
-            raise DiscoveryError(
-                ErrorCode.LIMIT_EXCEEDED,
-                f"{self._name}: expands to more than {self._total // 1024 // 1024} MiB "
-                f"({ratio:.0f} times its size); the limits are {limits.max_expanded_bytes} bytes "
-                f"(DISCOVERY_MAX_EXPANDED_BYTES) and {limits.max_expansion_ratio} times "
-                "(DISCOVERY_MAX_EXPANSION_RATIO). Save the table as CSV.",
-            )
 
 
 def expansion_of(request: ReadRequest) -> Expansion:

@@ -19,16 +19,9 @@ from discovery_crews.tables.engine import ROW, connect, identifier, literal
 
 from .join import Joined, join_child
 from .keys import KeyFinder, Keys
+from .model import Part, ReadRequest, ReadTable, Unread
 from .presets import Preset, column_key, recognise, recognised_finding, table_name
-from .table import (
-    Part,
-    ReadRequest,
-    ReadTable,
-    RejectedFile,
-    Unread,
-    check_columns,
-    check_rows,
-)
+from .table import RejectedFile, check_columns, check_rows
 
 SOURCE_COLUMN = "source_file"
 _COMPARED_TABLES = 12

@@ -22,10 +22,11 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_crews.tables.engine import ROW, connect, identifier, literal
 from discovery_crews.tables.patterns import matches
 
+from .model import ReadRequest, ReadTable, Rejection
+
 if TYPE_CHECKING:
     import duckdb
 
-    from .table import ReadRequest, ReadTable, Rejection
 
 MASK = "[credential removed]"
 WITHHELD = "[withheld: may hold a credential; see the source]"

@@ -31,18 +31,9 @@ from .layout import (
     find_start,
     start_findings,
 )
+from .model import ReadRequest, ReadTable, Rejection
 from .presets import recognise
-from .table import (
-    CellSpool,
-    ReadRequest,
-    ReadTable,
-    RejectedFile,
-    Rejection,
-    check_columns,
-    check_rows,
-    name_columns,
-    require_rows,
-)
+from .table import CellSpool, RejectedFile, check_columns, check_rows, name_columns, require_rows
 
 _BATCH = 5000
 _SAMPLE_CHARACTERS = 256 * 1024

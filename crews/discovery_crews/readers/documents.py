@@ -19,11 +19,9 @@ from discovery_crews.tables.engine import ROW
 from .credentials import hide_in_lists, hide_json
 from .encoding import TextEncoding
 from .json_faults import find_fault
+from .model import ReadRequest, ReadTable, Rejection
 from .table import (
-    ReadRequest,
-    ReadTable,
     RejectedFile,
-    Rejection,
     check_columns,
     check_rows,
     copy_json_spool,

@@ -12,8 +12,8 @@ import duckdb
 from discovery_crews.tables.engine import ROW, identifier, literal
 
 from .keys import Keys
+from .model import Rejection
 from .presets import Preset, column_key
-from .table import Rejection
 
 _BATCH = 1000
 _AMOUNT = r"^-?[0-9]+([.][0-9]+)?$"

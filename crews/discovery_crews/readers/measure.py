@@ -21,7 +21,7 @@ from xml.parsers import expat
 from discovery_core.errors import DiscoveryError, ErrorCode
 
 from .archive import expansion_of, open_archive, unpack
-from .table import ReadRequest
+from .model import ReadRequest
 
 LAST_ROW, LAST_COLUMN = 1_048_576, 16_384
 _CELL = re.compile("([A-Za-z]{1,3})([0-9]{1,7})$")

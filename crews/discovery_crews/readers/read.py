@@ -17,8 +17,9 @@ from .documents import read_json, read_ndjson
 from .encoding import TextEncoding, detect_encoding
 from .json_faults import NAMES as JSON_NAMES
 from .json_faults import begins_like_json, is_json
+from .model import NO_TABLE, Part, ReadRequest, ReadTable, Unread
 from .presets import RVTOOLS, recognise, recognised_finding, table_name
-from .table import NO_TABLE, PARTS, Part, ReadRequest, ReadTable, Unread
+from .table import PARTS
 from .workbook import is_workbook, read_workbook
 
 FORMATS = ("auto", "csv", "xlsx", "json", "ndjson", "rvtools", "zip")

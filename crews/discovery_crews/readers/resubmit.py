@@ -21,8 +21,9 @@ from discovery_crews.settings import reader_limits
 from .credentials import WITHHELD
 from .dialect import MAX_LINE
 from .encoding import detect_encoding
+from .model import ReadRequest
 from .read import ARCHIVE_START, text_header
-from .table import REJECTED_HEADER, ReadRequest, spreadsheet_text
+from .table import REJECTED_HEADER, spreadsheet_text
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 
@@ -27,102 +27,14 @@ from discovery_crews.tables.engine import (
 )
 
 from .credentials import WITHHELD, KeyFilter, mask_keys
-
-if TYPE_CHECKING:
-    from .archive import Expansion
-
-Progress = Callable[[int | None, int | None, str], None]
+from .model import Rejection
 
 REJECTED_HEADER = ("row", "column", "value", "problem", "remedy", "raw_line")
 # Folder in the work folder for the tables of an input, until they are one.
 PARTS = "parts"
-# Refusals that say only that a part of an input is no table; the other parts may be.
-NO_TABLE = frozenset({ErrorCode.EMPTY_FILE, ErrorCode.NO_ROWS, ErrorCode.NO_COLUMNS})
 _NUMBER = re.compile(r"[-+]?[\d.,]+\s*%?$")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _MAX_RECORD_BYTES = 32 * 1024 * 1024
-
-
-def _quiet(done: int | None, total: int | None, message: str) -> None:
-    """Progress nobody listens to."""
-
-
-@dataclass(frozen=True)
-class ReadRequest:
-    """A file to read: `name` is what messages call it, `workdir` takes what is written.
-
-    `expansion` is the budget of the archive that the file came out of, if any.
-    """
-
-    path: Path
-    workdir: Path
-    name: str
-    limits: ReaderLimits
-    progress: Progress = _quiet
-    expansion: Expansion | None = None
-
-    @property
-    def size(self) -> int:
-        """Size of the file in bytes."""
-        return self.path.stat().st_size
-
-
-@dataclass(frozen=True)
-class ReadTable:
-    """A source as read: `parquet` holds one text column per entry of `columns`, then `__row`.
-
-    `rejected` is the CSV of refused rows (header only when there are none); `findings` are
-    sentences for people about what was renamed, left out or assumed. `may_hold_keys` is False
-    where the reader has seen that there is no trace of private keys.
-    """
-
-    parquet: Path
-    rejected: Path
-    columns: list[str]
-    rows: int
-    rows_rejected: int
-    rejected_by_problem: dict[str, int]
-    format: str
-    encoding: str | None = None
-    delimiter: str | None = None
-    sheet: str | None = None
-    findings: list[str] = field(default_factory=list)
-    may_hold_keys: bool = True
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several tables of an input; `source` is its file or sheet, as people know it."""
-
-    source: str
-    table: ReadTable
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A part of an input that was not taken: what it is called, how long it is and why."""
-
-    source: str
-    why: str
-    rows: int | None = None
-
-    @property
-    def text(self) -> str:
-        """For people."""
-        rows = f"{self.rows} rows, " if self.rows is not None else ""
-        return f"{self.source!r} ({rows}{self.why})"
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """One refused row: `row` as a spreadsheet numbers it, and what to do about it."""
-
-    row: int
-    column: str
-    value: str
-    problem: str
-    remedy: str
-    raw: str
 
 
 def spreadsheet_safe(text: str) -> str:

@@ -36,16 +36,11 @@ from .layout import (
     start_findings,
 )
 from .measure import part_name, write_measured
+from .model import NO_TABLE, Part, ReadRequest, ReadTable, Rejection, Unread
 from .table import (
-    NO_TABLE,
     PARTS,
     CellSpool,
-    Part,
-    ReadRequest,
-    ReadTable,
     RejectedFile,
-    Rejection,
-    Unread,
     check_columns,
     check_rows,
     name_columns,

@@ -96,13 +96,6 @@ class InventoryPlan(BaseModel):
     summary: str = ""
 
 
-def numeric_with_unit(target: TargetField) -> bool:
-    """Whether the numbers of a field are in a unit that has relatives."""
-    return target.type in ("number", "integer") and bool(
-        target.unit and convertible(target.unit, target.unit)
-    )
-
-
 def field_sources(
     mappings: Sequence[FieldMapping], schema: TargetSchema, columns: Sequence[str]
 ) -> list[FieldSource]:
@@ -143,7 +136,7 @@ def field_sources(
 
 
 def _source_column(mapping: FieldMapping, target: TargetField) -> SourceColumn:
-    if not numeric_with_unit(target) or target.unit is None:
+    if not target.is_measured or target.unit is None:
         return SourceColumn(mapping.column)
     stated = canonical_unit((mapping.transform or "").removeprefix("unit:"))
     for unit in (stated, unit_of_header(mapping.column)):

@@ -15,7 +15,6 @@ from discovery_core.wire import (
 )
 from pydantic import TypeAdapter
 
-from discovery_crews.asset_inventory.plan import numeric_with_unit
 from discovery_crews.crew_base import ContextTool, CrewOutcome, Step, Submission, run_crew
 from discovery_crews.mapping.engine import lesson_key, propose
 from discovery_crews.phase import PhaseContext, PhaseOutcome
@@ -167,7 +166,7 @@ def _shortlist(mapping: FieldMapping) -> dict[str, Any]:
 
 
 def _described(field: TargetField) -> TargetDescription:
-    convertible = units_like(field.unit) if field.unit and numeric_with_unit(field) else []
+    convertible = units_like(field.unit) if field.unit and field.is_measured else []
     return TargetDescription(
         name=field.name,
         type=field.type,

@@ -19,7 +19,7 @@ from discovery_crews.tables.values import (
 )
 
 from .classify import available_keys, class_rule, key_value, usable_fields
-from .plan import CLASS_RULES, FieldSource, numeric_with_unit
+from .plan import CLASS_RULES, FieldSource
 
 _MACHINE_FACTS = ("os_name", "cpu_cores", "memory_gb", "storage_gb")
 
@@ -79,7 +79,7 @@ def _unit_evidence(
 ) -> list[UnitEvidence]:
     found: list[UnitEvidence] = []
     unit = source.field.unit
-    if not numeric_with_unit(source.field) or unit is None:
+    if not source.field.is_measured or unit is None:
         return found
     for entry in source.columns:
         if entry.unit is not None:
