@@ -9,8 +9,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
 from .caller import acting_as
-from .problems import unauthenticated
-from .sessions import CSRF_HEADER, SAFE_METHODS, Sessions
+from .problems import UnauthenticatedError
+from .sessions import CSRF_HEADER, SAFE_METHODS, Session, Sessions
 from .settings import ApiSettings
 
 _scheme = HTTPBearer(
@@ -18,46 +18,51 @@ _scheme = HTTPBearer(
 )
 
 
-def _token(
-    request: Request, found: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]
-) -> str:
-    """The caller's token. Raises ProblemError 401, and 403 for a request that may be forged."""
-    if found is not None and found.credentials.strip():
-        return found.credentials.strip()
-    sessions: Sessions = request.app.state.sessions
-    session = sessions.of(request) if "authorization" not in request.headers else None
-    if session is None:
-        raise unauthenticated(
-            "send Authorization: Bearer <token>; `kubectl create token NAME` makes one"
-        )
-    if request.method not in SAFE_METHODS:
-        sessions.check_forgery(request, session, request.headers.get(CSRF_HEADER))
-    return session.token
+def _credentials(connection: HTTPConnection) -> tuple[str, Session | None]:
+    """The token of a connection, and the session that it is from. Raises ProblemError 401."""
+    sessions: Sessions = connection.app.state.sessions
+    if "authorization" in connection.headers:
+        kind, _, token = connection.headers["authorization"].partition(" ")
+        if kind.lower() == "bearer" and token.strip():
+            return token.strip(), None
+    elif (session := sessions.of(connection)) is not None:
+        return session.token, session
+    raise UnauthenticatedError(
+        "send Authorization: Bearer <token>; `kubectl create token NAME` makes one"
+    )
 
 
 def token_of(connection: HTTPConnection) -> str:
-    """The token of a connection: its `Authorization` header, or the session of our own page.
+    """The token of a bearer, or of a session that one of our own pages has sent.
 
     Raises ProblemError 401 and 403.
     """
-    kind, _, token = connection.headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer" and token.strip():
-        return token.strip()
-    sessions: Sessions = connection.app.state.sessions
-    session = sessions.of(connection)
-    if session is None:
-        raise unauthenticated(
-            "send Authorization: Bearer <token>; `kubectl create token NAME` makes one"
-        )
-    sessions.check_origin(connection)
-    return session.token
+    token, session = _credentials(connection)
+    if session is not None:
+        sessions: Sessions = connection.app.state.sessions
+        sessions.check_origin(connection)
+    return token
+
+
+def _token(
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]
+) -> str:
+    """The caller's token. Raises ProblemError 401, and 403 for a request that may be forged."""
+    token, session = _credentials(request)
+    if session is not None and request.method not in SAFE_METHODS:
+        sessions: Sessions = request.app.state.sessions
+        sessions.check_forgery(request, session, request.headers.get(CSRF_HEADER))
+    return token
 
 
 async def authenticate(request: Request) -> None:
-    """Asks Kubernetes who calls, before the body is read. Raises ProblemError 401, 403 and 503."""
+    """Asks Kubernetes who calls, before the body is read. Raises ProblemError 401, 403 and 503.
+
+    What it says is kept in `request.state.user`, so that it is asked once.
+    """
     settings: ApiSettings = request.app.state.settings
     async with acting_as(settings, token_of(request)) as caller:
-        await caller.user_name()
+        request.state.user = await caller.user()
 
 
 Token = Annotated[str, Depends(_token)]

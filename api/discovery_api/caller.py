@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from discovery_core.errors import ProblemError
 from discovery_core.resource import GROUP, PLURAL, VERSION
 from kubernetes_asyncio.client import (
     ApiClient,
@@ -27,7 +28,16 @@ from kubernetes_asyncio.client import (
 )
 
 from .kubernetes import REQUEST_TIMEOUT, UNREACHABLE, client_as, message_of
-from .problems import ProblemError, unauthenticated, unavailable
+from .problems import (
+    AnsweredError,
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    NotVisibleError,
+    RefusedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from .settings import ServerSettings
 
 # the CEL rule of the resource that lets the first answer win
@@ -53,20 +63,24 @@ class Listed:
 class Caller:
     """One request's view of Kubernetes, with the caller's token."""
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, known: User | None = None) -> None:
+        self._known = known
         self._custom = CustomObjectsApi(client)
         self._reviews = AuthenticationV1Api(client)
         self._access = AuthorizationV1Api(client)
         self._core = CoreV1Api(client)
 
     async def user(self) -> User:
-        """Who the API server takes the caller for."""
+        """Who the API server takes the caller for; it is asked once."""
+        if self._known is not None:
+            return self._known
         with _translated():
             review = await self._reviews.create_self_subject_review(
                 V1SelfSubjectReview(), _request_timeout=REQUEST_TIMEOUT
             )
         info = review.status.user_info
-        return User(info.username, tuple(info.groups or ()))
+        self._known = User(info.username, tuple(info.groups or ()))
+        return self._known
 
     async def user_name(self) -> str:
         """The caller's name, as the API server knows it."""
@@ -140,33 +154,23 @@ class Caller:
     async def require_everywhere(self, verb: str) -> None:
         """Raises ProblemError 403 unless the caller may do `verb` in all namespaces."""
         if not await self.may(verb, None):
-            raise ProblemError(
-                403,
-                "forbidden",
-                "Not allowed",
-                f"this needs the verb {verb!r} on DiscoveryFlows in all namespaces",
+            raise ForbiddenError(
+                f"this needs the verb {verb!r} on DiscoveryFlows in all namespaces"
             )
 
     async def require(self, namespace: str, name: str, verb: str) -> None:
         """Raises ProblemError 403 unless the caller may do `verb` with this DiscoveryFlow."""
         if not await self.may(verb, namespace, name):
-            raise ProblemError(
-                403,
-                "forbidden",
-                "Not allowed",
-                f"this needs the verb {verb!r} on the DiscoveryFlow {namespace}/{name}",
+            raise ForbiddenError(
+                f"this needs the verb {verb!r} on the DiscoveryFlow {namespace}/{name}"
             )
 
-    async def answer(self, namespace: str, name: str, approval: dict[str, Any]) -> None:
-        """Writes `spec.approval`. Raises ProblemError 403, 404, 409 or 422.
+    async def set_spec(self, namespace: str, name: str, field: str, value: Any) -> None:
+        """Replaces one field of the spec. Raises ProblemError 403, 404, 409 or 422.
 
-        A JSON patch replaces the field as a whole; a merge patch would blend the answer with an
+        A JSON patch replaces the field as a whole; a merge patch would blend an answer with an
         earlier one.
         """
-        await self.set_spec(namespace, name, "approval", approval)
-
-    async def set_spec(self, namespace: str, name: str, field: str, value: Any) -> None:
-        """Replaces one field of the spec as a whole. Raises ProblemError 403, 404, 409 or 422."""
         with _translated():
             await self._custom.patch_namespaced_custom_object(
                 GROUP,
@@ -180,11 +184,16 @@ class Caller:
 
 
 @asynccontextmanager
-async def acting_as(settings: ServerSettings, token: str) -> AsyncIterator[Caller]:
-    """A client for one request; two requests never share one."""
+async def acting_as(
+    settings: ServerSettings, token: str, known: User | None = None
+) -> AsyncIterator[Caller]:
+    """A client for one request; two requests never share one.
+
+    `known` is who the caller is, where that has been asked already.
+    """
     client = client_as(settings, token)
     try:
-        yield Caller(client)
+        yield Caller(client, known)
     finally:
         await client.close()
 
@@ -202,29 +211,29 @@ class _translated:  # noqa: N801 - reads as a verb
         if isinstance(error, ApiException):
             raise _problem(error, hide=self._hide) from error
         if isinstance(error, UNREACHABLE):
-            raise unavailable(f"Kubernetes does not answer: {message_of(error)}") from error
+            raise UnavailableError(f"Kubernetes does not answer: {message_of(error)}") from error
 
 
 def _problem(error: ApiException, *, hide: bool) -> ProblemError:
     message = message_of(error)
     if error.status == 401:
-        return unauthenticated("Kubernetes does not accept the token; it may have expired")
+        return UnauthenticatedError("Kubernetes does not accept the token; it may have expired")
     if error.status == 404 or (hide and error.status == 403):
         return not_found()
     if error.status == 403:
-        return ProblemError(403, "forbidden", "Not allowed", message)
+        return ForbiddenError(message)
     if _ANSWERED in message:
-        return ProblemError(409, "answered", "Answered already", message)
+        return AnsweredError(message)
     if error.status == 409:
-        title = "It exists already" if "already exists" in message else "Changed by somebody else"
-        return ProblemError(409, "conflict", title, message)
+        exists = "It exists already" if "already exists" in message else None
+        return ConflictError(message, title=exists)
     if error.status == 410:
-        return ProblemError(410, "gone", "The cursor is too old; list from the beginning", message)
+        return GoneError(message)
     if error.status in (400, 422):
-        return ProblemError(422, "invalid-answer", "The answer was refused", message)
-    return unavailable(f"Kubernetes does not answer: {message}")
+        return RefusedError(message)
+    return UnavailableError(f"Kubernetes does not answer: {message}")
 
 
 def not_found() -> ProblemError:
     """404, the same for what does not exist and for what the caller may not see."""
-    return ProblemError(404, "not-found", "Not found", "no such flow, or you may not see it")
+    return NotVisibleError("no such flow, or you may not see it")

@@ -9,26 +9,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
-from discovery_core.errors import InvalidAnswerError, NotFoundError
+from discovery_core.errors import InvalidAnswerError, NotFoundError, ProblemError
 from discovery_core.mapping_edits import apply_edits
 from discovery_core.resource_gate import NO_TRANSFORM, MappingEdit
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState
-from discovery_core.store import ApiStore, Location, RequestRow
-from discovery_core.store.approvals import OUTCOMES
+from discovery_core.store import RequestRow
+from discovery_core.store.ledger.requests import OUTCOMES
 from discovery_core.wire import FieldMapping
-from fastapi import Request
 
-from .caller import Caller, acting_as
-from .problems import ProblemError, unavailable
+from .context import Visit
+from .problems import AnsweredError, UnavailableError
 from .views import Answer, ApproveMappings, DecisionView, FinalMapping
-from .visible import state_of, visible
 
 SHOWN_SECONDS = 3.0
 SHOWN_POLL_SECONDS = 0.1
+
+
+class PreconditionRequiredError(ProblemError):
+    """An answer that does not say to what."""
+
+    status = 428
+    kind = "precondition-required"
+    title = "Say what you answer"
+
+
+class StaleError(ProblemError):
+    """An answer about other bytes than are asked about now."""
+
+    status = 409
+    kind = "stale"
+    title = "The mappings have changed"
+
 
 EditsOf = Callable[[FlowSnapshot, list[FieldMapping]], list[MappingEdit]]
 
@@ -56,9 +70,7 @@ def no_edits(flow: FlowSnapshot, proposed: list[FieldMapping]) -> list[MappingEd
 
 
 async def decide(
-    request: Request,
-    flow_id: UUID,
-    token: str,
+    visit: Visit,
     body: Answer,
     decision: str,
     edits_of: EditsOf = no_edits,
@@ -68,65 +80,58 @@ async def decide(
 
     Raises ProblemError 401, 403, 404, 409, 428 or 503, and InvalidAnswerError.
     """
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        location, resource = await visible(request, store, caller, flow_id)
-        request_id, digest = _asked(body)
-        flow = await store.flow(location.tenant_id, flow_id)
-        await _check_open(store, location.tenant_id, flow, request_id, digest)
-        edits = edits_of(flow, await store.mappings(location.tenant_id, request_id))
-        user = await caller.user_name()
-        request.state.log |= {"user": user, "decision": decision}
-        approval = {
-            "requestId": str(request_id),
-            "artefactDigest": digest,
-            "decision": decision,
-            "edits": [
-                edit.model_dump(mode="json", by_alias=True, exclude_none=True) for edit in edits
-            ],
-            "reason": body.reason,
-            "decidedBy": user,
-        }
-        if hint is not None:
-            approval["hint"] = hint
-        await _shown(caller, location, resource, request_id)
-        try:
-            await caller.answer(location.namespace, location.name, approval)
-        except ProblemError as refused:
-            # whoever was faster may be the reason
-            row = await store.request(location.tenant_id, request_id)
-            _check_ours(row, decision, user)
-            # written, and only the confirmation was lost
-            if refused.status != 503 or row.state == "Open":
-                raise
-    row = await store.wait_for_decision(
-        location.tenant_id, request_id, settings.decision_wait_seconds
+    request_id, digest = _asked(body)
+    flow = await visit.flow()
+    await _check_open(visit, flow, request_id, digest)
+    edits = edits_of(flow, await visit.store.mappings(visit.tenant_id, request_id))
+    user = await visit.user_name(decision=decision)
+    approval = {
+        "requestId": str(request_id),
+        "artefactDigest": digest,
+        "decision": decision,
+        "edits": [edit.model_dump(mode="json", by_alias=True, exclude_none=True) for edit in edits],
+        "reason": body.reason,
+        "decidedBy": user,
+    }
+    if hint is not None:
+        approval["hint"] = hint
+    await _shown(visit, request_id)
+    try:
+        await visit.set_spec("approval", approval)
+    except ProblemError as refused:
+        # whoever was faster may be the reason
+        row = await visit.store.request(visit.tenant_id, request_id)
+        _check_ours(row, decision, user)
+        # written, and only the confirmation was lost
+        if refused.status != 503 or row.state == "Open":
+            raise
+    row = await visit.store.wait_for_decision(
+        visit.tenant_id, request_id, visit.settings.decision_wait_seconds
     )
     _check_ours(row, decision, user)
     view = DecisionView.of(row)
     if not view.committed:
-        view.message = _why_not_yet(await store.flow(location.tenant_id, flow_id))
+        view.message = _why_not_yet(await visit.flow())
     return view
 
 
-async def _shown(
-    caller: Caller, location: Location, resource: dict[str, Any], request_id: UUID
-) -> None:
+async def _shown(visit: Visit, request_id: UUID) -> None:
     """Waits until the resource shows the request, because admission compares an answer with it.
 
     The database knows a request some milliseconds earlier. Raises ProblemError 503.
     """
     deadline = asyncio.get_running_loop().time() + SHOWN_SECONDS
+    resource = visit.resource
     while True:
         shown = (resource.get("status") or {}).get("approvalRequest") or {}
         if shown.get("requestId") == str(request_id):
             return
         if asyncio.get_running_loop().time() >= deadline:
-            raise unavailable(
+            raise UnavailableError(
                 "the resource does not show this request yet; is the operator running? Try again"
             )
         await asyncio.sleep(SHOWN_POLL_SECONDS)
-        resource = await caller.flow(location.namespace, location.name)
+        resource = await visit.look()
 
 
 def _why_not_yet(flow: FlowSnapshot) -> str:
@@ -141,34 +146,24 @@ def _why_not_yet(flow: FlowSnapshot) -> str:
 def _asked(body: Answer) -> tuple[UUID, str]:
     """Which question the answer is about. Raises ProblemError 428 where it does not say."""
     if body.request_id is None or body.artefact_digest is None:
-        raise ProblemError(
-            428,
-            "precondition-required",
-            "Say what you answer",
+        raise PreconditionRequiredError(
             "send requestId and artefactDigest of the approval request that you looked at",
         )
     return body.request_id, body.artefact_digest
 
 
-async def _check_open(
-    store: ApiStore, tenant_id: UUID, flow: FlowSnapshot, request_id: UUID, digest: str
-) -> None:
+async def _check_open(visit: Visit, flow: FlowSnapshot, request_id: UUID, digest: str) -> None:
     """Raises ProblemError 409 where another request is open, or none, or about other bytes."""
     current = flow.request
     if current is None or current.request_id != request_id:
         detail = f"this flow has no open request of that id; it is {flow.state}"
         with suppress(NotFoundError):
-            row = await store.request(tenant_id, request_id)
+            row = await visit.store.request(visit.tenant_id, request_id)
             if row.flow_id == flow.flow_id:
                 detail = _outcome(row)
-        raise ProblemError(409, "answered", "The request is not open", detail)
+        raise AnsweredError(detail, title="The request is not open")
     if current.artefact_digest != digest:
-        raise ProblemError(
-            409,
-            "stale",
-            "The mappings have changed",
-            f"the request is about {current.artefact_digest}; look at it again",
-        )
+        raise StaleError(f"the request is about {current.artefact_digest}; look at it again")
 
 
 def _outcome(row: RequestRow) -> str:
@@ -184,7 +179,7 @@ def _check_ours(row: RequestRow, decision: str, user: str) -> None:
     if row.state == "Refused" and row.decided_by == user:
         raise InvalidAnswerError(row.problems)
     if row.state != OUTCOMES[decision] or row.decided_by != user:
-        raise ProblemError(409, "answered", "Answered already", _outcome(row))
+        raise AnsweredError(_outcome(row))
 
 
 def _edits_of(final: list[FinalMapping], proposed: list[FieldMapping]) -> list[MappingEdit]:

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .middleware import QUIET
-from .problems import ProblemError, respond
+from .problems import TooManyRequestsError, respond
 
 CONTENT_POLICY = "; ".join(
     [
@@ -92,12 +92,8 @@ class RateLimit:
             await send({"type": "websocket.close", "code": 1013, "reason": "too many requests"})
             return
         if wait > 0:
-            refused = ProblemError(
-                429,
-                "too-many-requests",
-                "Too many requests",
-                f"at most {self._rate:g} a second; try again in {wait:.1f} seconds",
-                headers={"Retry-After": str(max(1, round(wait)))},
+            refused = TooManyRequestsError(
+                f"at most {self._rate:g} a second; try again in {wait:.1f} seconds", wait
             )
             await respond(refused)(scope, receive, send)
             return

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from discovery_core.loops import keep_on
 from discovery_core.store import ApiStore
-from discovery_core.store.loops import keep_on
 
 from .metrics import LISTENERS
 

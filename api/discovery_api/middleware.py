@@ -13,12 +13,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
+from discovery_core.errors import ProblemError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .problems import ProblemError, answer_to, respond
+from .problems import TooLargeError, answer_to, respond
 
 log = structlog.get_logger(__name__)
 
@@ -167,6 +168,4 @@ class BodyGuard:
 
 
 def _too_large(limit: int) -> ProblemError:
-    return ProblemError(
-        413, "too-large", "The request is too large", f"a body here has at most {limit} bytes"
-    )
+    return TooLargeError(f"a body here has at most {limit} bytes")

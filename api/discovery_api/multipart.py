@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from email.message import Message
 
+from discovery_core.errors import ProblemError
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 
-from .problems import ProblemError
+from .problems import InvalidRequestError, TooLargeError, UnreadableRequestError
 
 FIELD_BYTES = 64 * 1024
 FIELDS_BYTES = 256 * 1024
@@ -25,6 +26,21 @@ Headers = tuple[tuple[bytes, bytes], ...]
 Event = tuple[str, bytes, Headers]
 
 _HEADERS, _DATA, _PART_END, _END = "headers", "data", "part-end", "end"
+
+
+class UnsupportedMediaTypeError(ProblemError):
+    """A body that is no form."""
+
+    status = 415
+    kind = "unsupported-media-type"
+    title = "Not a form with a file"
+
+
+class StalledError(ProblemError):
+    """A form whose fields do not arrive."""
+
+    status = 408
+    kind = "stalled"
 
 
 @dataclass
@@ -51,13 +67,13 @@ class Part:
             content += piece
             self.form.count(len(piece))
             if len(content) > FIELD_BYTES:
-                raise ProblemError(
-                    413, "too-large", "A field is too long", f"{self.name}: at most {FIELD_BYTES} B"
+                raise TooLargeError(
+                    f"{self.name}: at most {FIELD_BYTES} B", title="A field is too long"
                 )
         try:
             return content.decode()
         except UnicodeDecodeError:
-            raise ProblemError(422, "invalid-request", "A field is not UTF-8", self.name) from None
+            raise InvalidRequestError(self.name, title="A field is not UTF-8") from None
 
 
 class Form:
@@ -78,10 +94,7 @@ class Form:
         message["content-type"] = request.headers.get("content-type", "")
         boundary = message.get_param("boundary")
         if message.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):
-            raise ProblemError(
-                415,
-                "unsupported-media-type",
-                "Not a form with a file",
+            raise UnsupportedMediaTypeError(
                 "send multipart/form-data with the fields first and `file` last",
             )
         self._parser = MultipartParser(
@@ -130,16 +143,16 @@ class Form:
             async with asyncio.timeout_at(self._fields_end):
                 return await anext(self._chunks, None)
         except TimeoutError:
-            raise ProblemError(
-                408, "stalled", f"the fields are not complete after {self._seconds:g} seconds"
+            raise StalledError(
+                title=f"the fields are not complete after {self._seconds:g} seconds"
             ) from None
 
     def count(self, size: int) -> None:
         """Counts bytes of a field. Raises ProblemError 413 where all are too many."""
         self._fields_bytes += size
         if self._fields_bytes > FIELDS_BYTES:
-            raise ProblemError(
-                413, "too-large", "The fields are too long", f"at most {FIELDS_BYTES} B together"
+            raise TooLargeError(
+                f"at most {FIELDS_BYTES} B together", title="The fields are too long"
             )
 
     async def parts(self) -> AsyncIterator[Part]:
@@ -174,4 +187,4 @@ class Form:
 
 
 def _broken(why: str) -> ProblemError:
-    return ProblemError(400, "invalid-request", "The form cannot be read", why)
+    return UnreadableRequestError(why, title="The form cannot be read")

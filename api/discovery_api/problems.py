@@ -6,18 +6,10 @@ or a plain-text body.
 
 from __future__ import annotations
 
-from typing import Any
+from types import MappingProxyType
 
 import structlog
-from discovery_core.errors import (
-    DiscoveryError,
-    ErrorCode,
-    IllegalTransitionError,
-    InvalidAnswerError,
-    NotFoundError,
-    NotLaunchedError,
-    SupersededError,
-)
+from discovery_core.errors import ErrorCode, ProblemError
 from discovery_core.store.monitoring import NOT_CURRENT
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -60,31 +52,119 @@ class Problem(BaseModel):
     problems: list[str] = Field(default=[], description="Each fault of an invalid request")
 
 
-class ProblemError(Exception):
-    """An answer that is an error. `kind` ends the problem's type URI."""
+class InvalidRequestError(ProblemError):
+    """What is asked for makes no sense."""
 
-    def __init__(
-        self,
-        status: int,
-        kind: str,
-        title: str,
-        detail: str = "",
-        *,
-        headers: dict[str, str] | None = None,
-        **more: Any,
-    ) -> None:
-        super().__init__(detail or title)
-        self.status = status
-        self.kind = kind
-        self.title = title
-        self.detail = detail
-        self.headers = headers or {}
-        self.more = more
+    status = 422
+    kind = "invalid-request"
+    title = "The request is not valid"
+
+
+class UnreadableRequestError(ProblemError):
+    """A body or a sign-in that cannot be read."""
+
+    status = 400
+    kind = "invalid-request"
+    title = "The request is not valid"
+
+
+class UnauthenticatedError(ProblemError):
+    """No token, or one that Kubernetes does not accept."""
+
+    status = 401
+    kind = "unauthenticated"
+    title = "Not authenticated"
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
+
+
+class ForbiddenError(ProblemError):
+    """The caller is known and may not do that."""
+
+    status = 403
+    kind = "forbidden"
+    title = "Not allowed"
+
+
+class ForgedError(ProblemError):
+    """Another site's page, or one that is out of date, has sent the request."""
+
+    status = 403
+    kind = "forged"
+    title = "The request is not accepted"
+
+
+class NotVisibleError(ProblemError):
+    """The same for what does not exist and for what the caller may not see."""
+
+    status = 404
+    kind = "not-found"
+    title = "Not found"
+
+
+class ConflictError(ProblemError):
+    """It is there already, or somebody else was faster."""
+
+    status = 409
+    kind = "conflict"
+    title = "Changed by somebody else"
+
+
+class AnsweredError(ProblemError):
+    """The question is not open (any more)."""
+
+    status = 409
+    kind = "answered"
+    title = "Answered already"
+
+
+class GoneError(ProblemError):
+    """A cursor of an old list."""
+
+    status = 410
+    kind = "gone"
+    title = "The cursor is too old; list from the beginning"
+
+
+class TooLargeError(ProblemError):
+    """More bytes than are taken, or shown."""
+
+    status = 413
+    kind = "too-large"
+    title = "The request is too large"
+
+
+class RefusedError(ProblemError):
+    """Kubernetes does not take what is written in the caller's name."""
+
+    status = 422
+    kind = "invalid-answer"
+    title = "The answer was refused"
+
+
+class TooManyRequestsError(ProblemError):
+    """Try again after `seconds`."""
+
+    status = 429
+    kind = "too-many-requests"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, seconds: float, *, title: str | None = None) -> None:
+        wait = str(max(1, round(seconds)))
+        super().__init__(detail, title=title, headers={"Retry-After": wait})
+
+
+class UnavailableError(ProblemError):
+    """What this API needs is away; trying again helps."""
+
+    status = 503
+    kind = "unavailable"
+    title = "Not available now"
+    headers = MappingProxyType({"Retry-After": "2"})
 
 
 def respond(problem: ProblemError) -> JSONResponse:
     """The HTTP answer that a problem is."""
-    content = {
+    content: dict[str, object] = {
         "type": BASE + problem.kind,
         "title": problem.title,
         "status": problem.status,
@@ -95,95 +175,53 @@ def respond(problem: ProblemError) -> JSONResponse:
         content | problem.more,
         status_code=problem.status,
         media_type=MEDIA_TYPE,
-        headers=problem.headers,
-    )
-
-
-def unauthenticated(detail: str) -> ProblemError:
-    """401: no token, or one that Kubernetes does not accept."""
-    return ProblemError(
-        401,
-        "unauthenticated",
-        "Not authenticated",
-        detail,
-        headers={"WWW-Authenticate": "Bearer"},
-    )
-
-
-def unavailable(detail: str) -> ProblemError:
-    """503: what this API needs is away; trying again helps."""
-    return ProblemError(
-        503, "unavailable", "Not available now", detail, headers={"Retry-After": "2"}
+        headers=dict(problem.headers),
     )
 
 
 def problem_of(error: Exception) -> ProblemError:
-    """The answer to an exception of the store, the framework or the database."""
+    """The answer to an exception: its own, or what the framework's and the database's mean."""
     if isinstance(error, ProblemError):
         return error
-    if isinstance(error, SupersededError):
-        return ProblemError(409, "superseded", "Superseded", str(error))
-    if isinstance(error, NotLaunchedError):
-        return ProblemError(
-            425, "not-launched", "Not launched yet", str(error), headers={"Retry-After": "1"}
-        )
-    if isinstance(error, NotFoundError):
-        return ProblemError(404, "not-found", "Not found", str(error))
-    if isinstance(error, InvalidAnswerError):
-        return ProblemError(
-            422, "invalid-answer", "The answer was refused", str(error), problems=error.problems
-        )
-    if isinstance(error, IllegalTransitionError):
-        return ProblemError(409, "conflict", "Not possible in this state", str(error))
-    if isinstance(error, DiscoveryError):
-        status = 413 if error.code is ErrorCode.LIMIT_EXCEEDED else 422
-        return ProblemError(status, "refused", "Refused", error.message, code=str(error.code))
     if isinstance(error, RequestValidationError | HTTPException | ClientDisconnect):
         return _of_framework(error)
     if isinstance(error, SQLAlchemyError | TimeoutError | OSError):
         return _of_database(error)
-    return _INTERNAL
+    return _internal()
 
 
 def _of_framework(error: RequestValidationError | HTTPException | ClientDisconnect) -> ProblemError:
     if isinstance(error, HTTPException):
-        kind = _HTTP_KINDS.get(error.status_code, "http")
-        return ProblemError(
-            error.status_code, kind, str(error.detail), headers=dict(error.headers or {})
-        )
+        found = ProblemError(title=str(error.detail), headers=error.headers)
+        found.status, found.kind = error.status_code, _HTTP_KINDS.get(error.status_code, "http")
+        return found
     if isinstance(error, ClientDisconnect):
-        return ProblemError(400, "disconnected", "The client went away")
+        return UnreadableRequestError(title="The client went away")
     problems = [
         f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
     ]
-    return ProblemError(
-        422, "invalid-request", "The request is not valid", "; ".join(problems), problems=problems
-    )
+    return InvalidRequestError("; ".join(problems), problems=problems)
 
 
 def _of_database(error: SQLAlchemyError | TimeoutError | OSError) -> ProblemError:
     """503 where waiting helps, 422 for values that Postgres cannot hold, else 500."""
     if isinstance(error, DataError):
-        return ProblemError(
-            422,
-            "invalid-request",
-            "The request is not valid",
+        return InvalidRequestError(
             f"the database cannot hold a value: {str(error.orig).splitlines()[0]}",
             code=str(ErrorCode.INVALID_RESULT),
         )
     if isinstance(error, ProgrammingError):
         state = getattr(error.orig, "sqlstate", None)
-        if state in _SCHEMA_STATES:
-            return unavailable(NOT_CURRENT)
-        return _INTERNAL
+        return UnavailableError(NOT_CURRENT) if state in _SCHEMA_STATES else _internal()
     if isinstance(
         error, OperationalError | InterfaceError | PoolTimeoutError | TimeoutError | OSError
     ):
-        return unavailable("the database does not answer; try again")
-    return _INTERNAL
+        return UnavailableError("the database does not answer; try again")
+    return _internal()
 
 
-_INTERNAL = ProblemError(500, "internal", "Internal error", "see the server's log")
+def _internal() -> ProblemError:
+    return ProblemError("see the server's log")
 
 
 def _short(error: Exception) -> str:
@@ -220,12 +258,6 @@ def install(app: FastAPI) -> None:
 
     for kind in (
         ProblemError,
-        SupersededError,
-        NotLaunchedError,
-        NotFoundError,
-        InvalidAnswerError,
-        IllegalTransitionError,
-        DiscoveryError,
         RequestValidationError,
         HTTPException,
         ClientDisconnect,

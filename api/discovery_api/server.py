@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import structlog
 import uvicorn
+from discovery_core.loops import keep_on
 from discovery_core.store import Database
-from discovery_core.store.loops import keep_on
 from discovery_core.store.monitoring import DatabaseMonitor
 from discovery_core.tasks import end
 from fastapi import FastAPI

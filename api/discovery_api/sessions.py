@@ -22,7 +22,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from .problems import ProblemError
+from .problems import ForgedError, InvalidRequestError
 from .settings import ApiSettings
 
 log = structlog.get_logger(__name__)
@@ -91,7 +91,7 @@ class Sessions:
         sealed = self._cipher.encrypt(json.dumps(asdict(session)).encode()).decode()
         pieces = [sealed[start : start + _PIECE] for start in range(0, len(sealed), _PIECE)]
         if len(pieces) > _MOST_PIECES:
-            raise ProblemError(422, "invalid-request", "The token is too long for a session")
+            raise InvalidRequestError(title="The token is too long for a session")
         for number in range(_MOST_PIECES):
             name = f"{self.cookie}.{number}"
             if number < len(pieces):
@@ -138,7 +138,7 @@ class Sessions:
         hosts = {connection.headers.get("host", ""), self._public_host} - {""}
         foreign = origin is not None and urlsplit(origin).netloc not in hosts
         if foreign or site not in ("same-origin", "none"):
-            raise _forged("the request came from another site")
+            raise ForgedError("the request came from another site")
 
     def check_forgery(
         self, connection: HTTPConnection, session: Session, given: str | None
@@ -146,11 +146,7 @@ class Sessions:
         """Raises ProblemError 403 unless one of our own pages has sent the request."""
         self.check_origin(connection)
         if not hmac.compare_digest((given or "").encode(), session.csrf.encode()):
-            raise _forged("the page is out of date; load it again")
-
-
-def _forged(detail: str) -> ProblemError:
-    return ProblemError(403, "forged", "The request is not accepted", detail)
+            raise ForgedError("the page is out of date; load it again")
 
 
 def _keys(file: Path | None) -> list[bytes]:

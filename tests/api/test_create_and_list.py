@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from discovery_core import actions as act
 from discovery_core.resource import DiscoveryFlowSpec
 from discovery_core.resource_gate import Rerun
 from discovery_core.store.database import database_url
@@ -127,7 +128,7 @@ async def test_an_upload_stays_as_long_as_it_is_needed(
     engine.dispose()
     await stores.operator.collect_garbage()
     assert (rows(stores, "artefacts"), rows(stores, "uploads")) == (1, 0)
-    await stores.operator.cancel(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.Cancel())
     await stores.operator.collect_garbage()
     assert rows(stores, "artefacts") == 0
 
@@ -338,7 +339,7 @@ async def test_a_rerun_that_is_asked_for_twice_begins_one_round(
         )
         assert done.status_code == 200, done.text
         wanted = Rerun.model_validate(kubernetes.spec["rerun"])
-        await stores.operator.rerun(flow.flow_id, wanted)
+        await stores.operator.apply(flow.flow_id, act.StartRound(wanted))
         now = await flow.load()
         return now.round, str(now.state)
 

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from discovery_api.web import pages
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode
 from discovery_core.files import MEDIA_TYPES
 from discovery_core.phases import Phase
@@ -156,8 +157,11 @@ async def _failed(flow: Flow) -> None:
     await flow.queue()
     run_id = await flow.start()
     await flow.claim()
-    await flow.stores.operator.fail_attempt(
-        flow.flow_id, run_id, code=ErrorCode.UNREADABLE_FILE, message="no table", retry_delay=None
+    await flow.stores.operator.apply(
+        flow.flow_id,
+        act.FailAttempt(
+            run_id, code=ErrorCode.UNREADABLE_FILE, message="no table", retry_delay=None
+        ),
     )
 
 
@@ -169,12 +173,12 @@ async def _running(flow: Flow) -> None:
 
 async def _waiting(flow: Flow) -> None:
     await flow.register()
-    await flow.stores.operator.reference_missing(flow.flow_id, ["ConfigMap servers"])
+    await flow.stores.operator.apply(flow.flow_id, act.ReferenceMissing(("ConfigMap servers",)))
 
 
 async def _suspended(flow: Flow) -> None:
     await flow.to_gate()
-    await flow.stores.operator.suspend(flow.flow_id)
+    await flow.stores.operator.apply(flow.flow_id, act.Suspend())
 
 
 async def _answered(flow: Flow, decision: str) -> None:
@@ -184,7 +188,7 @@ async def _answered(flow: Flow, decision: str) -> None:
 
 async def _cancelled(flow: Flow) -> None:
     await flow.queue()
-    await flow.stores.operator.cancel(flow.flow_id)
+    await flow.stores.operator.apply(flow.flow_id, act.Cancel())
 
 
 async def _succeeded(flow: Flow) -> None:

@@ -15,6 +15,7 @@ from discovery_api.execution.app import create_app
 from discovery_api.execution.identity import Identifier
 from discovery_api.kubernetes import client_as
 from discovery_api.settings import ExecutionSettings
+from discovery_core import actions as act
 from discovery_core.phases import Phase
 from discovery_core.store import Database
 from discovery_core.wire import Claim, Complete
@@ -216,11 +217,9 @@ async def test_before_the_job_is_recorded_the_pod_waits(
     await flow.queue()
     await stores.operator.start_attempt(
         flow.flow_id,
-        round=1,
-        phase=Phase.DATA_IMPORT,
-        attempt=1,
-        job_name="early",
-        launch_timeout=60,
+        act.StartAttempt(
+            round=1, phase=Phase.DATA_IMPORT, attempt=1, job_name="early", launch_timeout=60
+        ),
     )
     crew_pod(kubernetes, "pod-token", flow, "early", "uid-early", str(uuid4()))
     response = await client.post("/execution/v1/claim", json={}, headers=POD)
@@ -230,7 +229,7 @@ async def test_before_the_job_is_recorded_the_pod_waits(
 
 async def test_a_stopped_attempt_is_told_superseded(client: httpx.AsyncClient, flow: Flow) -> None:
     claim = await _claim(client)
-    await flow.stores.operator.cancel(flow.flow_id)
+    await flow.stores.operator.apply(flow.flow_id, act.Cancel())
     for method, path, more in (
         ("POST", "heartbeat", {"json": {"fence": claim.fence}}),
         ("PUT", "artefacts", {"params": {"fence": claim.fence}, "content": b"x"}),

@@ -68,8 +68,8 @@ async def test_a_flow_that_cannot_be_told_ends_no_stream_about_the_others(
 ) -> None:
     bad = uuid4()
 
-    async def moved(store: Any, caller: Any, flow_id: UUID, seen: Seen) -> Message:
-        del store, caller, seen
+    async def moved(context: Any, flow_id: UUID, seen: Seen) -> Message:
+        del context, seen
         if flow_id == bad:
             raise error
         return Message("flow", {"flow_id": str(flow_id)})
@@ -79,17 +79,12 @@ async def test_a_flow_that_cannot_be_told_ends_no_stream_about_the_others(
 
     good = uuid4()
     live = Live(SimpleNamespace())  # type: ignore[arg-type]
-    state = SimpleNamespace(
-        store=None,
-        live=live,
-        settings=SimpleNamespace(kubernetes_url="http://x", kubernetes_ca_file=None),
-    )
     monkeypatch.setattr(routes, "_moved", moved)
     monkeypatch.setattr(routes, "all_flows", all_flows)
-    connection: Any = SimpleNamespace(app=SimpleNamespace(state=state))
+    context: Any = None
     monkeypatch.setattr(routes, "BEAT_SECONDS", 0.01)
     told = []
-    stream: Any = routes.of_all(connection, "token", None)
+    stream: Any = routes.of_all(live, context, None)
     async with asyncio.timeout(60), aclosing(stream):
         # a beat comes when there is nothing more to tell
         while (message := await anext(stream)).event:

@@ -7,6 +7,7 @@ from html import unescape
 
 import httpx
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode
 from discovery_core.phases import PHASES, Phase
 from discovery_core.resource_gate import Rerun
@@ -27,8 +28,11 @@ async def failed(flow: Flow, in_phase: Phase) -> None:
             await flow.run_phase()
     run_id = await flow.start()
     await flow.claim()
-    await flow.stores.operator.fail_attempt(
-        flow.flow_id, run_id, code=ErrorCode.UNREADABLE_FILE, message="no table", retry_delay=None
+    await flow.stores.operator.apply(
+        flow.flow_id,
+        act.FailAttempt(
+            run_id, code=ErrorCode.UNREADABLE_FILE, message="no table", retry_delay=None
+        ),
     )
 
 
@@ -50,7 +54,7 @@ async def test_a_failed_flow_offers_what_is_possible_and_its_own_phase_first(
         wanted = Rerun.model_validate({"id": f"r{number}", "fromPhase": name[0]})
         again = Flow(stores, tenant_id=flow.tenant_id, name=f"again-{number}")
         await failed(again, phase)
-        await stores.operator.rerun(again.flow_id, wanted)
+        await stores.operator.apply(again.flow_id, act.StartRound(wanted))
         assert (await again.load()).round == 2, name
 
 
@@ -60,7 +64,7 @@ async def test_why_a_flow_failed_stays_beside_what_was_refused(
     flow = Flow(stores)
     await failed(flow, Phase.DATA_IMPORT)
     wanted = Rerun.model_validate({"id": "one", "fromPhase": "approval"})
-    await stores.operator.rerun(flow.flow_id, wanted)
+    await stores.operator.apply(flow.flow_id, act.StartRound(wanted))
     kubernetes.flow_uid = str(flow.flow_id)
     told = (await ann.get(url(flow), headers=ANN)).json()["message"]
     assert told == "no table; rerun one is not possible: there are no mappings to ask about yet"

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import httpx
+from discovery_core import actions as act
 from discovery_core.store import OperatorStore
 from discovery_operator.retention import Retention
 
@@ -82,7 +83,7 @@ async def test_it_needs_the_verb_purge_and_an_ended_flow(
     open_flow = await client.delete(url, headers=ANN)
     assert open_flow.status_code == 409
     assert "AwaitingApproval; cancel it first" in open_flow.json()["detail"]
-    await stores.operator.cancel(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.Cancel())
     refused = await client.delete(url, headers=BOB)
     assert refused.status_code == 403
     assert "verb 'purge'" in refused.json()["detail"]

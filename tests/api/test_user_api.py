@@ -11,6 +11,7 @@ import pytest
 import structlog
 from discovery_api.app import create_app
 from discovery_api.settings import ApiSettings
+from discovery_core import actions as act
 from discovery_core.resource_gate import MappingEdit
 
 from tests.api.kubernetes import FakeKubernetes, status
@@ -249,11 +250,13 @@ async def test_an_answer_that_the_operator_refuses_is_told(
     client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKubernetes, stores: Stores
 ) -> None:
     async def refuse(value: dict[str, Any], user: str) -> None:
-        await stores.operator.refuse_answer(
+        await stores.operator.apply(
             flow.flow_id,
-            request_id=UUID(value["requestId"]),
-            problems=["the target schema has changed"],
-            decided_by=user,
+            act.RefuseAnswer(
+                request_id=UUID(value["requestId"]),
+                problems=("the target schema has changed",),
+                decided_by=user,
+            ),
         )
 
     kubernetes.on_answer = refuse
@@ -364,7 +367,7 @@ async def test_an_answer_to_a_suspended_flow_says_when_it_counts(
 ) -> None:
     kubernetes.on_answer = None
     asked = await _asked(flow)
-    await stores.operator.suspend(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.Suspend())
     shown = (await client.get(_url(flow), headers=ANN)).json()
     assert shown["ui_state"] == {"show_approval_ui": False, "mappings_to_approve": []}
     response = await client.post(_url(flow, "/approve-mappings"), json=asked, headers=ANN)

@@ -10,7 +10,7 @@ from discovery_core.errors import DiscoveryError, ErrorCode, NotFoundError
 from discovery_core.logging import bind
 from discovery_core.resource import GROUP
 from discovery_core.store import Database, ExecutionStore
-from discovery_core.store.breakers import BreakerRules
+from discovery_core.store.moves.breakers import BreakerRules
 from discovery_core.wire import (
     Accepted,
     ArtefactReference,
@@ -28,12 +28,11 @@ from discovery_core.wire import (
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
-from .. import problems
 from ..kubernetes import own_client
 from ..middleware import KnownCallers
 from ..server import finish
 from ..settings import ExecutionSettings
-from .identity import Identifier, Identity
+from .identity import Identifier, Identity, NobodysPodError
 from .records import records_of
 
 Fence = Annotated[int, Query(ge=1)]
@@ -92,9 +91,7 @@ async def claim(caller: Caller, store: Store, request: Request, asked: ClaimRequ
             pod_name=caller.pod_name,
         )
     except NotFoundError as error:
-        raise problems.ProblemError(
-            403, "forbidden", "This pod is nobody's attempt", str(error)
-        ) from error
+        raise NobodysPodError(str(error)) from error
     request.state.log |= {"runner": asked.runner_version[:64]}
     return claimed
 

@@ -32,7 +32,7 @@ from kubernetes_asyncio.client import (
 )
 
 from ..kubernetes import REQUEST_TIMEOUT, UNREACHABLE, message_of
-from ..problems import ProblemError, unauthenticated, unavailable
+from ..problems import ForbiddenError, UnauthenticatedError, UnavailableError
 
 CACHE_SIZE = 10_000
 K = TypeVar("K")
@@ -64,8 +64,10 @@ class Identity:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def _forbidden(detail: str) -> ProblemError:
-    return ProblemError(403, "forbidden", "This pod is nobody's attempt", detail)
+class NobodysPodError(ForbiddenError):
+    """A pod that no live attempt has made."""
+
+    title = "This pod is nobody's attempt"
 
 
 class Identifier:
@@ -87,7 +89,7 @@ class Identifier:
         """
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            raise unauthenticated("send Authorization: Bearer <projected ServiceAccount token>")
+            raise UnauthenticatedError("send Authorization: Bearer <ServiceAccount token>")
         key = hashlib.sha256(token.encode()).digest()
         known = self._cache.get(key)
         if known is not None and known[0] > time.monotonic():
@@ -96,7 +98,7 @@ class Identifier:
             reference = await self._review(token.strip())
             identity = self._pods.get(reference) or await self._resolve(reference)
         except (ApiException, *UNREACHABLE) as error:
-            raise unavailable(f"Kubernetes does not answer: {message_of(error)}") from error
+            raise UnavailableError(f"Kubernetes does not answer: {message_of(error)}") from error
         _remember(self._pods, reference, identity)
         _remember(self._cache, key, (time.monotonic() + self._seconds, identity))
         return identity
@@ -105,11 +107,11 @@ class Identifier:
         namespace, pod_name, pod_uid = reference
         pod = await self._get(self._core.read_namespaced_pod, pod_name, namespace)
         if pod.metadata.uid != pod_uid:
-            raise _forbidden(f"pod {pod_name} was replaced")
+            raise NobodysPodError(f"pod {pod_name} was replaced")
         job_name, job_uid = _controller(pod, "batch/", "Job")
         job = await self._get(self._batch.read_namespaced_job, job_name, namespace)
         if job.metadata.uid != job_uid:
-            raise _forbidden(f"Job {job_name} was replaced")
+            raise NobodysPodError(f"Job {job_name} was replaced")
         _, flow_uid = _controller(job, f"{GROUP}/", KIND)
         owner = await self._core.read_namespace(namespace, _request_timeout=REQUEST_TIMEOUT)
         return Identity(
@@ -130,14 +132,14 @@ class Identifier:
         )
         status = review.status
         if not status.authenticated or TOKEN_AUDIENCE not in (status.audiences or []):
-            raise unauthenticated(
+            raise UnauthenticatedError(
                 f"the token is not accepted for audience {TOKEN_AUDIENCE}: "
                 f"{status.error or 'it may have expired'}"
             )
         extra = status.user.extra or {}
         names, uids = extra.get(_POD_NAME), extra.get(_POD_UID)
         if not status.user.username.startswith(_PREFIX) or not names or not uids:
-            raise _forbidden("the token is not bound to a pod")
+            raise NobodysPodError("the token is not bound to a pod")
         namespace = status.user.username.removeprefix(_PREFIX).split(":")[0]
         return PodReference(namespace, names[0], uids[0])
 
@@ -147,7 +149,7 @@ class Identifier:
             return await read(name, namespace, _request_timeout=REQUEST_TIMEOUT)
         except ApiException as error:
             if error.status == 404:
-                raise _forbidden(f"{name} is gone") from error
+                raise NobodysPodError(f"{name} is gone") from error
             raise
 
 
@@ -163,4 +165,4 @@ def _controller(item: Any, group: str, kind: str) -> tuple[str, str]:
     for owner in item.metadata.owner_references or []:
         if owner.controller and owner.kind == kind and owner.api_version.startswith(group):
             return owner.name, owner.uid
-    raise _forbidden(f"{item.metadata.name} is not controlled by a {kind}")
+    raise NobodysPodError(f"{item.metadata.name} is not controlled by a {kind}")

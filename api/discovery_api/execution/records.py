@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.errors import DiscoveryError, ErrorCode, ProblemError
 from discovery_core.wire import InventoryRecord
 from pydantic import ValidationError
 
-from ..problems import ProblemError
+
+class InvalidRecordError(ProblemError):
+    """`line` of the records is none."""
+
+    status = 422
+    kind = "invalid-record"
+    title = "A record is not valid"
 
 
 async def records_of(
@@ -31,10 +37,7 @@ async def records_of(
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "document"
-            raise ProblemError(
-                422,
-                "invalid-record",
-                "A record is not valid",
+            raise InvalidRecordError(
                 f"line {number}, {place}: {first['msg']}",
                 line=number,
                 code=str(ErrorCode.INVALID_RESULT),

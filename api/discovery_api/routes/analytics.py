@@ -6,13 +6,11 @@ from collections import Counter
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from ..auth import Token
-from ..caller import acting_as
+from ..context import Context
 from ..views import FlowSummary
-from ..visible import state_of
 from .listing import Engagement, Namespace, all_flows, field_selector
 
 router = APIRouter(prefix="/api/v1/discovery", tags=["analytics"])
@@ -39,30 +37,26 @@ class Overview(BaseModel):
 
 @router.get("/analytics", response_model=Analytics)
 async def get_analytics(
-    request: Request, token: Token, namespace: Namespace = None, engagement: Engagement = None
+    context: Context, namespace: Namespace = None, engagement: Engagement = None
 ) -> Analytics:
     """How long phases take, what people change, what models cost, what fails."""
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        flows = await all_flows(store, caller, namespace, field_selector(engagement, None))
+    flows = await all_flows(context, namespace, field_selector(engagement, None))
     one_of: dict[str, UUID] = {}
     for item in flows:
         one_of.setdefault(item["metadata"]["namespace"], UUID(item["metadata"]["uid"]))
     found = {}
     for name in sorted(one_of)[:NAMESPACES]:
-        location = await store.locate(one_of[name])
+        location = await context.store.locate(one_of[name])
         if location is not None:
-            found[name] = await store.analytics(location.tenant_id, engagement)
+            found[name] = await context.store.analytics(location.tenant_id, engagement)
     return Analytics(namespaces=found, truncated=len(one_of) > NAMESPACES)
 
 
 @router.get("/overview", response_model=Overview)
-async def get_overview(request: Request, token: Token) -> Overview:
+async def get_overview(context: Context) -> Overview:
     """Needs the right to list DiscoveryFlows in all namespaces."""
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        await caller.require_everywhere("list")
-        items = [FlowSummary.of(item) for item in await all_flows(store, caller, None)]
+    await context.caller.require_everywhere("list")
+    items = [FlowSummary.of(item) for item in await all_flows(context, None)]
     waiting = [item for item in items if item.approval_request is not None]
     waiting.sort(key=lambda item: str((item.approval_request or {}).get("expiresAt", "")))
     by_namespace: dict[str, Counter[str]] = {}

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from discovery_core.snapshots import AttemptRecord
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
-from ..auth import Token
-from ..caller import acting_as
-from ..visible import state_of, visible
+from ..context import Visited
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}/attempts", tags=["flows"])
 
 
 @router.get("", response_model=list[AttemptRecord])
-async def list_attempts(request: Request, flow_id: UUID, token: Token) -> list[AttemptRecord]:
+async def list_attempts(visited: Visited) -> list[AttemptRecord]:
     """All attempts of the flow, the oldest first."""
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        location, _ = await visible(request, store, caller, flow_id)
-    return await store.attempts(location.tenant_id, flow_id)
+    return await visited.store.attempts(visited.tenant_id, visited.flow_id)

@@ -6,20 +6,13 @@ inventory at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Annotated
-from uuid import UUID
 
-from discovery_core.errors import NotFoundError
-from discovery_core.store import ApiStore
-from discovery_core.store.assets import Changes, Choice, Conflict
-from fastapi import APIRouter, Query, Request
+from discovery_core.store.inventory.assets import Changes, Choice, Conflict
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, StringConstraints
 
-from ..auth import Token
-from ..caller import acting_as
-from ..problems import ProblemError
-from ..visible import state_of, visible
+from ..context import Visit, Visited
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}", tags=["inventory"])
 VERB = "approve"
@@ -44,80 +37,55 @@ class Precedence(BaseModel):
 
 
 @router.get("/conflicts", response_model=list[Conflict])
-async def list_conflicts(request: Request, flow_id: UUID, token: Token) -> list[Conflict]:
+async def list_conflicts(visited: Visited) -> list[Conflict]:
     """Fields whose sources disagree, the undecided first; at most 1000."""
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        location, _ = await visible(request, store, caller, flow_id)
-    flow = await store.flow(location.tenant_id, flow_id)
-    return await store.conflicts(location.tenant_id, flow.engagement)
+    flow = await visited.flow()
+    return await visited.store.conflicts(visited.tenant_id, flow.engagement)
 
 
 @router.put("/conflicts", response_model=Changes)
-async def decide_conflict(request: Request, flow_id: UUID, token: Token, body: Decision) -> Changes:
+async def decide_conflict(visited: Visited, body: Decision) -> Changes:
     """Decides a field; the decision stays, also when newer imports say something else."""
-    store, tenant_id, engagement, user = await _allowed(request, flow_id, token)
-    return await _found(
-        store.decide_conflict(
-            tenant_id,
-            engagement,
-            identity=body.identity,
-            field=body.field,
-            choice=body.choice,
-            decided_by=user,
-        )
+    engagement, user = await _allowed(visited)
+    return await visited.store.decide_conflict(
+        visited.tenant_id,
+        engagement,
+        identity=body.identity,
+        field=body.field,
+        choice=body.choice,
+        decided_by=user,
     )
 
 
 @router.delete("/conflicts", response_model=Changes)
 async def undo_decision(
-    request: Request,
-    flow_id: UUID,
-    token: Token,
+    visited: Visited,
     identity: Annotated[Identity, Query()],
     field: Annotated[FieldName, Query()],
 ) -> Changes:
     """Takes a decision back; precedence and the latest flow count again."""
-    store, tenant_id, engagement, _ = await _allowed(request, flow_id, token)
-    return await _found(store.undo_decision(tenant_id, engagement, identity=identity, field=field))
+    engagement, _ = await _allowed(visited)
+    return await visited.store.undo_decision(
+        visited.tenant_id, engagement, identity=identity, field=field
+    )
 
 
 @router.get("/source-precedence", response_model=Precedence)
-async def get_precedence(request: Request, flow_id: UUID, token: Token) -> Precedence:
+async def get_precedence(visited: Visited) -> Precedence:
     """Whose values count first in the flow's engagement; empty: the latest flow's."""
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        location, _ = await visible(request, store, caller, flow_id)
-    flow = await store.flow(location.tenant_id, flow_id)
-    return Precedence(flows=await store.precedence(location.tenant_id, flow.engagement))
+    flow = await visited.flow()
+    return Precedence(flows=await visited.store.precedence(visited.tenant_id, flow.engagement))
 
 
 @router.put("/source-precedence", response_model=Changes)
-async def set_precedence(
-    request: Request, flow_id: UUID, token: Token, body: Precedence
-) -> Changes:
+async def set_precedence(visited: Visited, body: Precedence) -> Changes:
     """Says whose values count first; flows that are not named come after, the latest first."""
-    store, tenant_id, engagement, _ = await _allowed(request, flow_id, token)
-    return await store.set_precedence(tenant_id, engagement, body.flows)
+    engagement, _ = await _allowed(visited)
+    return await visited.store.set_precedence(visited.tenant_id, engagement, body.flows)
 
 
-async def _allowed(
-    request: Request, flow_id: UUID, token: str
-) -> tuple[ApiStore, UUID, str | None, str]:
-    """Store, tenant and engagement of the flow, and who the caller is, once that may decide."""
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        location, _ = await visible(request, store, caller, flow_id)
-        await caller.require(location.namespace, location.name, VERB)
-        user = await caller.user_name()
-    request.state.log |= {"user": user}
-    flow = await store.flow(location.tenant_id, flow_id)
-    return store, location.tenant_id, flow.engagement, user
-
-
-async def _found(work: Awaitable[Changes]) -> Changes:
-    """Raises ProblemError 404 where nothing is there to decide."""
-    try:
-        return await work
-    except NotFoundError as error:
-        raise ProblemError(404, "not-found", "Not found", str(error)) from error
+async def _allowed(visited: Visit) -> tuple[str | None, str]:
+    """The flow's engagement and who the caller is, once that may decide."""
+    await visited.require(VERB)
+    user = await visited.user_name()
+    return (await visited.flow()).engagement, user

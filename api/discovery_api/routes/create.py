@@ -14,19 +14,17 @@ import secrets
 from typing import Annotated, Any
 from uuid import UUID
 
+from discovery_core.errors import ProblemError
 from discovery_core.files import media_type
 from discovery_core.resource import API_VERSION, KIND
-from discovery_core.store.uploads import Uploaded
+from discovery_core.store.artefacts.uploads import Uploaded
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from ..auth import Token
-from ..caller import Caller, acting_as
+from ..context import Context, RequestContext
 from ..multipart import Form, Part
-from ..problems import ProblemError, unavailable
-from ..settings import ApiSettings
-from ..visible import state_of
+from ..problems import ForbiddenError, InvalidRequestError, UnavailableError
 
 router = APIRouter(prefix="/api/v1/discovery", tags=["flows"])
 
@@ -40,6 +38,14 @@ CREATED: dict[int | str, dict[str, Any]] = {
     413: {"description": "the file is too large"},
     415: {"description": "not multipart/form-data"},
 }
+
+
+class KeyReusedError(ProblemError):
+    """An Idempotency-Key stands for one file."""
+
+    status = 422
+    kind = "idempotency-key-reused"
+    title = "The key was used for another file"
 
 
 class Created(BaseModel):
@@ -62,14 +68,13 @@ class UploadView(BaseModel):
 @router.post("/uploads", response_model=UploadView, status_code=201, responses=CREATED)
 async def upload(
     request: Request,
-    token: Token,
+    context: Context,
     namespace: Annotated[str, Query(pattern=NAMESPACE, description="where the flow will be")],
     name: Annotated[str, Query(min_length=1, max_length=253, description="name of the file")],
 ) -> UploadView:
     """Stores the request's body, as a stream, for a flow of that namespace."""
-    async with acting_as(state_of(request)[1], token) as caller:
-        tenant_id, user = await _may_create(request, caller, namespace)
-    stored = await _store(request, tenant_id, user, name, request.stream())
+    tenant_id, user = await _may_create(context, namespace)
+    stored = await _store(context, tenant_id, user, name, request.stream())
     return UploadView(
         digest=stored.digest,
         size=stored.size,
@@ -115,48 +120,44 @@ async def upload(
 )
 async def create_flow(
     request: Request,
-    token: Token,
+    context: Context,
     idempotency_key: Annotated[
         str | None,
         Header(max_length=255, description="the same key creates one flow, however often sent"),
     ] = None,
 ) -> JSONResponse:
     """Creates a flow from an uploaded file. Fields come first, `file` comes last."""
-    settings = state_of(request)[1]
     fields: dict[str, str] = {}
-    async with acting_as(settings, token) as caller:
-        async for part in Form(request, settings.body_seconds).parts():
-            if part.file_name is None:
-                fields[part.name] = await part.text()
-                continue
-            made = await _create(request, caller, fields, part, idempotency_key)
-            place = f"/api/v1/discovery/flows/{made.flow_id}"
-            return JSONResponse(
-                made.model_dump(mode="json"), status_code=201, headers={"Location": place}
-            )
-    raise ProblemError(422, "invalid-request", "No file", "the form has no part `file`")
+    async for part in Form(request, context.settings.body_seconds).parts():
+        if part.file_name is None:
+            fields[part.name] = await part.text()
+            continue
+        made = await _create(context, fields, part, idempotency_key)
+        place = f"/api/v1/discovery/flows/{made.flow_id}"
+        return JSONResponse(
+            made.model_dump(mode="json"), status_code=201, headers={"Location": place}
+        )
+    raise InvalidRequestError("the form has no part `file`", title="No file")
 
 
 async def _create(
-    request: Request, caller: Caller, fields: dict[str, str], part: Part, key: str | None
+    context: RequestContext, fields: dict[str, str], part: Part, key: str | None
 ) -> Created:
     namespace = fields.get("namespace", "")
     if not namespace:
-        raise ProblemError(
-            422, "invalid-request", "No namespace", "send the field `namespace` before the file"
+        raise InvalidRequestError(
+            "send the field `namespace` before the file", title="No namespace"
         )
     if not re.fullmatch(NAMESPACE, namespace):
-        raise ProblemError(
-            422,
-            "invalid-request",
-            "Not a namespace",
+        raise InvalidRequestError(
             f"{namespace[:63]!r}: write at most 63 lower-case letters, digits and hyphens, such as "
             "migration-east",
+            title="Not a namespace",
         )
     spec = _further_spec(fields)
-    tenant_id, user = await _may_create(request, caller, namespace)
+    tenant_id, user = await _may_create(context, namespace)
     file_name = (part.file_name or "").replace("\\", "/").rsplit("/", 1)[-1][:253] or "upload"
-    stored = await _store(request, tenant_id, user, file_name, part.stream())
+    stored = await _store(context, tenant_id, user, file_name, part.stream())
     name = fields.get("name") or _name_for(file_name, user, key)
     artefact = {"digest": stored.digest, "name": stored.name}
     body = {
@@ -170,18 +171,13 @@ async def _create(
         },
     }
     try:
-        made = await caller.create_flow(namespace, body)
+        made = await context.caller.create_flow(namespace, body)
     except ProblemError as refused:
         if refused.status != 409 or key is None:
             raise
-        made = await caller.flow(namespace, name)
+        made = await context.caller.flow(namespace, name)
         if (made["spec"].get("source") or {}).get("artefact") != artefact:
-            raise ProblemError(
-                422,
-                "idempotency-key-reused",
-                "The key was used for another file",
-                "send a new Idempotency-Key",
-            ) from refused
+            raise KeyReusedError("send a new Idempotency-Key") from refused
     return Created(flow_id=UUID(made["metadata"]["uid"]), name=name, namespace=namespace)
 
 
@@ -190,55 +186,42 @@ def _further_spec(fields: dict[str, str]) -> dict[str, Any]:
     try:
         spec = json.loads(fields.get("spec") or "{}")
     except (ValueError, RecursionError) as error:
-        raise ProblemError(422, "invalid-request", "spec is not JSON", str(error)) from error
+        raise InvalidRequestError(str(error), title="spec is not JSON") from error
     if not isinstance(spec, dict) or set(spec) & _TAKEN:
-        raise ProblemError(
-            422,
-            "invalid-request",
-            "Not a spec",
+        raise InvalidRequestError(
             "spec is a JSON object without source, approval, requestedBy and engagement",
+            title="Not a spec",
         )
     if fields.get("engagement"):
         spec["engagement"] = fields["engagement"]
     return spec
 
 
-async def _may_create(request: Request, caller: Caller, namespace: str) -> tuple[UUID, str]:
+async def _may_create(context: RequestContext, namespace: str) -> tuple[UUID, str]:
     """The namespace's tenant and the caller's name. Raises ProblemError 403, 404 or 503."""
-    store, settings = state_of(request)
-    user = await caller.user_name()
-    request.state.log |= {"user": user, "namespace": namespace}
-    if not await caller.may("create", namespace):
-        raise ProblemError(
-            403,
-            "forbidden",
-            "Not allowed",
-            f"{user} may not create DiscoveryFlows in namespace {namespace}",
-        )
-    tenant_id = await caller.namespace_uid(namespace)
-    if not await store.offer_tenant(tenant_id, namespace, cluster_of(settings)):
-        raise unavailable(
+    user = await context.user_name(namespace=namespace)
+    if not await context.caller.may("create", namespace):
+        raise ForbiddenError(f"{user} may not create DiscoveryFlows in namespace {namespace}")
+    tenant_id = await context.caller.namespace_uid(namespace)
+    if not await context.store.offer_tenant(tenant_id, namespace, context.settings.cluster_id):
+        raise UnavailableError(
             "it is not clear which cluster this is: the operator has not registered it yet, or "
             "several clusters share the database and the Helm value api.clusterId is not set"
         )
     return tenant_id, user
 
 
-def cluster_of(settings: ApiSettings) -> UUID | None:
-    """The cluster's id, where it is set."""
-    return settings.cluster_id
-
-
-async def _store(request: Request, tenant_id: UUID, user: str, name: str, stream: Any) -> Uploaded:
-    store, settings = state_of(request)
-    request.state.log["tenant"] = str(tenant_id)
-    return await store.store_upload(
+async def _store(
+    context: RequestContext, tenant_id: UUID, user: str, name: str, stream: Any
+) -> Uploaded:
+    context.log["tenant"] = str(tenant_id)
+    return await context.store.store_upload(
         tenant_id,
         name=name,
         media_type=media_type(name),
         uploaded_by=user,
         stream=stream,
-        max_bytes=settings.max_upload_bytes,
+        max_bytes=context.settings.max_upload_bytes,
     )
 
 

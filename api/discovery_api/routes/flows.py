@@ -6,13 +6,11 @@ The database says how it stands; Kubernetes says whether the caller may know, an
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 
-from ..auth import Token
-from ..caller import acting_as
+from ..context import Visited
 from ..decisions import approval_edits, decide
 from ..views import (
     ANSWERS,
@@ -22,29 +20,25 @@ from ..views import (
     DecisionView,
     FlowView,
 )
-from ..visible import permissions_of, state_of, visible
 
 router = APIRouter(prefix="/api/v1/discovery/flows", tags=["flows"])
 
 
 @router.get("/{flow_id}", response_model=FlowView, responses={304: {"description": "unchanged"}})
 async def get_flow(
-    request: Request,
-    flow_id: UUID,
-    token: Token,
+    visited: Visited,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """How the flow stands; while it waits for approval, with the mappings in question."""
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        location, _ = await visible(request, store, caller, flow_id)
-        flow = await store.flow(location.tenant_id, flow_id)
-        permissions = await permissions_of(caller, location)
+    flow = await visited.flow()
+    permissions = await visited.permissions()
     headers = {"ETag": f'"{flow.version}-{permissions.tag}"', "Cache-Control": "private, no-cache"}
     if _matches(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     mappings = (
-        await store.mappings(location.tenant_id, flow.request.request_id) if flow.request else []
+        await visited.store.mappings(visited.tenant_id, flow.request.request_id)
+        if flow.request
+        else []
     )
     view = FlowView.of(flow, mappings, permissions)
     return JSONResponse(view.model_dump(mode="json", by_alias=True), headers=headers)
@@ -57,23 +51,21 @@ def _matches(if_none_match: str | None, entity_tag: str) -> bool:
 
 
 @router.post("/{flow_id}/approve-mappings", response_model=DecisionView, responses=ANSWERS)
-async def approve_mappings(
-    request: Request, flow_id: UUID, token: Token, body: ApproveMappings
-) -> Response:
+async def approve_mappings(visited: Visited, body: ApproveMappings) -> Response:
     """Approves the proposed mappings, as they are or changed."""
-    return _answered(await decide(request, flow_id, token, body, "Approve", approval_edits(body)))
+    return _answered(await decide(visited, body, "Approve", approval_edits(body)))
 
 
 @router.post("/{flow_id}/reject-mappings", response_model=DecisionView, responses=ANSWERS)
-async def reject_mappings(request: Request, flow_id: UUID, token: Token, body: Answer) -> Response:
+async def reject_mappings(visited: Visited, body: Answer) -> Response:
     """Rejects the proposed mappings; the flow ends as Rejected."""
-    return _answered(await decide(request, flow_id, token, body, "Reject"))
+    return _answered(await decide(visited, body, "Reject"))
 
 
 @router.post("/{flow_id}/ask-again", response_model=DecisionView, responses=ANSWERS)
-async def ask_again(request: Request, flow_id: UUID, token: Token, body: AskAgain) -> Response:
+async def ask_again(visited: Visited, body: AskAgain) -> Response:
     """Has the mapping done once more, with a hint; then the question is asked anew."""
-    return _answered(await decide(request, flow_id, token, body, "AskAgain", hint=body.hint))
+    return _answered(await decide(visited, body, "AskAgain", hint=body.hint))
 
 
 def _answered(view: DecisionView) -> JSONResponse:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from ..visible import Visit, Visited
+from ..context import Visit, Visited
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}", tags=["flows"])
 
@@ -84,11 +84,11 @@ async def rerun(
 
 async def _state(visited: Visit, state: str) -> Changed:
     if (visited.resource.get("spec") or {}).get("state") == state:
-        await visited.caller.require(visited.location.namespace, visited.location.name, "update")
+        await visited.require("update")
         return Changed(flow_id=str(visited.flow_id), field="state", value=state)
     return await _set(visited, "state", state)
 
 
 async def _set(visited: Visit, field: str, value: Any) -> Changed:
-    await visited.caller.set_spec(visited.location.namespace, visited.location.name, field, value)
+    await visited.set_spec(field, value)
     return Changed(flow_id=str(visited.flow_id), field=field, value=value)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
+from discovery_core.errors import ProblemError
 from discovery_core.states import STATES, FlowState
-from discovery_core.store import ApiStore
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from ..auth import Token
-from ..caller import Caller, acting_as
-from ..problems import ProblemError
+from ..context import Context, RequestContext
+from ..problems import InvalidRequestError
 from ..views import FlowSummary
-from ..visible import state_of
 
 router = APIRouter(prefix="/api/v1/discovery", tags=["flows"])
 AT_ONCE = 20
@@ -48,8 +46,7 @@ class Me(BaseModel):
 
 @router.get("/flows", response_model=FlowList)
 async def list_flows(
-    request: Request,
-    token: Token,
+    context: Context,
     namespace: Namespace = None,
     engagement: Engagement = None,
     state: Annotated[FlowState | None, Query(description="only flows in this state")] = None,
@@ -61,27 +58,23 @@ async def list_flows(
     Without `namespace` and without the right to list everywhere, all that the caller may list
     comes as one page.
     """
-    store, settings = state_of(request)
     selector = field_selector(engagement, state)
-    async with acting_as(settings, token) as caller:
-        try:
-            page = await caller.flows(namespace, selector=selector, limit=limit, after=cursor)
-        except ProblemError as refused:
-            if refused.status != 403 or namespace is not None:
-                raise
-            items = await of_allowed_namespaces(store, caller, selector)
-            return FlowList(items=[FlowSummary.of(item) for item in items], next_cursor=None)
+    try:
+        page = await context.caller.flows(namespace, selector=selector, limit=limit, after=cursor)
+    except ProblemError as refused:
+        if refused.status != 403 or namespace is not None:
+            raise
+        items = await of_allowed_namespaces(context, selector)
+        return FlowList(items=[FlowSummary.of(item) for item in items], next_cursor=None)
     return FlowList(
         items=[FlowSummary.of(item) for item in page.items], next_cursor=page.next or None
     )
 
 
 @router.get("/me", response_model=Me)
-async def me(request: Request, token: Token) -> Me:
+async def me(context: Context) -> Me:
     """Who you are to Kubernetes: the name that goes into `decidedBy`."""
-    _, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        user = await caller.user()
+    user = await context.caller.user()
     return Me(user=user.name, groups=list(user.groups))
 
 
@@ -90,7 +83,7 @@ def field_selector(engagement: str | None, state: FlowState | None) -> str:
     parts = []
     if engagement is not None:
         if any(character in engagement for character in ",=!\\"):
-            raise ProblemError(422, "invalid-request", "Not an engagement", repr(engagement))
+            raise InvalidRequestError(repr(engagement), title="Not an engagement")
         parts.append(f"spec.engagement={engagement}")
     if state is not None:
         parts.append(f"status.state={STATES[state].state}")
@@ -98,38 +91,37 @@ def field_selector(engagement: str | None, state: FlowState | None) -> str:
 
 
 async def all_flows(
-    store: ApiStore, caller: Caller, namespace: str | None, selector: str = ""
+    context: RequestContext, namespace: str | None, selector: str = ""
 ) -> list[dict[str, Any]]:
     """Every flow that the caller may list, page after page. Raises ProblemError."""
     found: list[dict[str, Any]] = []
     after = ""
     while True:
         try:
-            page = await caller.flows(namespace, selector=selector, limit=PAGE, after=after)
+            page = await context.caller.flows(namespace, selector=selector, limit=PAGE, after=after)
         except ProblemError as refused:
             if refused.status != 403 or namespace is not None:
                 raise
-            return await of_allowed_namespaces(store, caller, selector)
+            return await of_allowed_namespaces(context, selector)
         found += page.items
         after = page.next
         if not after:
             return found
 
 
-async def of_allowed_namespaces(
-    store: ApiStore, caller: Caller, selector: str
-) -> list[dict[str, Any]]:
+async def of_allowed_namespaces(context: RequestContext, selector: str) -> list[dict[str, Any]]:
     """Flows of each namespace that the caller may list."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def of(namespace: str) -> list[dict[str, Any]]:
         async with gate:
             try:
-                return await all_flows(store, caller, namespace, selector)
+                return await all_flows(context, namespace, selector)
             except ProblemError as refused:
                 if refused.status in (403, 404):
                     return []
                 raise
 
-    lists = await asyncio.gather(*(of(name) for name in await store.known_namespaces()))
+    names = await context.store.known_namespaces()
+    lists = await asyncio.gather(*(of(name) for name in names))
     return [item for items in lists for item in items]

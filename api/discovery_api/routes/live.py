@@ -14,21 +14,18 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import UUID
 
-from discovery_core.errors import NotFoundError
+from discovery_core.errors import NotFoundError, ProblemError
+from discovery_core.loops import set_aside
 from discovery_core.phases import progress
 from discovery_core.snapshots import FlowEvent, FlowSnapshot
 from discovery_core.states import STATES, FlowState, is_ended
-from discovery_core.store import ApiStore
-from discovery_core.store.loops import set_aside
 from fastapi import APIRouter, Header, Query, Request, WebSocket
 from fastapi.responses import StreamingResponse
 from starlette.websockets import WebSocketDisconnect
 
-from ..auth import Token, token_of
-from ..caller import Caller, acting_as
+from ..auth import token_of
+from ..context import Context, RequestContext, Visit, Visited, context_of
 from ..live import Live
-from ..problems import ProblemError
-from ..visible import Visit, Visited, begin_visit, state_of
 from .listing import Namespace, all_flows
 
 router = APIRouter(prefix="/api/v1/discovery", tags=["live"])
@@ -80,14 +77,12 @@ async def flow_events(
 
 @router.get("/events", response_class=StreamingResponse)
 async def all_events(
-    request: Request, token: Token, namespace: Namespace = None
+    request: Request, context: Context, namespace: Namespace = None
 ) -> StreamingResponse:
     """Where the flows that you may see stand: `flow` whenever one moves; SSE."""
-    store, settings = state_of(request)
-    async with acting_as(settings, token) as caller:
-        # refused here, while an error can still be an answer
-        await all_flows(store, caller, namespace)
-    messages = of_all(request, token, namespace)
+    # refused here, while an error can still be an answer
+    await all_flows(context, namespace)
+    messages = of_all(_live(request), context, namespace)
     return StreamingResponse(
         _events(messages), media_type="text/event-stream", headers=STREAM_HEADERS
     )
@@ -102,16 +97,13 @@ async def socket(
 ) -> None:
     """The same messages as the streams of events: of one flow, or of all."""
     try:
-        token = token_of(websocket)
-        store, settings = state_of(websocket)
-        async with acting_as(settings, token) as caller:
+        async with context_of(websocket, token_of(websocket)) as context:
+            live = _live(websocket)
             if flow_id is None:
-                await all_flows(store, caller, namespace)
-                messages = of_all(websocket, token, namespace)
+                await all_flows(context, namespace)
+                messages = of_all(live, context, namespace)
             else:
-                messages = of_flow(
-                    _live(websocket), await begin_visit(websocket, caller, flow_id), after
-                )
+                messages = of_flow(live, await context.visit(flow_id), after)
             await websocket.accept()
             async for message in messages:
                 await websocket.send_text(message.as_text())
@@ -173,7 +165,7 @@ async def _still_visible(visited: Visit) -> bool:
     In a namespace that was made anew, a flow of the same name is somebody else's.
     """
     try:
-        resource = await visited.caller.flow(visited.location.namespace, visited.location.name)
+        resource = await visited.look()
     except ProblemError as refused:
         return refused.status == 503
     return bool(resource["metadata"]["uid"] == str(visited.flow_id))
@@ -215,36 +207,34 @@ def moment_of(flow: FlowSnapshot) -> dict[str, Any]:
 
 
 async def of_all(
-    connection: Request | WebSocket, token: str, namespace: str | None
+    live: Live, context: RequestContext, namespace: str | None
 ) -> AsyncIterator[Message]:
     """Where each visible flow stands, now and whenever one moves.
 
     Kubernetes is asked about a flow when it first moves, and about all of them once a minute.
     """
-    store, settings = state_of(connection)
     clock = asyncio.get_running_loop().time
     seen = Seen(namespace)
     checked, spoken = float("-inf"), clock()
-    async with acting_as(settings, token) as caller:
-        with _live(connection).subscribed(None) as subscription:
-            pending: set[UUID] = set()
-            while not subscription.closed:
-                if clock() - checked >= RECHECK_SECONDS:
-                    checked = clock()
-                    listed = await all_flows(store, caller, namespace)
-                    visible = {UUID(item["metadata"]["uid"]) for item in listed}
-                    seen.keep(visible)
-                    pending |= visible
-                for flow_id in pending:
-                    moved = await _moved_or_nothing(store, caller, flow_id, seen)
-                    if moved is not None:
-                        spoken = clock()
-                        yield moved
-                if clock() - spoken >= BEAT_SECONDS:
+    with live.subscribed(None) as subscription:
+        pending: set[UUID] = set()
+        while not subscription.closed:
+            if clock() - checked >= RECHECK_SECONDS:
+                checked = clock()
+                listed = await all_flows(context, namespace)
+                visible = {UUID(item["metadata"]["uid"]) for item in listed}
+                seen.keep(visible)
+                pending |= visible
+            for flow_id in pending:
+                moved = await _moved_or_nothing(context, flow_id, seen)
+                if moved is not None:
                     spoken = clock()
-                    yield Message()
-                pending, rescan = await subscription.wait(BEAT_SECONDS)
-                checked = float("-inf") if rescan else checked
+                    yield moved
+            if clock() - spoken >= BEAT_SECONDS:
+                spoken = clock()
+                yield Message()
+            pending, rescan = await subscription.wait(BEAT_SECONDS)
+            checked = float("-inf") if rescan else checked
 
 
 @dataclass
@@ -263,27 +253,25 @@ class Seen:
         self.tenants = {key: self.tenants[key] for key in visible & self.tenants.keys()}
 
 
-async def _moved_or_nothing(
-    store: ApiStore, caller: Caller, flow_id: UUID, seen: Seen
-) -> Message | None:
+async def _moved_or_nothing(context: RequestContext, flow_id: UUID, seen: Seen) -> Message | None:
     """As `_moved`; a flow that cannot be told ends no stream about all the others."""
     with set_aside("live", flow=str(flow_id)):
         try:
-            return await _moved(store, caller, flow_id, seen)
+            return await _moved(context, flow_id, seen)
         except NotFoundError:
             # its data has just been purged
             return None
     return None
 
 
-async def _moved(store: ApiStore, caller: Caller, flow_id: UUID, seen: Seen) -> Message | None:
+async def _moved(context: RequestContext, flow_id: UUID, seen: Seen) -> Message | None:
     """A message where the flow is visible to the caller and has moved since the last one."""
     if flow_id not in seen.tenants:
-        location = await store.locate(flow_id)
+        location = await context.store.locate(flow_id)
         if location is None:
             return None
         try:
-            resource = await caller.flow(location.namespace, location.name)
+            resource = await context.caller.flow(location.namespace, location.name)
         except ProblemError as refused:
             if refused.status == 503:
                 return None
@@ -294,7 +282,7 @@ async def _moved(store: ApiStore, caller: Caller, flow_id: UUID, seen: Seen) -> 
     tenant_id = seen.tenants[flow_id]
     if tenant_id is None:
         return None
-    flow = await store.flow(tenant_id, flow_id)
+    flow = await context.store.flow(tenant_id, flow_id)
     if seen.versions.get(flow_id, -1) >= flow.version:
         return None
     seen.versions[flow_id] = flow.version

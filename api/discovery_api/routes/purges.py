@@ -11,13 +11,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from discovery_core.errors import IllegalTransitionError
-from discovery_core.store.retention import PurgeRecord
-from fastapi import APIRouter, Query, Request
+from discovery_core.store.maintenance.retention import PurgeRecord
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from ..problems import ProblemError
-from ..visible import Visited
+from ..context import Visited
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}", tags=["flows"])
 VERB = "purge"
@@ -60,7 +58,6 @@ async def list_purges(visited: Visited) -> list[Purge]:
     },
 )
 async def purge_data(
-    request: Request,
     visited: Visited,
     inventory: Annotated[
         Literal["keep", "remove"],
@@ -68,13 +65,9 @@ async def purge_data(
     ] = "keep",
 ) -> Purge:
     """Removes the data of an ended flow for good; asked again meanwhile, it is the same removal."""
-    await visited.caller.require(visited.location.namespace, visited.location.name, VERB)
-    user = await visited.caller.user_name()
-    request.state.log |= {"user": user, "purge": inventory}
-    try:
-        record = await visited.store.request_purge(
-            visited.tenant_id, visited.flow_id, by=user, inventory=inventory == "remove"
-        )
-    except IllegalTransitionError as error:
-        raise ProblemError(409, "conflict", "Not possible now", str(error)) from error
+    await visited.require(VERB)
+    user = await visited.user_name(purge=inventory)
+    record = await visited.store.request_purge(
+        visited.tenant_id, visited.flow_id, by=user, inventory=inventory == "remove"
+    )
     return Purge.of(record)

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 from discovery_core.errors import NotFoundError
 from discovery_core.files import file_name
 from discovery_core.phases import PHASES, Phase
-from discovery_core.store.assets import AssetSource
-from discovery_core.store.reads import AssetRow, StoredArtefact
+from discovery_core.store.inventory.assets import AssetSource
+from discovery_core.store.reads.contents import AssetRow, StoredArtefact
 from discovery_core.wire import ColumnProfile, QualityPart, RuleApplication
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from ..problems import ProblemError
-from ..visible import Visit, Visited
+from ..context import Visit, Visited
+from ..problems import TooLargeError
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}", tags=["results"])
 MOST_BYTES = 32 * 1024 * 1024
@@ -319,11 +319,9 @@ async def content(visited: Visit, phase: str, name: str) -> bytes:
     """A small artefact as a whole. Raises NotFoundError and ProblemError 413."""
     found = await visited.store.artefact(visited.tenant_id, visited.flow_id, phase, name)
     if found.size > MOST_BYTES:
-        raise ProblemError(
-            413,
-            "too-large",
-            "Too large to show",
+        raise TooLargeError(
             f"{phase}/{name} has {found.size} bytes; download it instead: artefacts/{phase}/{name}",
+            title="Too large to show",
         )
     pieces: AsyncIterator[bytes] = visited.store.read_artefact(visited.tenant_id, found)
     return b"".join([piece async for piece in pieces])

@@ -6,13 +6,14 @@ import time
 from collections import OrderedDict, deque
 from typing import Annotated
 
+from discovery_core.errors import ProblemError
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from ..caller import acting_as
-from ..problems import ProblemError
+from ..context import settings_of
+from ..problems import TooManyRequestsError
 from ..sessions import Sessions
-from ..visible import state_of
 from .templating import page
 
 router = APIRouter(include_in_schema=False)
@@ -30,7 +31,7 @@ def safe_target(target: str) -> str:
 @router.get("/sign-in")
 async def sign_in_page(request: Request, next: str = "/") -> Response:  # noqa: A002 - the query's name
     """How to sign in."""
-    settings = state_of(request)[1]
+    settings = settings_of(request)
     return page(
         request,
         "sign_in.html",
@@ -49,7 +50,7 @@ async def sign_in(
 ) -> Response:
     """Begins a session with a pasted token, if Kubernetes accepts it."""
     sessions: Sessions = request.app.state.sessions
-    settings = state_of(request)[1]
+    settings = settings_of(request)
     sessions.check_origin(request)
     attempts: Attempts = request.app.state.attempts
     address = request.client.host if request.client else ""
@@ -107,13 +108,9 @@ class Attempts:
         while times and times[0] < now - WINDOW_SECONDS:
             times.popleft()
         if len(times) >= ATTEMPTS:
-            wait = str(int(times[0] + WINDOW_SECONDS - now) + 1)
-            raise ProblemError(
-                429,
-                "too-many-requests",
-                "Too many attempts",
-                f"try again in {wait} seconds",
-                headers={"Retry-After": wait},
+            wait = int(times[0] + WINDOW_SECONDS - now) + 1
+            raise TooManyRequestsError(
+                f"try again in {wait} seconds", wait, title="Too many attempts"
             )
         times.append(now)
         self._failed.move_to_end(address)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from discovery_core.errors import InvalidAnswerError
+from discovery_core.errors import InvalidAnswerError, ProblemError
 from discovery_core.resource_gate import NO_TRANSFORM, TRANSFORM_PATTERN, Rerun
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import RedirectResponse, Response
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData
 
 from ..decisions import approval_edits, decide
-from ..problems import ProblemError
+from ..problems import InvalidRequestError
 from ..routes import conflicts
 from ..views import Answer, ApproveMappings, FinalMapping
 from .pages import review_page
@@ -37,7 +37,7 @@ async def answer(request: Request, on: OnFlow, form: CheckedForm) -> Response:
     """Approves with the mappings as they stand in the form, rejects, or asks again."""
     action = str(form.get("action", ""))
     if action not in ("approve", "reject", "ask-again"):
-        raise ProblemError(422, "invalid-request", "No such action", action)
+        raise InvalidRequestError(action, title="No such action")
     words = {name: str(form.get(name, "")) for name in ("reason", "hint")}
     once_more = partial(review_page, request, on, typed=_typed(form), words=words)
     try:
@@ -46,16 +46,15 @@ async def answer(request: Request, on: OnFlow, form: CheckedForm) -> Response:
             "artefactDigest": str(form.get("artefactDigest", "")),
             "reason": str(form.get("reason", "")).strip(),
         }
-        token, flow_id = on.session.token, on.visit.flow_id
         if action == "approve":
             body = ApproveMappings.model_validate(asked | {"mappings": _mappings(form)})
-            view = await decide(request, flow_id, token, body, "Approve", approval_edits(body))
+            view = await decide(on.visit, body, "Approve", approval_edits(body))
         elif action == "reject":
-            view = await decide(request, flow_id, token, Answer.model_validate(asked), "Reject")
+            view = await decide(on.visit, Answer.model_validate(asked), "Reject")
         else:
             hint = str(form.get("hint", "")).strip()
             plain = Answer.model_validate(asked)
-            view = await decide(request, flow_id, token, plain, "AskAgain", hint=hint)
+            view = await decide(on.visit, plain, "AskAgain", hint=hint)
     except InvalidAnswerError as error:
         return await once_more(problems=error.problems, status_code=422)
     except ValidationError as error:
@@ -125,22 +124,19 @@ def _typed(form: FormData) -> dict[str, dict[str, str]]:
 
 
 @router.post("/flows/{flow_id}/inventory/conflicts")
-async def decide_conflict(request: Request, on: OnFlow, form: CheckedForm) -> Response:
+async def decide_conflict(on: OnFlow, form: CheckedForm) -> Response:
     """Decides what counts where sources disagree, or takes that back."""
     identity, field = str(form.get("identity", "")), str(form.get("field", ""))
-    flow_id, token = on.visit.flow_id, on.session.token
     if form.get("choice") == "undo":
-        await conflicts.undo_decision(request, flow_id, token, identity, field)
+        await conflicts.undo_decision(on.visit, identity, field)
     else:
         try:
             decision = conflicts.Decision.model_validate(
                 {"identity": identity, "field": field, "choice": form.get("choice")}
             )
-            await conflicts.decide_conflict(request, flow_id, token, decision)
+            await conflicts.decide_conflict(on.visit, decision)
         except ValidationError as error:
-            raise ProblemError(422, "invalid-request", "No such choice", str(error)) from error
-        except InvalidAnswerError as error:
-            raise ProblemError(422, "invalid-answer", "Not possible", str(error)) from error
+            raise InvalidRequestError(str(error), title="No such choice") from error
     return _to(on, "/inventory")
 
 
@@ -151,7 +147,6 @@ async def act(
     action: Annotated[str, Path(pattern="^(suspend|resume|cancel|rerun)$")],
 ) -> Response:
     """Changes the spec in the person's name."""
-    location, caller = on.visit.location, on.visit.caller
     if action == "rerun":
         try:
             wanted = Rerun.model_validate(
@@ -163,9 +158,9 @@ async def act(
             )
         except ValidationError as error:
             said = [f"{item['loc'][-1]}: {item['msg']}" for item in error.errors()]
-            raise ProblemError(422, "invalid-request", "Not possible", "; ".join(said)) from error
+            raise InvalidRequestError("; ".join(said), title="Not possible") from error
         value: object = wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
-        await caller.set_spec(location.namespace, location.name, "rerun", value)
+        await on.visit.set_spec("rerun", value)
     else:
-        await caller.set_spec(location.namespace, location.name, "state", _STATES[action])
+        await on.visit.set_spec("state", _STATES[action])
     return _to(on)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from discovery_core.errors import ProblemError
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 
-from ..problems import ProblemError
 from ..sessions import Sessions
 from . import account, actions, oidc, pages
 from .account import safe_target

@@ -16,14 +16,15 @@ import httpx
 from authlib.common.security import generate_token
 from authlib.integrations.base_client.errors import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
+from discovery_core.errors import ProblemError
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from ..caller import acting_as
-from ..problems import ProblemError, unavailable
+from ..context import settings_of
+from ..problems import ForbiddenError, NotVisibleError, UnavailableError, UnreadableRequestError
 from ..sessions import Session, Sessions, claims_of
 from ..settings import ApiSettings
-from ..visible import state_of
 from .account import safe_target
 from .templating import page
 
@@ -37,7 +38,7 @@ _METADATA_SECONDS = 600.0
 @router.get("/oidc/start")
 async def start(request: Request, next: str = "/") -> Response:  # noqa: A002 - the query's name
     """Sends the browser to the issuer."""
-    settings = state_of(request)[1]
+    settings = settings_of(request)
     _require(settings)
     known = await _discovered(request)
     verifier, nonce = generate_token(64), generate_token(32)
@@ -64,7 +65,7 @@ async def start(request: Request, next: str = "/") -> Response:  # noqa: A002 - 
 @router.get(CALLBACK)
 async def callback(request: Request) -> Response:
     """Takes the code, asks the issuer for the token, and begins the session."""
-    settings = state_of(request)[1]
+    settings = settings_of(request)
     _require(settings)
     sessions: Sessions = request.app.state.sessions
     kept = json.loads(sessions.unseal(request.cookies.get(_COOKIE, ""), _STATE_SECONDS) or "{}")
@@ -72,7 +73,7 @@ async def callback(request: Request) -> Response:
         raise _over("the sign-in was begun elsewhere or more than ten minutes ago")
     if "error" in request.query_params:
         told = request.query_params.get("error_description") or request.query_params["error"]
-        raise ProblemError(403, "forbidden", "The issuer refused", told[:300])
+        raise ForbiddenError(told[:300], title="The issuer refused")
     token = await _token(request, settings, kept["verifier"])
     if claims_of(token).get("nonce") != kept["nonce"]:
         raise _over("the issuer's token is for another sign-in")
@@ -98,27 +99,34 @@ async def _token(request: Request, settings: ApiSettings, verifier: str) -> str:
     except OAuthError as error:
         raise _over(f"the issuer gave no token: {error}"[:300]) from error
     except (httpx.HTTPError, ValueError) as error:
-        raise unavailable(f"the issuer gave no token: {error}") from error
+        raise UnavailableError(f"the issuer gave no token: {error}") from error
     token = given.get("id_token")
     if not isinstance(token, str) or not token:
-        raise unavailable("the issuer gave no ID token; is openid among the scopes (api.oidc)?")
+        raise UnavailableError(
+            "the issuer gave no ID token; is openid among the scopes (api.oidc)?"
+        )
     return token
 
 
 def _over(detail: str) -> ProblemError:
-    return ProblemError(
-        400, "invalid-request", "The sign-in is not valid", f"{detail}; begin again at /sign-in"
+    return UnreadableRequestError(
+        f"{detail}; begin again at /sign-in", title="The sign-in is not valid"
     )
+
+
+class NotTrustedError(ProblemError):
+    """A sign-in that the issuer accepts and the API server does not."""
+
+    status = 403
+    kind = "not-trusted"
+    title = "Kubernetes does not accept this sign-in"
 
 
 def _not_trusted(settings: ApiSettings, token: str) -> ProblemError:
     """What an administrator has to look at, with names of the token's claims and no values."""
     claims = claims_of(token)
     named = ", ".join(sorted(claims)) or "none"
-    return ProblemError(
-        403,
-        "not-trusted",
-        "Kubernetes does not accept this sign-in",
+    return NotTrustedError(
         f"You have signed in at {settings.oidc_issuer}, but the Kubernetes API server does not "
         "accept the ID token. Whoever runs the cluster can mend it; until then, sign in with a "
         "token of kubectl create token NAME.",
@@ -142,7 +150,7 @@ def _arrived(request: Request, sessions: Sessions, session: Session, target: str
 
 def _require(settings: ApiSettings) -> None:
     if not settings.oidc_issuer:
-        raise ProblemError(404, "not-found", "Not found", "no OpenID Connect issuer is set")
+        raise NotVisibleError("no OpenID Connect issuer is set")
 
 
 def _tls(settings: ApiSettings) -> ssl.SSLContext:
@@ -182,7 +190,7 @@ async def _discovered(request: Request) -> _Issuer:
     known: _Issuer | None = getattr(request.app.state, "issuer", None)
     if known is not None and time.monotonic() < known.until:
         return known
-    settings = state_of(request)[1]
+    settings = settings_of(request)
     issuer = settings.oidc_issuer.rstrip("/")
     try:
         async with httpx.AsyncClient(verify=_tls(settings), timeout=10, trust_env=False) as client:
@@ -190,11 +198,11 @@ async def _discovered(request: Request) -> _Issuer:
             found.raise_for_status()
             told = dict(found.json())
     except (httpx.HTTPError, TypeError, ValueError) as error:
-        raise unavailable(
+        raise UnavailableError(
             f"the issuer {urlsplit(issuer).netloc} does not answer: {error}"
         ) from error
     if str(told.get("issuer", "")).rstrip("/") != issuer:
-        raise unavailable("the issuer calls itself otherwise than it is set here")
+        raise UnavailableError("the issuer calls itself otherwise than it is set here")
     try:
         known = _Issuer(
             str(told["authorization_endpoint"]),
@@ -202,6 +210,6 @@ async def _discovered(request: Request) -> _Issuer:
             time.monotonic() + _METADATA_SECONDS,
         )
     except KeyError as missing:
-        raise unavailable(f"the issuer's metadata has no {missing}") from missing
+        raise UnavailableError(f"the issuer's metadata has no {missing}") from missing
     request.app.state.issuer = known
     return known

@@ -7,22 +7,20 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 from discovery_core.credentials import ENDINGS, PHRASES
-from discovery_core.errors import NotFoundError
+from discovery_core.errors import NotFoundError, ProblemError
 from discovery_core.phases import PHASES, Phase
 from discovery_core.snapshots import AttemptRecord
 from discovery_core.states import FlowState, is_ended
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from ..caller import acting_as
-from ..problems import ProblemError
+from ..context import RequestContext
 from ..routes import results
 from ..routes.analytics import get_analytics, get_overview
 from ..routes.listing import all_flows, field_selector
 from ..views import FlowSummary
-from ..visible import state_of
 from .graph import parts_of
-from .signed_in import FlowPage, OnFlow, SignedIn
+from .signed_in import FlowPage, OnFlow, OnPage, SignedIn
 from .templating import page
 
 router = APIRouter(include_in_schema=False)
@@ -33,20 +31,16 @@ _ASKS_AGAIN = (FlowState.REJECTED, FlowState.SUCCEEDED, FlowState.FAILED)
 
 
 async def _flows(
-    request: Request, session: SignedIn, namespace: str, engagement: str, state: FlowState | None
+    context: RequestContext, namespace: str, engagement: str, state: FlowState | None
 ) -> list[FlowSummary]:
-    store, settings = state_of(request)
-    async with acting_as(settings, session.token) as caller:
-        found = await all_flows(
-            store, caller, namespace or None, field_selector(engagement or None, state)
-        )
+    found = await all_flows(context, namespace or None, field_selector(engagement or None, state))
     return [FlowSummary.of(item) for item in found]
 
 
 @router.get("/")
-async def inbox(request: Request, session: SignedIn) -> Response:
+async def inbox(request: Request, session: SignedIn, context: OnPage) -> Response:
     """What waits for a person: open questions, the next to expire first, and what has stalled."""
-    flows = await _flows(request, session, "", "", None)
+    flows = await _flows(context, "", "", None)
     waiting = [flow for flow in flows if flow.approval_request is not None]
     waiting.sort(key=lambda flow: str((flow.approval_request or {}).get("expiresAt", "")))
     return page(
@@ -54,21 +48,17 @@ async def inbox(request: Request, session: SignedIn) -> Response:
         "inbox.html",
         session,
         waiting=waiting,
-        may=await _may_approve(request, session, waiting),
+        may=await _may_approve(context, waiting),
         stalled=[flow for flow in flows if flow.state in ("Failed", "Waiting")][:20],
         running=[flow for flow in flows if flow.state in ("Pending", "Queued", "Running")][:20],
         total=len(flows),
     )
 
 
-async def _may_approve(
-    request: Request, session: SignedIn, flows: list[FlowSummary]
-) -> dict[str, bool]:
+async def _may_approve(context: RequestContext, flows: list[FlowSummary]) -> dict[str, bool]:
     """By namespace, whether the person may answer there."""
-    settings = state_of(request)[1]
     names = sorted({flow.namespace for flow in flows})
-    async with acting_as(settings, session.token) as caller:
-        allowed = await asyncio.gather(*(caller.may("approve", name) for name in names))
+    allowed = await asyncio.gather(*(context.caller.may("approve", name) for name in names))
     return dict(zip(names, allowed, strict=True))
 
 
@@ -76,6 +66,7 @@ async def _may_approve(
 async def flow_list(
     request: Request,
     session: SignedIn,
+    context: OnPage,
     namespace: Annotated[str, Query(max_length=63)] = "",
     engagement: Annotated[str, Query(max_length=63)] = "",
     state: Annotated[str, Query(max_length=30)] = "",
@@ -83,7 +74,7 @@ async def flow_list(
 ) -> Response:
     """All flows that the person may list."""
     wanted = FlowState(state) if state in list(FlowState) else None
-    flows = await _flows(request, session, namespace, engagement, wanted)
+    flows = await _flows(context, namespace, engagement, wanted)
     flows.sort(key=lambda flow: (flow.created_at, flow.name), reverse=True)
     return page(
         request,
@@ -100,16 +91,16 @@ async def flow_list(
 
 
 @router.get("/flows/new")
-async def new_flow(request: Request, session: SignedIn) -> Response:
+async def new_flow(request: Request, session: SignedIn, context: OnPage) -> Response:
     """The form for a new flow; a script sends it and shows the progress."""
-    flows = await _flows(request, session, "", "", None)
+    flows = await _flows(context, "", "", None)
     return page(
         request,
         "new.html",
         session,
         namespaces=sorted({flow.namespace for flow in flows}),
         engagements=sorted({flow.engagement for flow in flows if flow.engagement}),
-        limit=state_of(request)[1].max_upload_bytes,
+        limit=context.settings.max_upload_bytes,
         credentials={"endings": ENDINGS, "phrases": PHRASES.pattern},
     )
 
@@ -334,12 +325,13 @@ async def files(request: Request, on: OnFlow) -> Response:
 async def analytics(
     request: Request,
     session: SignedIn,
+    context: OnPage,
     namespace: Annotated[str, Query(max_length=63)] = "",
     engagement: Annotated[str, Query(max_length=63)] = "",
 ) -> Response:
     """Durations, approvals, confidence, cost."""
     figures = await get_analytics(
-        request, session.token, namespace=namespace or None, engagement=engagement or None
+        context, namespace=namespace or None, engagement=engagement or None
     )
     return page(
         request,
@@ -352,8 +344,6 @@ async def analytics(
 
 
 @router.get("/overview")
-async def overview(request: Request, session: SignedIn) -> Response:
+async def overview(request: Request, session: SignedIn, context: OnPage) -> Response:
     """All flows of the cluster, for whoever may list them."""
-    return page(
-        request, "overview.html", session, overview=await get_overview(request, session.token)
-    )
+    return page(request, "overview.html", session, overview=await get_overview(context))

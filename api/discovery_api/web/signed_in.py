@@ -11,11 +11,10 @@ from discovery_core.snapshots import FlowSnapshot
 from fastapi import Depends, Request
 from starlette.datastructures import FormData
 
-from ..caller import acting_as
-from ..problems import unauthenticated
+from ..context import RequestContext, Visit, context_of
+from ..problems import UnauthenticatedError
 from ..sessions import CSRF_FIELD, Session, Sessions
 from ..views import Permissions
-from ..visible import Visit, begin_visit, permissions_of, state_of
 
 MOST_FIELDS = 12_000
 
@@ -25,7 +24,7 @@ def _signed_in(request: Request) -> Session:
     sessions: Sessions = request.app.state.sessions
     session = sessions.of(request)
     if session is None:
-        raise unauthenticated("sign in")
+        raise UnauthenticatedError("sign in")
     return session
 
 
@@ -57,12 +56,17 @@ class FlowPage:
         return {"flow": self.flow, "may": self.permissions} | values
 
 
-async def _flow_page(request: Request, flow_id: UUID, session: SignedIn) -> AsyncIterator[FlowPage]:
-    async with acting_as(state_of(request)[1], session.token) as caller:
-        visit = await begin_visit(request, caller, flow_id)
-        yield FlowPage(
-            session, visit, await visit.flow(), await permissions_of(caller, visit.location)
-        )
+async def _context(request: Request, session: SignedIn) -> AsyncIterator[RequestContext]:
+    async with context_of(request, session.token) as context:
+        yield context
+
+
+OnPage = Annotated[RequestContext, Depends(_context)]
+
+
+async def _flow_page(context: OnPage, flow_id: UUID, session: SignedIn) -> FlowPage:
+    visit = await context.visit(flow_id)
+    return FlowPage(session, visit, await visit.flow(), await visit.permissions())
 
 
 OnFlow = Annotated[FlowPage, Depends(_flow_page)]
