@@ -12,12 +12,12 @@ import time
 from dataclasses import replace
 from uuid import UUID
 
+from discovery_core.actions import Decision
 from discovery_core.logging import begin, bind, get_logger
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState, WaitsFor
 
 from . import metrics
-from .actions import Decision
 from .cache import Kind, ObjectCache
 from .decide import decide
 from .execute import Executor, LaunchRefusedError

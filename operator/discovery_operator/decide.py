@@ -12,10 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from discovery_core.snapshots import FlowSnapshot
-from discovery_core.states import RERUN_FROM, FlowState, WaitsFor, is_ended
-
-from .actions import (
+from discovery_core.actions import (
     Action,
     Admit,
     Cancel,
@@ -31,6 +28,9 @@ from .actions import (
     Suspend,
     UpdateSpec,
 )
+from discovery_core.snapshots import FlowSnapshot
+from discovery_core.states import RERUN_FROM, FlowState, WaitsFor, is_ended
+
 from .decide_gate import decide_awaiting_approval
 from .decide_run import decide_running, decide_waiting_run, is_live
 from .manifests.names import job_name

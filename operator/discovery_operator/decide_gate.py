@@ -10,11 +10,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from discovery_core.resource_gate import Approval
-from discovery_core.snapshots import FlowSnapshot, RequestSnapshot
-from discovery_core.states import WaitsFor
-
-from .actions import (
+from discovery_core.actions import (
     Action,
     ApproveByPolicy,
     Decision,
@@ -23,6 +19,10 @@ from .actions import (
     RefuseAnswer,
     TakeAnswer,
 )
+from discovery_core.resource_gate import Approval
+from discovery_core.snapshots import FlowSnapshot, RequestSnapshot
+from discovery_core.states import WaitsFor
+
 from .observed import Observed, Presence, Rules
 
 

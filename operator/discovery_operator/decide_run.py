@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from discovery_core.actions import (
+    Action,
+    Decision,
+    DeleteJob,
+    FailAttempt,
+    LaunchJob,
+    ReferenceMissing,
+)
 from discovery_core.errors import ErrorCode
 from discovery_core.snapshots import FlowSnapshot, RunSnapshot
 from discovery_core.states import RunState, WaitsFor
 
-from .actions import Action, Decision, DeleteJob, FailAttempt, LaunchJob, ReferenceMissing
 from .failures import (
     Failure,
     completed_without_result,

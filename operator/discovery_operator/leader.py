@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 
 from discovery_core.logging import get_logger
+from discovery_core.loops import set_aside
 from discovery_core.store import OperatorStore
-from discovery_core.store.loops import set_aside
 
 from . import metrics
 from .faults import DATABASE_FAULTS

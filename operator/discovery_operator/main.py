@@ -18,8 +18,8 @@ from uuid import UUID
 
 import kopf
 from discovery_core.logging import configure_logging, get_logger
+from discovery_core.loops import keep_on
 from discovery_core.store import Database, OperatorStore
-from discovery_core.store.loops import keep_on
 from discovery_core.store.monitoring import NOT_CURRENT, DatabaseMonitor, explained
 from discovery_core.tasks import end
 from pydantic import ValidationError

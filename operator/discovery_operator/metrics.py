@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from discovery_core.errors import ErrorCode
 from discovery_core.states import FlowState
-from discovery_core.store.figures import Figures
+from discovery_core.store.reads.figures import Figures
 from discovery_core.store.schema import LIVE_RUN_STATES
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric

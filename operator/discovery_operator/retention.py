@@ -13,9 +13,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from discovery_core.logging import get_logger
+from discovery_core.loops import set_aside
 from discovery_core.store import OperatorStore
-from discovery_core.store.loops import set_aside
-from discovery_core.store.retention import KnownTenant, PurgeKey, RetentionStore
+from discovery_core.store.maintenance.retention import KnownTenant, PurgeKey, RetentionStore
 
 from . import metrics
 from .faults import FAULTS

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from discovery_core.logging import get_logger
+from discovery_core.loops import set_aside
 from discovery_core.store import OperatorStore
-from discovery_core.store.loops import set_aside
 
 from . import metrics
 from .cache import Kind, ObjectCache

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from discovery_core.logging import get_logger
+from discovery_core.loops import set_aside
 from discovery_core.store import OperatorStore
-from discovery_core.store.loops import set_aside
-from discovery_core.store.notifications import OPENED, REMINDER, Due
+from discovery_core.store.ledger.outbox import OPENED, REMINDER, Due
 
 from . import metrics
 from .faults import CLUSTER_FAULTS, FAULTS

@@ -18,8 +18,8 @@ from typing import Any
 import psycopg
 from discovery_core.phases import PHASES
 from discovery_core.states import STATES, TRANSITIONS, Occurrence, is_ended
+from discovery_core.store.ledger.snapshot import HEARTBEAT_TIMEOUT
 from discovery_core.store.schema import LIVE_RUN_STATES
-from discovery_core.store.snapshot import HEARTBEAT_TIMEOUT
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from discovery_core import actions as act
 from discovery_core.states import FlowState
 from discovery_operator.manifests.names import FLOW_UID_LABEL
 from sqlalchemy.engine import URL
@@ -100,12 +101,12 @@ async def _scene(stores: Stores) -> Scene:
     await flows["asking"].to_gate()
     for name in ("running", "queued", "waiting", "other"):
         await flows[name].queue()
-    await stores.operator.reference_missing(flows["waiting"].flow_id, ["ConfigMap 'x'"])
+    await stores.operator.apply(flows["waiting"].flow_id, act.ReferenceMissing(("ConfigMap 'x'",)))
     await flows["running"].start()
     pod = await flows["running"].claim()
     flows["suspended"].spec["state"] = "Suspend"
     await flows["suspended"].queue()
-    await stores.operator.suspend(flows["suspended"].flow_id)
+    await stores.operator.apply(flows["suspended"].flow_id, act.Suspend())
     run = (await flows["running"].load()).run
     assert run is not None
     assert pod.claim.fence == 1

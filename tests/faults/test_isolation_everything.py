@@ -19,6 +19,7 @@ from discovery_api.execution.app import create_app as create_execution_app
 from discovery_api.execution.identity import Identifier
 from discovery_api.kubernetes import client_as
 from discovery_api.settings import ExecutionSettings
+from discovery_core import actions as act
 from discovery_core.errors import NotFoundError
 from discovery_core.store import Database, ExecutionStore
 from discovery_core.store.database import TenantScope
@@ -279,8 +280,8 @@ async def test_streams_tell_of_ones_own_flows_only(
             await until(lambda: stream.messages, "the beginning")
             before = len(stream.messages)
             for tenant in pair:
-                await tenant.flow.stores.operator.note(
-                    tenant.flow.flow_id, f"{tenant.secret} {path}"
+                await tenant.flow.stores.operator.apply(
+                    tenant.flow.flow_id, act.Note(f"{tenant.secret} {path}")
                 )
             await until(lambda: len(stream.messages) > before, "what has moved")  # noqa: B023
             told = json.dumps(stream.messages)
@@ -306,7 +307,7 @@ async def test_a_stream_ends_where_the_namespace_was_made_anew(
     async with listening(address, path, TOKENS[own.word]) as stream:
         await until(lambda: stream.messages, "the beginning")
         kubernetes.resources[0]["metadata"]["uid"] = str(uuid4())
-        await own.flow.stores.operator.note(own.flow.flow_id, "wake up")
+        await own.flow.stores.operator.apply(own.flow.flow_id, act.Note("wake up"))
         await until(lambda: stream.messages[-1]["event"] == "gone", "the end")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode, SupersededError
 from discovery_core.phases import Phase
 from discovery_core.resource import DiscoveryFlowSpec
@@ -137,8 +138,9 @@ async def test_an_attempt_that_has_ended_cannot_be_claimed(stores: Stores) -> No
     run_id = await flow.start()
     run = (await flow.load()).run
     assert run is not None
-    await stores.operator.fail_attempt(
-        flow.flow_id, run_id, code=ErrorCode.NOT_STARTED, message="x", retry_delay=0
+    await stores.operator.apply(
+        flow.flow_id,
+        act.FailAttempt(run_id, code=ErrorCode.NOT_STARTED, message="x", retry_delay=0),
     )
     with pytest.raises(SupersededError, match="has ended"):
         await stores.execution.claim(
@@ -167,8 +169,10 @@ async def test_an_older_spec_is_not_stored_over_a_newer_one(stores: Stores) -> N
     flow = Flow(stores)
     await flow.queue()
     suspended = DiscoveryFlowSpec.model_validate({**SPEC, "state": "Suspend"})
-    await stores.operator.update_spec(flow.flow_id, suspended, 3)
-    await stores.operator.update_spec(flow.flow_id, DiscoveryFlowSpec.model_validate(SPEC), 2)
+    await stores.operator.apply(flow.flow_id, act.UpdateSpec(suspended, 3))
+    await stores.operator.apply(
+        flow.flow_id, act.UpdateSpec(DiscoveryFlowSpec.model_validate(SPEC), 2)
+    )
     now = await flow.load()
     assert (now.generation, now.spec.state) == (3, "Suspend")
 
@@ -177,7 +181,7 @@ async def test_a_request_does_not_expire_before_its_time(stores: Stores) -> None
     flow = Flow(stores)
     opened = (await flow.to_gate()).request
     assert opened is not None
-    await stores.operator.expire_request(flow.flow_id, opened.request_id)
+    await stores.operator.apply(flow.flow_id, act.ExpireRequest(opened.request_id))
     still = await flow.load()
     assert (still.state, still.request) == (FlowState.AWAITING_APPROVAL, opened)
     assert opened.expires_at - opened.opened_at > timedelta(hours=1)
@@ -190,10 +194,10 @@ async def test_a_request_ends_by_the_policy_that_it_was_opened_with(stores: Stor
     assert opened is not None
     loose = {"approvalPolicy": {"onTimeout": "Approve"}}
     changed = DiscoveryFlowSpec.model_validate(SPEC | loose)
-    await stores.operator.update_spec(flow.flow_id, changed, generation=2)
+    await stores.operator.apply(flow.flow_id, act.UpdateSpec(changed, generation=2))
     with psycopg.connect(stores.urls.superuser) as connection:
         connection.execute("UPDATE approval_requests SET expires_at = now()")
-    await stores.operator.expire_request(flow.flow_id, opened.request_id)
+    await stores.operator.apply(flow.flow_id, act.ExpireRequest(opened.request_id))
     assert (await flow.load()).state is FlowState.REJECTED
 
 
@@ -224,8 +228,8 @@ async def test_a_failure_of_an_attempt_that_was_accepted_is_not_written(stores: 
     pod = await flow.claim()
     await pod.do_phase()
     await flow.start()
-    await stores.operator.fail_attempt(
-        flow.flow_id, run_id, code=ErrorCode.CRASHED, message="late", retry_delay=0
+    await stores.operator.apply(
+        flow.flow_id, act.FailAttempt(run_id, code=ErrorCode.CRASHED, message="late", retry_delay=0)
     )
     now = await flow.load()
     assert (now.state, now.phase) == (FlowState.RUNNING, Phase.DATA_CLEANSING)
@@ -239,7 +243,7 @@ async def test_a_pod_that_works_lacks_nothing(stores: Stores) -> None:
     await flow.queue()
     await flow.start()
     pod = await flow.claim()
-    await stores.operator.reference_missing(flow.flow_id, ["Secret 'llm'"])
+    await stores.operator.apply(flow.flow_id, act.ReferenceMissing(("Secret 'llm'",)))
     assert (await flow.load()).state is FlowState.RUNNING
     await pod.do_phase()
     assert (await flow.load()).phase is Phase.DATA_CLEANSING
@@ -254,12 +258,13 @@ async def test_a_late_failure_of_an_older_attempt_is_not_written(
     await flow.queue()
     older = await flow.start()
     if first == "failed":
-        await operator.fail_attempt(
-            flow.flow_id, older, code=ErrorCode.CRASHED, message="first", retry_delay=0
+        await operator.apply(
+            flow.flow_id,
+            act.FailAttempt(older, code=ErrorCode.CRASHED, message="first", retry_delay=0),
         )
     else:
-        await operator.suspend(flow.flow_id)
-        await operator.resume(flow.flow_id)
+        await operator.apply(flow.flow_id, act.Suspend())
+        await operator.apply(flow.flow_id, act.Resume())
     await flow.start()
     pod = await flow.claim()
     await stores.execution.fail(
@@ -268,8 +273,8 @@ async def test_a_late_failure_of_an_older_attempt_is_not_written(
         message=Fail(fence=pod.claim.fence, code=ErrorCode.EMPTY_FILE, message="second"),
     )
     before = await flow.load()
-    await operator.fail_attempt(
-        flow.flow_id, older, code=ErrorCode.CRASHED, message="late", retry_delay=0
+    await operator.apply(
+        flow.flow_id, act.FailAttempt(older, code=ErrorCode.CRASHED, message="late", retry_delay=0)
     )
     assert await flow.load() == before
 

@@ -22,7 +22,10 @@ import pytest
 import structlog
 from discovery_core.errors import ErrorCode, NotFoundError, NotLaunchedError, SupersededError
 from discovery_core.states import is_ended
-from discovery_core.store import approvals, attempts, blobs, execution
+from discovery_core.store import execution
+from discovery_core.store.artefacts import blobs
+from discovery_core.store.ledger import requests
+from discovery_core.store.moves import attempts
 from discovery_core.wire import Fail, Heartbeat
 from discovery_operator.cache import Kind
 from discovery_operator.execute import LaunchRefusedError
@@ -76,7 +79,7 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.patches = ExitStack()
         serial = count(1)
-        for module in (attempts, approvals, blobs, execution, fake_cluster, flows):
+        for module in (attempts, requests, blobs, execution, fake_cluster, flows):
             # the same draws have to lead to the same example
             replaced = patch.object(module, "uuid4", lambda: uuid5(OTHER, str(next(serial))))
             self.patches.enter_context(replaced)

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import psycopg
 from aiohttp import web
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode
 from discovery_core.phases import Phase
 from discovery_core.store import OperatorStore
@@ -103,10 +104,8 @@ class Tenant:
             ),
         )
         self.old_pods.append(pod)
-        await self.flow.stores.operator.fail_attempt(
-            self.flow.flow_id, run_id, code=ErrorCode.CRASHED, message=f"{self.secret} failure",
-            retry_delay=0,
-        )  # fmt: skip
+        failure = act.FailAttempt(run_id, ErrorCode.CRASHED, f"{self.secret} failure", 0)
+        await self.flow.stores.operator.apply(self.flow.flow_id, failure)
         for _ in range(3):
             await self.work()
         await self.flow.answer(by=PEOPLE[self.word], reason=f"{self.secret} why")

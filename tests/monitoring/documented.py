@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import discovery_api.metrics
+import discovery_core.loops
 import discovery_core.store.monitoring
 import discovery_operator.metrics
 from discovery_operator.metrics import FROM_DATABASE
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-SOURCES = {
-    "operator": discovery_operator.metrics,
-    "APIs": discovery_api.metrics,
-    "each": discovery_core.store.monitoring,
-}
+SOURCES = (
+    ("operator", discovery_operator.metrics),
+    ("APIs", discovery_api.metrics),
+    ("each", discovery_core.store.monitoring),
+    ("each", discovery_core.loops),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Documented:
 def metrics() -> list[Documented]:
     """All of them, in the order of their definition."""
     found = []
-    for process, module in SOURCES.items():
+    for process, module in SOURCES:
         found += [
             _of(metric, process)
             for metric in vars(module).values()

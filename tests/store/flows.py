@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID, uuid4
 
+from discovery_core import actions as act
 from discovery_core.phases import Phase
 from discovery_core.resource import DiscoveryFlowSpec
+from discovery_core.resource_gate import Approval
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState
 from discovery_core.wire import (
@@ -118,13 +120,11 @@ class Flow:
     async def register(self) -> FlowSnapshot:
         """Creates it."""
         return await self.stores.operator.register(
+            act.Register(DiscoveryFlowSpec.model_validate(self.spec), generation=1),
             flow_id=self.flow_id,
             tenant_id=self.tenant_id,
             namespace=self.namespace,
             name=self.name,
-            spec=DiscoveryFlowSpec.model_validate(self.spec),
-            generation=1,
-            actor="ann",
             created_at=self.created_at,
         )
 
@@ -137,7 +137,7 @@ class Flow:
     async def queue(self) -> None:
         """Registers and admits it."""
         await self.register()
-        await self.stores.operator.admit(self.flow_id)
+        await self.stores.operator.apply(self.flow_id, act.Admit())
 
     async def start(self, attempt: int | None = None, launch_timeout: float = 600) -> UUID:
         """Starts the next attempt of the current phase and records its Job."""
@@ -146,11 +146,13 @@ class Flow:
         job = f"{self.flow_id}-{flow.phase}-{flow.round}-{number}"
         run_id = await self.stores.operator.start_attempt(
             self.flow_id,
-            round=flow.round,
-            phase=flow.phase,
-            attempt=number,
-            job_name=job,
-            launch_timeout=launch_timeout,
+            act.StartAttempt(
+                round=flow.round,
+                phase=flow.phase,
+                attempt=number,
+                job_name=job,
+                launch_timeout=launch_timeout,
+            ),
         )
         assert run_id is not None
         await self.stores.operator.mark_launched(run_id, self.flow_id, f"uid-{job}")
@@ -202,9 +204,9 @@ class Flow:
             "edits": [],
             "reason": "",
             "decided_by": by,
-            "via": "kubernetes",
         } | changes
-        await self.stores.operator.answer(self.flow_id, **values)  # type: ignore[arg-type]
+        given = Approval.model_validate(values)
+        await self.stores.operator.apply(self.flow_id, act.TakeAnswer(given))
 
 
 # what the API reads of the files

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 
 import pytest
 from discovery_core.errors import NotFoundError
-from discovery_core.store import blobs
+from discovery_core.store.artefacts import blobs
+from discovery_core.store.artefacts.uploads import store_upload
 from discovery_core.store.database import ClusterScope, Database, TenantScope, database_url
 from discovery_core.store.schema import CHUNK_BYTES, Artefact, ArtefactChunk, Upload
-from discovery_core.store.uploads import store_upload
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode, InvalidAnswerError, NotFoundError
 from discovery_core.states import FlowState
-from discovery_core.store.assets import Changes
 from discovery_core.store.database import database_url
+from discovery_core.store.inventory.assets import Changes
 from discovery_core.wire import InventoryRecord
 from sqlalchemy import create_engine, text
 
@@ -56,8 +57,9 @@ async def test_the_inventory_counts_before_the_phases_that_plan_with_it(stores: 
     assert assets(stores) == [{"hostname": "web1"}]
     run = await flow.start()
     await flow.claim()
-    await stores.operator.fail_attempt(
-        flow.flow_id, run, code=ErrorCode.INVALID_RESULT, message="no", retry_delay=None
+    await stores.operator.apply(
+        flow.flow_id,
+        act.FailAttempt(run, code=ErrorCode.INVALID_RESULT, message="no", retry_delay=None),
     )
     assert (await flow.load()).state is FlowState.FAILED
     assert assets(stores) == [{"hostname": "web1"}]

@@ -8,11 +8,12 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode
 from discovery_core.phases import Phase
 from discovery_core.resource import DiscoveryFlowSpec
 from discovery_core.states import FlowState
-from discovery_core.store.breakers import BreakerRules
+from discovery_core.store.moves.breakers import BreakerRules
 from discovery_core.wire import Complete, Fail, PinInputs, Usage
 
 from tests.postgres import Stores
@@ -60,8 +61,8 @@ async def fail(
     )
     run = (await flow.load()).run
     assert run is not None
-    await flow.stores.operator.fail_attempt(
-        flow.flow_id, run.run_id, code=code, message="status 500", retry_delay=0
+    await flow.stores.operator.apply(
+        flow.flow_id, act.FailAttempt(run.run_id, code=code, message="status 500", retry_delay=0)
     )
 
 
@@ -279,7 +280,9 @@ async def test_a_changed_choice_ends_the_wait_at_once(stores: Stores) -> None:
     flow = await opened(stores, onUnavailable="Wait")
     assert await start_quietly(flow) is None
     spec = {**flow.spec, "llm": {**flow.spec["llm"], "onUnavailable": "Builtin"}}  # type: ignore[dict-item]
-    await stores.operator.update_spec(flow.flow_id, DiscoveryFlowSpec.model_validate(spec), 2)
+    await stores.operator.apply(
+        flow.flow_id, act.UpdateSpec(DiscoveryFlowSpec.model_validate(spec), 2)
+    )
     assert (await flow.load()).not_before is None
     assert (await begin(flow)).claim.llm.provider == "builtin"
 
@@ -290,11 +293,13 @@ async def start_quietly(flow: Flow) -> UUID | None:
     number = snapshot.last_attempt + 1
     run_id = await flow.stores.operator.start_attempt(
         flow.flow_id,
-        round=snapshot.round,
-        phase=snapshot.phase,
-        attempt=number,
-        job_name=f"{flow.flow_id}-{number}",
-        launch_timeout=600,
+        act.StartAttempt(
+            round=snapshot.round,
+            phase=snapshot.phase,
+            attempt=number,
+            job_name=f"{flow.flow_id}-{number}",
+            launch_timeout=600,
+        ),
     )
     if run_id is not None:
         await flow.stores.operator.mark_launched(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import (
     DiscoveryError,
     ErrorCode,
@@ -13,6 +14,7 @@ from discovery_core.errors import (
     SupersededError,
 )
 from discovery_core.phases import Phase
+from discovery_core.resource_gate import Approval
 from discovery_core.states import FlowState
 from discovery_core.store import Database, OperatorStore
 from discovery_core.wire import Claim, Fail, Heartbeat, HeartbeatAnswer
@@ -26,8 +28,9 @@ async def test_a_superseded_attempts_late_result_is_refused(stores: Stores) -> N
     await flow.queue()
     run = await flow.start()
     zombie = await flow.claim()
-    await stores.operator.fail_attempt(
-        flow.flow_id, run, code=ErrorCode.HEARTBEAT_LOST, message="silent", retry_delay=0
+    await stores.operator.apply(
+        flow.flow_id,
+        act.FailAttempt(run, code=ErrorCode.HEARTBEAT_LOST, message="silent", retry_delay=0),
     )
     await flow.start()
     second = await flow.claim()
@@ -58,8 +61,9 @@ async def test_a_superseded_attempt_is_told_so_at_its_next_heartbeat(stores: Sto
     for pod_uid, fence in (("another", pod.claim.fence), (pod.pod_uid, pod.claim.fence + 1)):
         with pytest.raises(SupersededError):
             await beat(pod_uid, fence)
-    await stores.operator.fail_attempt(
-        flow.flow_id, run, code=ErrorCode.HEARTBEAT_LOST, message="silent", retry_delay=0
+    await stores.operator.apply(
+        flow.flow_id,
+        act.FailAttempt(run, code=ErrorCode.HEARTBEAT_LOST, message="silent", retry_delay=0),
     )
     with pytest.raises(SupersededError):
         await beat(pod.pod_uid, pod.claim.fence)
@@ -90,11 +94,9 @@ async def test_only_the_recorded_job_may_claim(stores: Stores) -> None:
     snapshot = await flow.load()
     run_id = await stores.operator.start_attempt(
         flow.flow_id,
-        round=1,
-        phase=snapshot.phase,
-        attempt=1,
-        job_name="job",
-        launch_timeout=60,
+        act.StartAttempt(
+            round=1, phase=snapshot.phase, attempt=1, job_name="job", launch_timeout=60
+        ),
     )
     assert run_id is not None
 
@@ -129,15 +131,16 @@ async def test_two_writers_race_for_one_flow(stores: Stores) -> None:
     assert request is not None
     outcomes = await asyncio.gather(
         *(
-            stores.operator.answer(
+            stores.operator.apply(
                 flow.flow_id,
-                request_id=request.request_id,
-                artefact_digest=request.artefact_digest,
-                decision="Approve" if number % 2 else "Reject",
-                edits=[],
-                reason="",
-                decided_by=f"user-{number}",
-                via="kubernetes",
+                act.TakeAnswer(
+                    Approval(
+                        request_id=request.request_id,
+                        artefact_digest=request.artefact_digest,
+                        decision="Approve" if number % 2 else "Reject",
+                        decided_by=f"user-{number}",
+                    )
+                ),
             )
             for number in range(20)
         ),
@@ -191,15 +194,15 @@ async def test_an_old_leader_changes_nothing(stores: Stores) -> None:
     second = OperatorStore(database, stores.cluster_id)
     assert await second.acquire_leadership("second", ttl=60) is None
     with pytest.raises(SupersededError):
-        await second.admit(flow.flow_id)
+        await second.apply(flow.flow_id, act.Admit())
     await stores.operator.acquire_leadership("test", ttl=0.01)
     await asyncio.sleep(0.05)
     assert await second.acquire_leadership("second", ttl=60) == 2
 
     with pytest.raises(SupersededError, match="epoch 1 is over"):
-        await stores.operator.admit(flow.flow_id)
+        await stores.operator.apply(flow.flow_id, act.Admit())
     assert (await flow.load()).state == FlowState.PENDING
-    await second.admit(flow.flow_id)
+    await second.apply(flow.flow_id, act.Admit())
     assert (await flow.load()).state == FlowState.QUEUED
     await database.close()
 
@@ -217,12 +220,14 @@ async def test_slots_are_never_oversold(stores: Stores) -> None:
     async def start(flow: Flow) -> object:
         return await stores.operator.start_attempt(
             flow.flow_id,
-            round=1,
-            phase=Phase.DATA_IMPORT,
-            attempt=1,
-            job_name=str(flow.flow_id),
-            launch_timeout=60,
-            limits=(2, 2),
+            act.StartAttempt(
+                round=1,
+                phase=Phase.DATA_IMPORT,
+                attempt=1,
+                job_name=str(flow.flow_id),
+                launch_timeout=60,
+            ),
+            (2, 2),
         )
 
     started = await asyncio.gather(*(start(flow) for flow in flows))
@@ -241,8 +246,8 @@ async def test_staged_rows_count_only_when_accepted(stores: Stores) -> None:
         fence=zombie.claim.fence,
         records=inventory_rows(50, prefix="ghost"),
     )
-    await stores.operator.fail_attempt(
-        flow.flow_id, run, code=ErrorCode.POD_LOST, message="gone", retry_delay=0
+    await stores.operator.apply(
+        flow.flow_id, act.FailAttempt(run, code=ErrorCode.POD_LOST, message="gone", retry_delay=0)
     )
     await flow.run_phase()
     summary = await stores.api.inventory_summary(flow.tenant_id, None)

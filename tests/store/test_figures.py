@@ -6,8 +6,9 @@ from datetime import timedelta
 from uuid import uuid4
 
 import psycopg
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode
-from discovery_core.store.figures import Figures
+from discovery_core.store.reads.figures import Figures
 from discovery_core.wire import Complete, Fail, Usage
 from discovery_operator.tokens import OVERLAP, TokenCount
 from sqlalchemy import text
@@ -59,7 +60,7 @@ async def test_open_requests_are_those_that_a_person_can_answer(stores: Stores) 
     flow, suspended = Flow(stores), Flow(stores)
     for each in (flow, suspended):
         await each.to_gate()
-    await stores.operator.suspend(suspended.flow_id)
+    await stores.operator.apply(suspended.flow_id, act.Suspend())
     opened = "UPDATE approval_requests SET opened_at = now() - interval '5 min'"
     change(stores, opened)
     figures = await stores.operator.figures()
@@ -77,7 +78,7 @@ async def test_a_request_on_hold_stays_overdue_after_its_reminder(stores: Stores
     request = (await flow.load()).request
     assert request is not None
     change(stores, "UPDATE approval_requests SET expires_at = now() - interval '1 s'")
-    await stores.operator.expire_request(flow.flow_id, request.request_id)
+    await stores.operator.apply(flow.flow_id, act.ExpireRequest(request.request_id))
     after = (await flow.load()).request
     assert after is not None
     assert after.expires_at > await stores.operator.now(), "the next reminder is set"
@@ -223,7 +224,7 @@ async def test_what_is_open_is_found_by_index_beside_many_finished_flows(stores:
 
 async def _plan(stores: Stores) -> str:
     from discovery_core.store.database import ClusterScope
-    from discovery_core.store.figures import _FIGURES
+    from discovery_core.store.reads.figures import _FIGURES
 
     async with stores.operator.db.transaction(ClusterScope(stores.cluster_id)) as session:
         rows = await session.execute(text(f"EXPLAIN (ANALYZE) {_FIGURES.text}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode, IllegalTransitionError
 from discovery_core.states import TRANSITIONS, FlowState, Transition, Trigger
 from discovery_core.store.database import database_url
@@ -90,16 +91,18 @@ async def test_retry_then_final_failure(stores: Stores) -> None:
     flow = Flow(stores)
     await flow.queue()
     run = await flow.start()
-    await stores.operator.fail_attempt(
-        flow.flow_id, run, code=ErrorCode.POD_LOST, message="the pod is gone", retry_delay=0.01
+    await stores.operator.apply(
+        flow.flow_id,
+        act.FailAttempt(run, code=ErrorCode.POD_LOST, message="the pod is gone", retry_delay=0.01),
     )
     retried = await flow.load()
     assert (retried.state, retried.failed_attempts) == (FlowState.QUEUED, 1)
     assert retried.not_before is not None
     run = await flow.start()
     assert (await flow.load()).last_attempt == 2
-    await stores.operator.fail_attempt(
-        flow.flow_id, run, code=ErrorCode.EMPTY_FILE, message="no rows", retry_delay=None
+    await stores.operator.apply(
+        flow.flow_id,
+        act.FailAttempt(run, code=ErrorCode.EMPTY_FILE, message="no rows", retry_delay=None),
     )
     failed = await flow.load()
     assert (failed.state, failed.message) == (FlowState.FAILED, "no rows")
@@ -110,8 +113,9 @@ async def test_failing_twice_counts_once(stores: Stores) -> None:
     await flow.queue()
     run = await flow.start()
     for _ in range(2):
-        await stores.operator.fail_attempt(
-            flow.flow_id, run, code=ErrorCode.POD_LOST, message="gone", retry_delay=1
+        await stores.operator.apply(
+            flow.flow_id,
+            act.FailAttempt(run, code=ErrorCode.POD_LOST, message="gone", retry_delay=1),
         )
     snapshot = await flow.load()
     assert snapshot.failed_attempts == 1
@@ -122,10 +126,10 @@ async def test_failing_twice_counts_once(stores: Stores) -> None:
 async def test_missing_references_are_named_until_found(stores: Stores) -> None:
     flow = Flow(stores)
     await flow.register()
-    await stores.operator.reference_missing(flow.flow_id, ["ConfigMap servers"])
+    await stores.operator.apply(flow.flow_id, act.ReferenceMissing(("ConfigMap servers",)))
     waiting = await flow.load()
     assert (waiting.state, waiting.missing) == (FlowState.WAITING, ("ConfigMap servers",))
-    await stores.operator.reference_found(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.ReferenceFound())
     found = await flow.load()
     assert (found.state, found.missing) == (FlowState.QUEUED, ())
 
@@ -133,9 +137,9 @@ async def test_missing_references_are_named_until_found(stores: Stores) -> None:
 async def test_suspend_and_resume_keep_an_open_request(stores: Stores) -> None:
     flow = Flow(stores)
     before = (await flow.to_gate()).request
-    await stores.operator.suspend(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.Suspend())
     assert (await flow.load()).state == FlowState.SUSPENDED
-    await stores.operator.resume(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.Resume())
     after = await flow.load()
     assert after.state == FlowState.AWAITING_APPROVAL
     assert before is not None
@@ -151,7 +155,7 @@ async def test_deletion_leaves_no_orphan(stores: Stores) -> None:
     await flow.start()
     pod = await flow.claim()
     await pod.upload(b"half done")
-    await stores.operator.mark_deleted(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.MarkDeleted())
 
     gone = await flow.load()
     assert (gone.state, gone.deleted) == (FlowState.CANCELLED, True)

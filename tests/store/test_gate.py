@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import InvalidAnswerError, SupersededError
 from discovery_core.mapping_edits import apply_edits
 from discovery_core.phases import Phase
@@ -110,11 +111,11 @@ async def test_a_bad_answer_is_refused_as_a_whole_and_asked_again(stores: Stores
     with pytest.raises(InvalidAnswerError) as refused:
         await flow.answer(edits=edits)
     assert len(refused.value.problems) == 3
-    await stores.operator.refuse_answer(
+    await stores.operator.apply(
         flow.flow_id,
-        request_id=first.request_id,
-        problems=refused.value.problems,
-        decided_by="ann",
+        act.RefuseAnswer(
+            request_id=first.request_id, problems=tuple(refused.value.problems), decided_by="ann"
+        ),
     )
     again = (await flow.load()).request
     assert again is not None
@@ -141,10 +142,10 @@ async def test_the_deadline(
     flow = Flow(stores, spec=SPEC | {"approvalPolicy": {"timeout": "1s", "onTimeout": on_timeout}})
     request = (await flow.to_gate()).request
     assert request is not None
-    await stores.operator.expire_request(flow.flow_id, request.request_id)
+    await stores.operator.apply(flow.flow_id, act.ExpireRequest(request.request_id))
     assert (await flow.load()).state == FlowState.AWAITING_APPROVAL, "not before the deadline"
     await asyncio.sleep(1.1)
-    await stores.operator.expire_request(flow.flow_id, request.request_id)
+    await stores.operator.apply(flow.flow_id, act.ExpireRequest(request.request_id))
     assert (await flow.load()).state == state
     row = await stores.api.request(flow.tenant_id, request.request_id)
     assert row.state == request_state
@@ -160,7 +161,7 @@ async def test_the_policy_is_frozen_when_the_request_opens(stores: Stores) -> No
     changed = DiscoveryFlowSpec.model_validate(
         SPEC | {"approvalPolicy": {"timeout": "1s", "onTimeout": "Approve"}}
     )
-    await stores.operator.update_spec(flow.flow_id, changed, generation=2)
+    await stores.operator.apply(flow.flow_id, act.UpdateSpec(changed, generation=2))
     request = (await flow.load()).request
     assert request is not None
     assert (request.policy.timeout, request.policy.on_timeout) == ("72h", "Reject")

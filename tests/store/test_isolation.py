@@ -7,10 +7,11 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import NotFoundError
 from discovery_core.store import OperatorStore
 from discovery_core.store.database import database_url
-from discovery_core.store.retention import RetentionStore
+from discovery_core.store.maintenance.retention import RetentionStore
 from discovery_core.store.schema import TENANT_TABLES
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import ProgrammingError
@@ -241,7 +242,7 @@ async def test_two_clusters_on_one_database_do_not_change_each_others_rows(
     other = OperatorStore(stores.operator.db, uuid4())
     assert await other.acquire_leadership("other", ttl=60) == 1
     with pytest.raises(NotFoundError):
-        await other.cancel(filled.flow_id)
+        await other.apply(filled.flow_id, act.Cancel())
     await other.collect_garbage()
     written = 0
     for connection in _connection(stores.urls, "operator"):

@@ -8,8 +8,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from discovery_core.store.monitoring import LOOP_ERRORS
-from discovery_core.store.transition import CHANNEL
+from discovery_core import actions as act
+from discovery_core.loops import LOOP_ERRORS
+from discovery_core.store.ledger.transition import CHANNEL
 from sqlalchemy import text
 
 from tests.postgres import Stores
@@ -32,7 +33,7 @@ async def test_only_own_changes_of_a_flow_that_is_looked_after_are_left_out(
 
     task = asyncio.create_task(listen())
     await listening.wait()
-    await stores.operator.note(mine.flow_id, "written by the operator itself")
+    await stores.operator.apply(mine.flow_id, act.Note("written by the operator itself"))
     await other.register()
     pod = await mine.claim()
     await pod.do_phase()

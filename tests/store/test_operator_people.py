@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import SupersededError
 from discovery_core.phases import Phase
 from discovery_core.states import FlowState
@@ -125,13 +126,12 @@ async def test_a_rerun_that_is_written_twice_begins_one_round(world: World) -> N
     assert len(world.cluster.created_jobs) == 4
 
 
-@pytest.mark.parametrize("step", ["suspend", "resume", "cancel"])
-async def test_the_store_takes_a_repeated_step_for_done(world: World, step: str) -> None:
+@pytest.mark.parametrize("step", [act.Suspend(), act.Resume(), act.Cancel()])
+async def test_the_store_takes_a_repeated_step_for_done(world: World, step: act.Move) -> None:
     await world.settle()
-    if step == "resume":
-        await world.stores.operator.suspend(world.uid)
-    move = getattr(world.stores.operator, step)
-    await move(world.uid)
+    if step == act.Resume():
+        await world.stores.operator.apply(world.uid, act.Suspend())
+    await world.stores.operator.apply(world.uid, step)
     once = await world.flow.load()
-    await move(world.uid)
+    await world.stores.operator.apply(world.uid, step)
     assert await world.flow.load() == once

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from discovery_core.store import Database
-from discovery_core.store.retention import RetentionStore
+from discovery_core.store.maintenance.retention import RetentionStore
 from sqlalchemy import event
 
 from bench.finished import ROWS, TENANTS

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode
 from discovery_core.states import FlowState
 
@@ -52,12 +53,14 @@ class Queue:
             attempt = look.flow.last_attempt + 1
             run_id = await self.stores.operator.start_attempt(
                 flow.flow_id,
-                round=1,
-                phase=look.flow.phase,
-                attempt=attempt,
-                job_name=f"{flow.flow_id}-{attempt}",
-                launch_timeout=600,
-                limits=self.limits,
+                act.StartAttempt(
+                    round=1,
+                    phase=look.flow.phase,
+                    attempt=attempt,
+                    job_name=f"{flow.flow_id}-{attempt}",
+                    launch_timeout=600,
+                ),
+                self.limits,
             )
             return label if run_id is not None else None
         return None
@@ -67,12 +70,11 @@ class Queue:
         (flow,) = [flow for name, flow in self.flows.values() if name == label]
         run = (await flow.load()).run
         assert run is not None
-        await self.stores.operator.fail_attempt(
+        await self.stores.operator.apply(
             flow.flow_id,
-            run.run_id,
-            code=ErrorCode.CRASHED,
-            message="x",
-            retry_delay=retry_delay,
+            act.FailAttempt(
+                run.run_id, code=ErrorCode.CRASHED, message="x", retry_delay=retry_delay
+            ),
         )
 
 

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import SupersededError
 from discovery_core.resource import DiscoveryFlowSpec
 from discovery_core.states import FlowState, RunState
@@ -210,11 +211,11 @@ async def test_an_operator_of_before_the_restore_cannot_write(
         old = OperatorStore(new.operator.db, stores.cluster_id)
         old.epoch = epoch
         with pytest.raises(SupersededError):
-            await old.cancel(flow.flow_id)
+            await old.apply(flow.flow_id, act.Cancel())
     assert await new.operator.acquire_leadership("test", ttl=60) is not None
     assert new.operator.epoch is not None
     assert new.operator.epoch > 1_700_000_000
-    await stores.operator.cancel(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.Cancel())
     assert (await Site(new).moved(flow).load()).state is FlowState.AWAITING_APPROVAL
 
 
@@ -313,7 +314,7 @@ async def test_flows_go_on_in_another_cluster(
     asked = flows["asked"]
     spec = DiscoveryFlowSpec.model_validate(asked.spec)
     await stores.operator.acquire_leadership("test", ttl=60)
-    await stores.operator.update_spec(asked.flow_id, spec, 7)
+    await stores.operator.apply(asked.flow_id, act.UpdateSpec(spec, 7))
     await stores.operator.release_leadership("test")
     guards = await move.guards()
     counts = [

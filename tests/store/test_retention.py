@@ -10,11 +10,12 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import IllegalTransitionError, NotFoundError, SupersededError
 from discovery_core.resource_gate import Rerun
 from discovery_core.states import FlowState
 from discovery_core.store import OperatorStore
-from discovery_core.store.retention import PurgeKey, PurgeRecord, RetentionStore
+from discovery_core.store.maintenance.retention import PurgeKey, PurgeRecord, RetentionStore
 from discovery_core.store.schema import TENANT_TABLES
 from discovery_operator.kube import KubernetesError
 from discovery_operator.retention import Retention, WrongClusterError
@@ -262,7 +263,7 @@ async def test_a_person_may_ask_for_ended_flows_only_and_once(stores: Stores, de
         await stores.api.request_purge(flow.tenant_id, uuid4(), by="ann", inventory=False)
     with pytest.raises(NotFoundError):
         await stores.api.request_purge(uuid4(), flow.flow_id, by="ann", inventory=False)
-    await stores.operator.cancel(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.Cancel())
     first = await desk.ask(flow)
     assert (await desk.ask(flow)).purge_id == first.purge_id
     await desk.retention().round()
@@ -278,7 +279,7 @@ async def test_a_flow_that_has_gone_on_since_is_not_purged(
     flow = await finished(stores)
     await desk.ask(flow, inventory=inventory)
     wanted = Rerun.model_validate({"id": "again", "fromPhase": "asset_inventory"})
-    await stores.operator.rerun(flow.flow_id, wanted)
+    await stores.operator.apply(flow.flow_id, act.StartRound(wanted))
     if not running:
         await flow.finish()
     before, assets = await desk.tables(flow.tenant_id), await names(stores, flow)
@@ -300,7 +301,7 @@ async def test_a_purged_flow_begins_no_new_round(stores: Stores, desk: Desk) -> 
     await desk.retention().round()
     # from its beginning, which needs no earlier results
     wanted = Rerun.model_validate({"id": "again", "fromPhase": "data_import"})
-    await stores.operator.rerun(flow.flow_id, wanted)
+    await stores.operator.apply(flow.flow_id, act.StartRound(wanted))
     assert (await flow.load()).state is FlowState.SUCCEEDED
     # and its resource is not taken for a new flow
     assert (await flow.register()).purged
@@ -433,7 +434,7 @@ async def test_a_namespace_whose_flow_is_still_open_waits(stores: Stores, desk: 
     await flow.to_gate()
     await gone_for(desk, flow, "31 days")
     assert await desk.store.retire_tenant(flow.tenant_id, DAY) is False
-    await stores.operator.mark_deleted(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.MarkDeleted())
     assert await desk.store.retire_tenant(flow.tenant_id, DAY) is True
     # begun, and the namespace turns up: nothing goes
     await desk.store.mark_gone(flow.tenant_id, gone=False)

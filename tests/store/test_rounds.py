@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import InvalidAnswerError, SupersededError
 from discovery_core.mapping_edits import apply_edits
 from discovery_core.phases import Phase
@@ -44,7 +45,7 @@ NAMES = [field.name for field in FIELDS]
 
 async def rerun(flow: Flow, from_phase: str, id: str = "r1", hint: str | None = None) -> None:  # noqa: A002
     wanted = Rerun.model_validate({"id": id, "fromPhase": from_phase, "hint": hint})
-    await flow.stores.operator.rerun(flow.flow_id, wanted)
+    await flow.stores.operator.apply(flow.flow_id, act.StartRound(wanted))
 
 
 def rows(stores: Stores, statement: str, **values: object) -> list[tuple[object, ...]]:
@@ -117,7 +118,7 @@ async def _let_expire(flow: Flow, stores: Stores) -> None:
     engine.dispose()
     request = (await flow.load()).request
     assert request is not None
-    await stores.operator.expire_request(flow.flow_id, request.request_id)
+    await stores.operator.apply(flow.flow_id, act.ExpireRequest(request.request_id))
 
 
 async def test_a_later_approval_replaces_the_inventory(stores: Stores) -> None:
@@ -220,7 +221,7 @@ async def test_mappings_that_were_rejected_cannot_be_skipped(stores: Stores) -> 
 async def test_a_cancelled_flow_stays_cancelled(stores: Stores) -> None:
     flow = Flow(stores)
     await flow.to_gate()
-    await stores.operator.cancel(flow.flow_id)
+    await stores.operator.apply(flow.flow_id, act.Cancel())
     await rerun(flow, "data_import")
     assert (await flow.load()).state == FlowState.CANCELLED
 
@@ -248,7 +249,7 @@ async def test_approval_by_policy_is_recorded_as_such(stores: Stores) -> None:
     assert request is not None
     assert request.lowest_confidence == pytest.approx(0.96)
     assert request.required_unmapped == ()
-    await stores.operator.approve_by_policy(flow.flow_id, request.request_id)
+    await stores.operator.apply(flow.flow_id, act.ApproveByPolicy(request.request_id))
     decided = await stores.api.request(flow.tenant_id, request.request_id)
     assert (decided.state, decided.decided_by) == ("Approved", "policy")
     events = await stores.api.history(flow.tenant_id, flow.flow_id)
@@ -259,7 +260,7 @@ async def test_a_policy_that_asks_a_person_never_approves(stores: Stores) -> Non
     flow = await _at_gate(stores, {"mode": "Always"})
     request = (await flow.load()).request
     assert request is not None
-    await stores.operator.approve_by_policy(flow.flow_id, request.request_id)
+    await stores.operator.apply(flow.flow_id, act.ApproveByPolicy(request.request_id))
     assert (await flow.load()).state == FlowState.AWAITING_APPROVAL
 
 

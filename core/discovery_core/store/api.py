@@ -15,13 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ..errors import NotFoundError
 from ..snapshots import AttemptRecord, FlowEvent, FlowSnapshot
 from ..wire import ApprovedMapping, FieldMapping
-from . import analytics, assets, reads, retention, uploads
-from .approvals import mapping_history, proposals, remove_lesson
+from .artefacts import uploads
+from .artefacts.streams import read_chunks
 from .database import Database, TenantScope
+from .inventory import assets
+from .ledger.lessons import mapping_history, remove_lesson
+from .ledger.requests import proposals
+from .ledger.snapshot import flow_snapshot, history
 from .listener import listen
+from .maintenance import retention
+from .reads import analytics, contents
 from .schema import ApprovalRequestRow, PhaseRun
-from .snapshot import flow_snapshot, history
-from .streams import read_chunks
 
 T = TypeVar("T")
 POLL_SECONDS = 0.1
@@ -175,22 +179,22 @@ class ApiStore:
 
     async def results(self, tenant_id: UUID, flow_id: UUID) -> dict[str, dict[str, Any]]:
         """The accepted result of each phase that has one."""
-        return await self._in(tenant_id, lambda session: reads.results(session, flow_id))
+        return await self._in(tenant_id, lambda session: contents.results(session, flow_id))
 
-    async def artefacts(self, tenant_id: UUID, flow_id: UUID) -> list[reads.StoredArtefact]:
+    async def artefacts(self, tenant_id: UUID, flow_id: UUID) -> list[contents.StoredArtefact]:
         """Artefacts of the accepted results."""
-        return await self._in(tenant_id, lambda session: reads.artefacts(session, flow_id))
+        return await self._in(tenant_id, lambda session: contents.artefacts(session, flow_id))
 
     async def artefact(
         self, tenant_id: UUID, flow_id: UUID, phase: str, name: str
-    ) -> reads.StoredArtefact:
+    ) -> contents.StoredArtefact:
         """One artefact by phase and name. Raises NotFoundError."""
         return await self._in(
-            tenant_id, lambda session: reads.artefact(session, flow_id, phase, name)
+            tenant_id, lambda session: contents.artefact(session, flow_id, phase, name)
         )
 
     def read_artefact(
-        self, tenant_id: UUID, artefact: reads.StoredArtefact
+        self, tenant_id: UUID, artefact: contents.StoredArtefact
     ) -> AsyncIterator[bytes]:
         """An artefact's bytes, in pieces."""
         return read_chunks(self.db, TenantScope(tenant_id), artefact.artefact_id, artefact.size)
@@ -213,11 +217,11 @@ class ApiStore:
         asset_type: str = "",
         after: str = "",
         limit: int = 100,
-    ) -> list[reads.AssetRow]:
+    ) -> list[contents.AssetRow]:
         """Assets of an engagement in the order of their identity."""
         return await self._in(
             tenant_id,
-            lambda session: reads.assets(
+            lambda session: contents.assets(
                 session,
                 engagement,
                 search=search,
@@ -227,9 +231,9 @@ class ApiStore:
             ),
         )
 
-    async def states(self, tenant_id: UUID, flow_ids: list[UUID]) -> list[reads.FlowState]:
+    async def states(self, tenant_id: UUID, flow_ids: list[UUID]) -> list[contents.FlowState]:
         """Where these flows of a tenant stand."""
-        return await self._in(tenant_id, lambda session: reads.states(session, flow_ids))
+        return await self._in(tenant_id, lambda session: contents.states(session, flow_ids))
 
     async def known_namespaces(self) -> list[str]:
         """Names of namespaces that have or had flows. Authorise before showing any of them."""

@@ -12,11 +12,12 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import structlog
-from sqlalchemy import event, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -169,6 +170,11 @@ class Database:
                 text("SELECT minimum_code_revision FROM schema_support")
             )
             return oldest is not None and str(oldest) <= SCHEMA_REVISION
+
+
+async def database_now(session: AsyncSession) -> datetime:
+    """The database's wall clock, the only clock that deadlines are kept by."""
+    return cast("datetime", await session.scalar(select(func.clock_timestamp())))
 
 
 def _can_retry(error: DBAPIError) -> bool:

@@ -32,12 +32,15 @@ from ..wire import (
     PinInputs,
     PinnedInputs,
 )
-from . import blobs
-from .accept import accept_result
-from .breakers import BreakerRules, admit, endpoint_of, report_failure, report_success
-from .claims import claim_of
-from .database import Database, TenantScope
-from .records import RecordBatch, insert_records
+from .artefacts import blobs
+from .artefacts.streams import read_chunks, write_chunks
+from .database import Database, TenantScope, database_now
+from .inventory.records import RecordBatch, insert_records
+from .ledger.snapshot import RETRY_AFTER, phase_seconds, spec_of
+from .ledger.transition import append_event, lock_flow, transition
+from .moves.accept import accept_result
+from .moves.breakers import BreakerRules, admit, endpoint_of, report_failure, report_success
+from .moves.claim import claim_of
 from .schema import (
     LIVE_RUN_STATES,
     Artefact,
@@ -46,9 +49,6 @@ from .schema import (
     PhaseRun,
     Record,
 )
-from .snapshot import RETRY_AFTER, phase_seconds, spec_of
-from .streams import read_chunks, write_chunks
-from .transition import append_event, database_now, lock_flow, transition
 
 STAGE_BATCH = 1000
 

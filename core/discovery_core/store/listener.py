@@ -15,8 +15,8 @@ import psycopg
 import structlog
 from sqlalchemy.engine import URL
 
-from .loops import set_aside
-from .transition import CHANNEL
+from ..loops import set_aside
+from .ledger.transition import CHANNEL
 
 log = structlog.get_logger(__name__)
 

@@ -31,7 +31,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from ..logging import configure_logging
 from .database import Database, database_url
-from .recovery import AdoptionError, Target, adopt, mark_restored
+from .maintenance.recovery import AdoptionError, Target, adopt, mark_restored
 from .schema import SCHEMA_REVISION
 
 log = structlog.get_logger(__name__)

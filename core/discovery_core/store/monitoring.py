@@ -10,7 +10,7 @@ import asyncio
 import time
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
@@ -30,11 +30,6 @@ CONNECTIONS = Gauge(
     "discoveryflow_database_connections",
     "Connections of this process's pool: in use, idle, and the most there may be (limit).",
     ["use"],
-)
-LOOP_ERRORS = Counter(
-    "discoveryflow_loop_errors",
-    "Faults that a background loop did not expect; it goes on without what was at fault.",
-    ["loop"],
 )
 _MIGRATE = (
     "the migration has to run. The release's CronJob does it at its next time; at once by "

@@ -14,20 +14,20 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import ErrorCode
-from ..phases import Phase
-from ..resource import DiscoveryFlowSpec
-from ..resource_gate import MappingEdit, Rerun
+from ..actions import Move, Register, StartAttempt
 from ..snapshots import Capacity, FlowSnapshot
-from ..states import FlowState, Trigger, is_ended
-from . import attempts, blobs, breakers, flow_steps, gate, leadership, notifications, rounds
-from .database import ClusterScope, Database
-from .figures import Figures, TokenUse, read_figures, tokens_since, tokens_until
+from ..states import FlowState, is_ended
+from . import leadership
+from .artefacts import blobs
+from .database import ClusterScope, Database, database_now
+from .inventory.records import drop_staged
+from .ledger import outbox
+from .ledger.snapshot import flow_now, flow_snapshot
 from .listener import listen
-from .records import drop_staged
+from .moves import attempts, breakers, steps
+from .moves.apply import apply
+from .reads.figures import Figures, TokenUse, read_figures, tokens_since, tokens_until
 from .schema import DiscoveryFlowRow, MasterFlow, Tenant
-from .snapshot import flow_now, flow_snapshot
-from .transition import database_now
 
 T = TypeVar("T")
 ENDED = [str(state) for state in FlowState if is_ended(state)]
@@ -164,18 +164,20 @@ class OperatorStore:
             self.db.url, lambda flow_id, pid: pid in self.db.backends and looked_after(flow_id)
         )
 
-    # -- the flow ------------------------------------------------------------------------------
+    # -- moves ---------------------------------------------------------------------------------
+
+    async def apply(self, flow_id: UUID, action: Move) -> None:
+        """Makes one move of a flow, see `moves.apply`."""
+        await self._write(lambda session: apply(session, flow_id, action))
 
     async def register(
         self,
+        action: Register,
         *,
         flow_id: UUID,
         tenant_id: UUID,
         namespace: str,
         name: str,
-        spec: DiscoveryFlowSpec,
-        generation: int,
-        actor: str,
         created_at: datetime | None = None,
     ) -> FlowSnapshot:
         """Creates master flow, flow and first history row together, or finds them there.
@@ -183,194 +185,39 @@ class OperatorStore:
         `created_at` is when the resource was created, by the cluster's clock.
         """
         return await self._write(
-            lambda session: flow_steps.register(
+            lambda session: steps.register(
                 session,
                 self.cluster_id,
+                action,
                 flow_id=flow_id,
                 tenant_id=tenant_id,
                 namespace=namespace,
                 name=name,
-                spec=spec,
-                generation=generation,
-                actor=actor,
                 created_at=created_at,
             )
         )
 
-    async def update_spec(self, flow_id: UUID, spec: DiscoveryFlowSpec, generation: int) -> None:
-        """Stores a newer spec; llm, retries and timeouts apply from the next attempt on."""
-        await self._write(
-            lambda session: flow_steps.update_spec(session, flow_id, spec, generation)
-        )
-
-    async def admit(self, flow_id: UUID) -> None:
-        """Pending → Queued: everything that the spec names is there."""
-        await self._write(
-            lambda session: flow_steps.step(session, flow_id, Trigger.ADMITTED, FlowState.PENDING)
-        )
-
-    async def reference_found(self, flow_id: UUID) -> None:
-        """Waiting → Queued: what was missing has appeared."""
-        await self._write(
-            lambda session: flow_steps.step(
-                session, flow_id, Trigger.REFERENCE_FOUND, FlowState.WAITING
-            )
-        )
-
-    async def reference_missing(self, flow_id: UUID, missing: list[str]) -> None:
-        """→ Waiting, or a changed list of what a Waiting flow waits for."""
-        await self._write(lambda session: flow_steps.reference_missing(session, flow_id, missing))
-
-    async def suspend(self, flow_id: UUID) -> None:
-        """→ Suspended. The live attempt is superseded; an open request stays open."""
-        await self._write(lambda session: flow_steps.suspend(session, flow_id))
-
-    async def resume(self, flow_id: UUID) -> None:
-        """Suspended → AwaitingApproval where a request is open, else → Queued.
-
-        A request's deadline moves by the time that the flow was suspended.
-        """
-        await self._write(lambda session: flow_steps.resume(session, flow_id))
-
-    async def cancel(self, flow_id: UUID, actor: str = flow_steps.ACTOR) -> None:
-        """→ Cancelled, for good."""
-        await self._write(lambda session: flow_steps.cancel(session, flow_id, actor))
-
-    async def mark_deleted(self, flow_id: UUID) -> None:
-        """The resource is gone: ends the flow and lets go of its artefacts. History stays."""
-        await self._write(lambda session: flow_steps.mark_deleted(session, flow_id))
-
-    # -- attempts ------------------------------------------------------------------------------
-
     async def start_attempt(
-        self,
-        flow_id: UUID,
-        *,
-        round: int,  # noqa: A002 - the field's own word
-        phase: Phase,
-        attempt: int,
-        job_name: str,
-        launch_timeout: float,
-        limits: tuple[int, int] | None = None,
+        self, flow_id: UUID, wanted: StartAttempt, limits: tuple[int, int] | None = None
     ) -> UUID | None:
-        """Queued → Running: commits the intent to run a Job. Returns the attempt's id.
-
-        The same intent again returns the same id. None where `limits` (in all, per tenant) leave
-        no slot; slots are handed out one at a time, so the caps hold.
-        """
+        """Queued → Running, see `attempts.start`."""
         return await self._write(
-            lambda session: attempts.start(
-                session,
-                self.cluster_id,
-                flow_id,
-                round=round,
-                phase=phase,
-                attempt=attempt,
-                job_name=job_name,
-                launch_timeout=launch_timeout,
-                limits=limits,
-            )
+            lambda session: attempts.start(session, self.cluster_id, flow_id, wanted, limits)
         )
 
     async def mark_launched(self, run_id: UUID, flow_id: UUID, job_uid: str) -> None:
         """Records the Job's uid; only that Job's pod may claim the attempt."""
         await self._write(lambda session: attempts.mark_launched(session, flow_id, run_id, job_uid))
 
-    async def fail_attempt(
-        self,
-        flow_id: UUID,
-        run_id: UUID,
-        *,
-        code: ErrorCode,
-        message: str,
-        retry_delay: float | None,
-        counted: bool = True,
-    ) -> None:
-        """Ends the current attempt: → Queued after `retry_delay` seconds, or → Failed with None.
-
-        An attempt that has been dealt with already is left alone.
-        """
-        await self._write(
-            lambda session: attempts.fail(
-                session,
-                flow_id,
-                run_id,
-                code=code,
-                message=message,
-                retry_delay=retry_delay,
-                counted=counted,
-            )
-        )
-
-    # -- the gate ------------------------------------------------------------------------------
-
-    async def answer(
-        self,
-        flow_id: UUID,
-        *,
-        request_id: UUID,
-        artefact_digest: str,
-        decision: str,
-        edits: list[MappingEdit],
-        reason: str,
-        decided_by: str,
-        via: str,
-        hint: str | None = None,
-    ) -> None:
-        """Decides the open request.
-
-        Raises SupersededError for a late or stale answer, InvalidAnswerError for bad edits.
-        """
-        await self._write(
-            lambda session: gate.answer(
-                session,
-                flow_id,
-                request_id=request_id,
-                artefact_digest=artefact_digest,
-                decision=decision,
-                edits=edits,
-                reason=reason,
-                decided_by=decided_by,
-                via=via,
-                hint=hint,
-            )
-        )
-
-    async def approve_by_policy(self, flow_id: UUID, request_id: UUID) -> None:
-        """Approves a request whose frozen policy is AutoApprove; recorded as the policy's."""
-        await self._write(lambda session: gate.approve_by_policy(session, flow_id, request_id))
-
-    async def rerun(self, flow_id: UUID, wanted: Rerun) -> None:
-        """Begins the round that spec.rerun asks for, once per id."""
-        await self._write(lambda session: rounds.rerun(session, flow_id, wanted))
-
-    async def refuse_answer(
-        self, flow_id: UUID, *, request_id: UUID, problems: list[str], decided_by: str
-    ) -> UUID | None:
-        """Closes the request whose answer was bad and opens a new one; returns its id."""
-        return await self._write(
-            lambda session: gate.refuse(
-                session, flow_id, request_id=request_id, problems=problems, decided_by=decided_by
-            )
-        )
-
-    async def note(self, flow_id: UUID, message: str) -> None:
-        """Remembers why an answer was not taken, once per message."""
-        await self._write(lambda session: gate.note(session, flow_id, message))
-
-    async def expire_request(self, flow_id: UUID, request_id: UUID) -> None:
-        """Applies the frozen policy's onTimeout where the deadline has really passed."""
-        await self._write(lambda session: gate.expire(session, flow_id, request_id))
-
     # -- notifications -------------------------------------------------------------------------
 
-    async def due_notifications(self, limit: int) -> list[notifications.Due]:
+    async def due_notifications(self, limit: int) -> list[outbox.Due]:
         """Messages to webhooks whose time has come, the oldest first."""
-        return await self._read(lambda session: notifications.due(session, limit))
+        return await self._read(lambda session: outbox.due(session, limit))
 
     async def settle_notification(
         self,
-        message: notifications.Due,
+        message: outbox.Due,
         *,
         state: str,
         problem: str = "",
@@ -378,7 +225,7 @@ class OperatorStore:
     ) -> None:
         """Writes what became of a try; with `retry_seconds` it is tried again after that time."""
         await self._write(
-            lambda session: notifications.settle(
+            lambda session: outbox.settle(
                 session, message, state=state, problem=problem, retry_seconds=retry_seconds
             )
         )

@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
+from discovery_core import actions as act
 from discovery_core.durations import parse_duration
 from discovery_core.phases import FIRST_PHASE, PHASES, Phase, next_phase, phase_spec
 from discovery_core.resource_gate import Rerun
 from discovery_core.snapshots import Capacity, FlowSnapshot, RequestSnapshot, RunSnapshot
 from discovery_core.states import FlowState, RunState, Trigger, is_ended, target_of
-from discovery_operator import actions as act
 from discovery_operator.decide import decide
 from discovery_operator.decide_run import is_live
 from discovery_operator.observed import (

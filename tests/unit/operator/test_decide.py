@@ -6,10 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from discovery_core.errors import ErrorCode
-from discovery_core.resource_gate import ApprovalPolicy
-from discovery_core.states import RERUN_FROM, FlowState, RunState, WaitsFor
-from discovery_operator.actions import (
+from discovery_core.actions import (
     Admit,
     Cancel,
     DeleteJob,
@@ -28,6 +25,9 @@ from discovery_operator.actions import (
     TakeAnswer,
     UpdateSpec,
 )
+from discovery_core.errors import ErrorCode
+from discovery_core.resource_gate import ApprovalPolicy
+from discovery_core.states import RERUN_FROM, FlowState, RunState, WaitsFor
 from discovery_operator.decide import decide
 from discovery_operator.observed import JobState, Observed, Presence, Rules
 from discovery_operator.status import build_status

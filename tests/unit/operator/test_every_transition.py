@@ -11,9 +11,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from discovery_core.actions import Register
 from discovery_core.errors import ErrorCode
 from discovery_core.states import TRANSITIONS, FlowState, Transition, Trigger, is_ended
-from discovery_operator.actions import Register
 from discovery_operator.decide import decide
 from discovery_operator.observed import JobState, PodView, Rules
 

@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
 
+from discovery_core.actions import Decision
 from discovery_core.errors import ErrorCode
 from discovery_core.states import (
     FlowState,
@@ -19,7 +20,6 @@ from discovery_core.states import (
     is_ended,
     target_of,
 )
-from discovery_operator.actions import Decision
 from discovery_operator.decide import decide
 from discovery_operator.decide_run import is_live
 from discovery_operator.observed import JobState, PodView, Presence, Rules

@@ -7,24 +7,20 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..durations import parse_duration
-from ..errors import SupersededError
-from ..phases import next_phase
-from ..resource_gate import ApprovalPolicy, MappingEdit
-from ..states import FlowState, Occurrence, Trigger
-from .approvals import decide_request, reopen_refused
+from ...durations import parse_duration
+from ...errors import SupersededError
+from ...phases import next_phase
+from ...resource_gate import Approval, ApprovalPolicy
+from ...states import FlowState, Occurrence, Trigger
+from ..database import database_now
+from ..ledger.requests import decide_request, reopen_refused
+from ..ledger.transition import append_event, lock_flow, open_request, transition
+from ..schema import ApprovalRequestRow, DiscoveryFlowRow
 from .rounds import ask_again
-from .schema import ApprovalRequestRow, DiscoveryFlowRow
-from .transition import (
-    append_event,
-    database_now,
-    lock_flow,
-    open_request,
-    transition,
-)
 
 ACTOR = "operator"
 POLICY = "policy"
+VIA_RESOURCE = "resource"
 
 
 async def _open(
@@ -36,49 +32,47 @@ async def _open(
     return request
 
 
-async def answer(
-    session: AsyncSession,
-    flow_id: UUID,
-    *,
-    request_id: UUID,
-    artefact_digest: str,
-    decision: str,
-    edits: list[MappingEdit],
-    reason: str,
-    decided_by: str,
-    via: str,
-    hint: str | None = None,
-) -> None:
-    """One compare-and-set on the open request; the flow moves in the same transaction."""
+async def answer(session: AsyncSession, flow_id: UUID, given: Approval) -> None:
+    """One compare-and-set on the open request; the flow moves in the same transaction.
+
+    Raises SupersededError for a late or stale answer, InvalidAnswerError for bad edits.
+    """
     flow = await lock_flow(session, flow_id)
-    request = await _open(session, flow, request_id)
-    if request.artefact_digest != artefact_digest:
-        raise SupersededError(f"the answer is about {artefact_digest}, not what is asked")
+    request = await _open(session, flow, given.request_id)
+    if request.artefact_digest != given.artefact_digest:
+        raise SupersededError(f"the answer is about {given.artefact_digest}, not what is asked")
     await decide_request(
         session,
         flow,
         request,
-        decision=decision,
-        edits=edits,
-        reason=reason,
-        decided_by=decided_by,
-        via=via,
+        decision=given.decision,
+        edits=given.edits,
+        reason=given.reason,
+        decided_by=given.decided_by,
+        via=VIA_RESOURCE,
     )
     details = {
         "requestId": str(request.id),
-        "artefactDigest": artefact_digest,
-        "edits": len(edits),
-        "via": via,
+        "artefactDigest": given.artefact_digest,
+        "edits": len(given.edits),
+        "via": VIA_RESOURCE,
     }
-    if decision == "AskAgain":
-        await ask_again(session, flow, hint=hint, by=decided_by, reason=reason, details=details)
+    if given.decision == "AskAgain":
+        await ask_again(
+            session,
+            flow,
+            hint=given.hint,
+            by=given.decided_by,
+            reason=given.reason,
+            details=details,
+        )
         return
     await _move(
         session,
         flow,
-        Trigger.APPROVED if decision == "Approve" else Trigger.REJECTED,
-        actor=decided_by,
-        message=reason,
+        Trigger.APPROVED if given.decision == "Approve" else Trigger.REJECTED,
+        actor=given.decided_by,
+        message=given.reason,
         details=details,
     )
 
@@ -135,16 +129,15 @@ async def _move(
 async def refuse(
     session: AsyncSession,
     flow_id: UUID,
-    *,
     request_id: UUID,
     problems: list[str],
     decided_by: str,
-) -> UUID | None:
+) -> None:
     """Refuses a bad answer as a whole and asks again under a new request id."""
     flow = await lock_flow(session, flow_id)
     request = await open_request(session, flow)
     if request is None or request.id != request_id:
-        return None
+        return
     renewed = await reopen_refused(session, flow, request, problems=problems, decided_by=decided_by)
     flow.answer_note = "the answer was refused: " + "; ".join(problems)
     await append_event(
@@ -156,7 +149,6 @@ async def refuse(
         message=flow.answer_note,
         details={"refusedRequestId": str(request_id), "requestId": str(renewed.id)},
     )
-    return renewed.id
 
 
 async def note(session: AsyncSession, flow_id: UUID, message: str) -> None:

@@ -19,8 +19,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
-from ..errors import StoreError
-from ..states import Occurrence
+from ...errors import StoreError
+from ...states import Occurrence
 
 CLUSTER_NAMESPACE = "kube-system"
 OWNER = "discovery_owner"

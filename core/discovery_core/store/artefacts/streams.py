@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import DiscoveryError, ErrorCode, NotFoundError
-from .database import Database, TenantScope
-from .schema import CHUNK_BYTES, Artefact, ArtefactChunk
+from ...errors import DiscoveryError, ErrorCode, NotFoundError
+from ..database import Database, TenantScope
+from ..schema import CHUNK_BYTES, Artefact, ArtefactChunk
 
 
 async def write_chunks(

@@ -12,25 +12,29 @@ from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..phases import FIRST_PHASE
-from ..resource import DiscoveryFlowSpec
-from ..snapshots import FlowSnapshot
-from ..states import FlowState, Occurrence, RunState, Trigger, is_ended
-from . import blobs, rounds
-from .records import drop_staged_by
-from .schema import DiscoveryFlowRow, FlowArtefact, MasterFlow, Tenant
-from .snapshot import flow_snapshot
-from .transition import (
+from ...actions import Register
+from ...phases import FIRST_PHASE
+from ...resource import DiscoveryFlowSpec
+from ...snapshots import FlowSnapshot
+from ...states import FlowState, Occurrence, RunState, Trigger, is_ended
+from ..artefacts import blobs
+from ..database import database_now
+from ..inventory.records import drop_staged_by
+from ..ledger.snapshot import flow_snapshot
+from ..ledger.transition import (
     append_event,
-    database_now,
     end_live_run,
     live_run,
     lock_flow,
     open_request,
     transition,
 )
+from ..schema import DiscoveryFlowRow, FlowArtefact, MasterFlow, Tenant
+from . import rounds
 
 ACTOR = "operator"
+# who made a resource that names nobody
+NOBODY = "kubernetes"
 
 
 def stored_spec(spec: DiscoveryFlowSpec) -> dict[str, object]:
@@ -41,14 +45,12 @@ def stored_spec(spec: DiscoveryFlowSpec) -> dict[str, object]:
 async def register(
     session: AsyncSession,
     cluster_id: UUID,
+    action: Register,
     *,
     flow_id: UUID,
     tenant_id: UUID,
     namespace: str,
     name: str,
-    spec: DiscoveryFlowSpec,
-    generation: int,
-    actor: str,
     created_at: datetime | None = None,
 ) -> FlowSnapshot:
     """Creates master flow, flow and first history row together, or finds them there.
@@ -56,6 +58,7 @@ async def register(
     The order of flows is that in which their resources were created (`created_at`), which does
     not depend on when the operator saw them.
     """
+    spec = action.spec
     existing = await flow_snapshot(session, flow_id)
     if existing is not None:
         return existing
@@ -79,7 +82,7 @@ async def register(
         tenant_id=tenant_id,
         flow_id=flow_id,
         spec=stored_spec(spec),
-        generation=generation,
+        generation=action.generation,
         phase=FIRST_PHASE,
         state=FlowState.PENDING,
         reason=Trigger.CREATED,
@@ -92,6 +95,7 @@ async def register(
     )
     session.add(flow)
     await session.flush()
+    actor = spec.requested_by or NOBODY
     await append_event(session, flow, Trigger.CREATED, actor=actor, from_state=None)
     created = await flow_snapshot(session, flow_id)
     assert created is not None  # noqa: S101 - written two lines above
@@ -101,7 +105,7 @@ async def register(
 async def update_spec(
     session: AsyncSession, flow_id: UUID, spec: DiscoveryFlowSpec, generation: int
 ) -> None:
-    """Stores a newer spec."""
+    """Stores a newer spec; llm, retries and timeouts apply from the next attempt on."""
     flow = await lock_flow(session, flow_id)
     if flow.generation >= generation:
         return
@@ -168,7 +172,10 @@ async def suspend(session: AsyncSession, flow_id: UUID) -> None:
 
 
 async def resume(session: AsyncSession, flow_id: UUID) -> None:
-    """Suspended → AwaitingApproval where a request is open, else → Queued."""
+    """Suspended → AwaitingApproval where a request is open, else → Queued.
+
+    A request's deadline moves by the time that the flow was suspended.
+    """
     flow = await lock_flow(session, flow_id)
     if flow.state != FlowState.SUSPENDED:
         return
@@ -180,12 +187,12 @@ async def resume(session: AsyncSession, flow_id: UUID) -> None:
     await transition(session, flow, Trigger.APPROVAL_REQUESTED, actor=ACTOR)
 
 
-async def cancel(session: AsyncSession, flow_id: UUID, actor: str) -> None:
+async def cancel(session: AsyncSession, flow_id: UUID) -> None:
     """→ Cancelled, for good."""
     flow = await lock_flow(session, flow_id)
     if not is_ended(flow.state):
         await rounds.close_everything(session, flow, "the flow was cancelled")
-        await transition(session, flow, Trigger.CANCELLED, actor=actor)
+        await transition(session, flow, Trigger.CANCELLED, actor=ACTOR)
 
 
 async def mark_deleted(session: AsyncSession, flow_id: UUID) -> None:

@@ -15,12 +15,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import delete, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import NotFoundError
+from ...errors import NotFoundError
+from ..database import Database, TenantScope, database_now
+from ..schema import Artefact, Upload
 from . import blobs
-from .database import Database, TenantScope
-from .schema import Artefact, Upload
 from .streams import write_chunks
-from .transition import database_now
 
 UNFINISHED_HOURS = 2
 KEPT_HOURS = 24

@@ -8,15 +8,15 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..durations import parse_duration
-from ..phases import Phase
-from ..resource import DiscoveryFlowSpec
-from ..resource_gate import ApprovalPolicy
-from ..snapshots import FlowEvent, FlowSnapshot, RequestSnapshot, RunSnapshot, Spent
-from ..states import FlowState, RunState, is_ended
-from ..wire import TargetDescription
-from . import blobs
-from .schema import (
+from ...durations import parse_duration
+from ...phases import Phase
+from ...resource import DiscoveryFlowSpec
+from ...resource_gate import ApprovalPolicy
+from ...snapshots import FlowEvent, FlowSnapshot, RequestSnapshot, RunSnapshot, Spent
+from ...states import FlowState, RunState, is_ended
+from ...wire import TargetDescription
+from ..artefacts import blobs
+from ..schema import (
     ApprovalRequestRow,
     DiscoveryFlowRow,
     FieldMappingRow,

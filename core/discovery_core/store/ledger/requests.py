@@ -12,34 +12,32 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..durations import parse_duration
-from ..errors import (
+from ...durations import parse_duration
+from ...errors import (
     DiscoveryError,
     ErrorCode,
     NotFoundError,
     SupersededError,
 )
-from ..mapping_edits import apply_edits
-from ..resource_gate import ApprovalPolicy, MappingEdit
-from ..states import Trigger
-from ..wire import ApprovedMapping, FieldMapping, MappingResult, TargetDescription
-from . import blobs
-from .schema import (
+from ...mapping_edits import apply_edits
+from ...resource_gate import ApprovalPolicy, MappingEdit
+from ...states import Trigger
+from ...wire import FieldMapping, MappingResult, TargetDescription
+from ..artefacts import blobs
+from ..database import database_now
+from ..schema import (
     ApprovalRequestRow,
     DiscoveryFlowRow,
     FieldMappingRow,
-    MappingMemory,
     PhaseRun,
 )
+from .lessons import remember
 from .snapshot import spec_of
-from .transition import database_now
 
 MAPPINGS_MEDIA_TYPE = "application/json"
-HISTORY_LIMIT = 5000
 OUTCOMES = {"Approve": "Approved", "Reject": "Rejected", "AskAgain": "AskedAgain"}
 
 
@@ -210,70 +208,7 @@ async def _approve(
     for row in rows:
         row.approved_target = targets[row.source_column]
         row.edited = row.source_column in edited
-    await _remember(session, flow, final, decided_by)
-
-
-async def _remember(
-    session: AsyncSession, flow: DiscoveryFlowRow, final: list[FieldMapping], decided_by: str
-) -> None:
-    """Keeps the decision as a lesson for this tenant's next file."""
-    lessons = {" ".join(mapping.column.lower().split()): mapping.target for mapping in final}
-    if not lessons:
-        return
-    now = await database_now(session)
-    statement = insert(MappingMemory).values(
-        [
-            {
-                "tenant_id": flow.tenant_id,
-                "header": header,
-                "target": target,
-                "approved_by": decided_by,
-                "approved_at": now,
-                "flow_id": flow.flow_id,
-            }
-            for header, target in sorted(lessons.items())
-        ]
-    )
-    await session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["tenant_id", "header"],
-            set_={
-                name: getattr(statement.excluded, name)
-                for name in ("target", "approved_by", "approved_at", "flow_id")
-            }
-            | {"removed_at": None, "removed_by": None},
-        )
-    )
-
-
-async def mapping_history(session: AsyncSession) -> list[ApprovedMapping]:
-    """The latest lessons of the tenant in scope, without those that were taken back."""
-    rows = await session.scalars(
-        select(MappingMemory)
-        .where(MappingMemory.removed_at.is_(None))
-        .order_by(MappingMemory.approved_at.desc(), MappingMemory.header)
-        .limit(HISTORY_LIMIT)
-    )
-    return [
-        ApprovedMapping(
-            header=row.header,
-            target=row.target,
-            approved_by=row.approved_by,
-            approved_at=row.approved_at,
-        )
-        for row in rows
-    ]
-
-
-async def remove_lesson(session: AsyncSession, header: str, removed_by: str) -> None:
-    """Takes a lesson of the tenant in scope back. Raises NotFoundError where there is none."""
-    removed = await session.execute(
-        update(MappingMemory)
-        .where(MappingMemory.header == header, MappingMemory.removed_at.is_(None))
-        .values(removed_at=func.clock_timestamp(), removed_by=removed_by)
-    )
-    if not getattr(removed, "rowcount", 0):
-        raise NotFoundError(f"no lesson for the header {header!r}")
+    await remember(session, flow, final, decided_by)
 
 
 async def reopen_refused(

@@ -10,11 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
-
-from .monitoring import LOOP_ERRORS
+from prometheus_client import Counter
 
 log = structlog.get_logger(__name__)
 
+LOOP_ERRORS = Counter(
+    "discoveryflow_loop_errors",
+    "Faults that a background loop did not expect; it goes on without what was at fault.",
+    ["loop"],
+)
 RETRY_SECONDS = 1.0
 
 

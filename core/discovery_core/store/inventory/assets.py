@@ -18,9 +18,9 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import InvalidAnswerError, NotFoundError
-from .asset_identity import FIND_ALIASES, JOIN_CONFIDENCE, JOIN_REASON, SOURCE_ROWS
-from .schema import Asset, AssetDecision, SourcePrecedence
+from ...errors import InvalidAnswerError, NotFoundError
+from ..schema import Asset, AssetDecision, SourcePrecedence
+from .identity import FIND_ALIASES, JOIN_CONFIDENCE, JOIN_REASON, SOURCE_ROWS
 
 Choice = Literal["keep", "replace", "merge"]
 CONFLICT_LIMIT = 1000

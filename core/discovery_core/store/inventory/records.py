@@ -11,9 +11,9 @@ from uuid import UUID
 from sqlalchemy import delete, exists, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..states import RunState
-from ..wire import InventoryRecord
-from .schema import LIVE_RUN_STATES, PhaseRun, Record
+from ...states import RunState
+from ...wire import InventoryRecord
+from ..schema import LIVE_RUN_STATES, PhaseRun, Record
 
 
 class RecordBatch:

@@ -8,18 +8,18 @@ from sqlalchemy import select
 from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..durations import parse_duration
-from ..errors import NotFoundError
-from ..mounts import SCHEMA_FOLDER, SOURCE_FOLDER, VOLUME_FOLDER
-from ..phases import Phase, phase_spec
-from ..resource import Source
-from ..resource_llm import LLM
-from ..states import RunState
-from ..wire import ArtefactReference, Claim, LLMBudget, LLMSettings
-from . import blobs
-from .approvals import mapping_history
-from .schema import DiscoveryFlowRow, MasterFlow, PhaseRun, Tenant
-from .snapshot import HEARTBEAT_SECONDS, spec_of, spent_by
+from ...durations import parse_duration
+from ...errors import NotFoundError
+from ...mounts import SCHEMA_FOLDER, SOURCE_FOLDER, VOLUME_FOLDER
+from ...phases import Phase, phase_spec
+from ...resource import Source
+from ...resource_llm import LLM
+from ...states import RunState
+from ...wire import ArtefactReference, Claim, LLMBudget, LLMSettings
+from ..artefacts import blobs
+from ..ledger.lessons import mapping_history
+from ..ledger.snapshot import HEARTBEAT_SECONDS, spec_of, spent_by
+from ..schema import DiscoveryFlowRow, MasterFlow, PhaseRun, Tenant
 
 
 async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun) -> Claim:

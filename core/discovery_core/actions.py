@@ -1,7 +1,8 @@
-"""What `decide` may ask for. Each action is a value; `execute` carries it out, once or again.
+"""What the operator may do to a flow. Each action is a value that is carried out, once or again.
 
-Every action is idempotent: the store re-reads under its lock, Job names are deterministic and
-deletes carry a uid, so an action that was cut off half way is simply asked for again.
+`Move`s only touch the database: the store applies them. The others touch Kubernetes as well, which
+is the operator's. Every action is idempotent: the store re-reads under its lock, Job names are
+deterministic and deletes carry a uid, so one that was cut off half way is simply asked for again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from discovery_core.errors import ErrorCode
-from discovery_core.phases import Phase
-from discovery_core.resource import DiscoveryFlowSpec
-from discovery_core.resource_gate import Approval, Rerun
-from discovery_core.states import WaitsFor
+from .errors import ErrorCode
+from .phases import Phase
+from .resource import DiscoveryFlowSpec
+from .resource_gate import Approval, Rerun
+from .states import WaitsFor
 
 
 @dataclass(frozen=True)
@@ -155,27 +156,21 @@ class Cancel:
     """spec.state is Cancel."""
 
 
-Action = (
-    Register
+GateMove = TakeAnswer | RefuseAnswer | Note | ExpireRequest | ApproveByPolicy
+Move = (
+    GateMove
     | UpdateSpec
     | MarkDeleted
     | Admit
     | ReferenceMissing
     | ReferenceFound
-    | StartAttempt
-    | LaunchJob
     | FailAttempt
-    | DeleteJob
-    | TakeAnswer
-    | RefuseAnswer
-    | Note
-    | ExpireRequest
-    | ApproveByPolicy
     | StartRound
     | Suspend
     | Resume
     | Cancel
 )
+Action = Move | Register | StartAttempt | LaunchJob | DeleteJob
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from uuid import UUID
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import NotFoundError
-from ..states import RunState
-from .schema import Artefact, Asset, DiscoveryFlowRow, FlowArtefact, FlowEventRow, PhaseRun
+from ...errors import NotFoundError
+from ...states import RunState
+from ..schema import Artefact, Asset, DiscoveryFlowRow, FlowArtefact, FlowEventRow, PhaseRun
 
 # names that the store gives for itself
 _INTERNAL = ("upload/", "approved/")

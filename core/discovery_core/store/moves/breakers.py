@@ -20,12 +20,13 @@ from sqlalchemy import case, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import ErrorCode
-from ..resource_llm import LLM
-from ..states import Occurrence
-from .schema import LIVE_RUN_STATES, CircuitBreaker, DiscoveryFlowRow, PhaseRun
-from .snapshot import retry_after
-from .transition import append_event, database_now
+from ...errors import ErrorCode
+from ...resource_llm import LLM
+from ...states import Occurrence
+from ..database import database_now
+from ..ledger.snapshot import retry_after
+from ..ledger.transition import append_event
+from ..schema import LIVE_RUN_STATES, CircuitBreaker, DiscoveryFlowRow, PhaseRun
 
 OPENAI_ENDPOINT = "https://api.openai.com/v1"
 TRIPPING_CODES = frozenset({ErrorCode.LLM_UNAVAILABLE, ErrorCode.LLM_RATE_LIMITED})

@@ -17,15 +17,15 @@ from sqlalchemy import Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import IllegalTransitionError, NotFoundError
-from ..phases import Phase
-from ..states import RunState, is_ended
-from . import blobs
-from .assets import rebuild_assets
-from .database import ClusterScope
-from .operator import ENDED, OperatorStore
-from .schema import DiscoveryFlowRow, MasterFlow, PhaseRun, Purge, Tenant
-from .transition import lock_flow
+from ...errors import IllegalTransitionError, NotFoundError
+from ...phases import Phase
+from ...states import RunState, is_ended
+from ..artefacts import blobs
+from ..database import ClusterScope
+from ..inventory.assets import rebuild_assets
+from ..ledger.transition import lock_flow
+from ..operator import ENDED, OperatorStore
+from ..schema import DiscoveryFlowRow, MasterFlow, PhaseRun, Purge, Tenant
 
 T = TypeVar("T")
 BATCH_ROWS = 5000

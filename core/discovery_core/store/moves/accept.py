@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import DiscoveryError, ErrorCode
-from ..phases import Phase, next_phase, phase_spec
-from ..states import RunState, Trigger
-from ..wire import Complete, MappingResult
-from . import blobs
-from .approvals import open_approval_request
-from .assets import rebuild_assets
-from .schema import DiscoveryFlowRow, MasterFlow, PhaseRun
-from .transition import database_now, transition
+from ...errors import DiscoveryError, ErrorCode
+from ...phases import Phase, next_phase, phase_spec
+from ...states import RunState, Trigger
+from ...wire import Complete, MappingResult
+from ..artefacts import blobs
+from ..database import database_now
+from ..inventory.assets import rebuild_assets
+from ..ledger.requests import open_approval_request
+from ..ledger.transition import transition
+from ..schema import DiscoveryFlowRow, MasterFlow, PhaseRun
 
 ACTOR = "crew"
 

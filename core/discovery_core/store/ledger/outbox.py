@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..states import FlowState, Occurrence, Trigger, is_ended
-from .schema import (
+from ...states import FlowState, Occurrence, Trigger, is_ended
+from ..schema import (
     ApprovalRequestRow,
     FlowEventRow,
     MasterFlow,

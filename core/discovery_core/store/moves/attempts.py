@@ -14,32 +14,29 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, FromClause, Select, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import ErrorCode
-from ..phases import Phase
-from ..snapshots import Capacity, FlowSnapshot
-from ..states import FlowState, Occurrence, RunState, Trigger
+from ...actions import FailAttempt, StartAttempt
+from ...snapshots import Capacity, FlowSnapshot
+from ...states import FlowState, Occurrence, RunState, Trigger
+from ..database import database_now
+from ..ledger.snapshot import spec_of
+from ..ledger.transition import append_event, lock_flow, transition
+from ..schema import LIVE_RUN_STATES, DiscoveryFlowRow, PhaseRun
 from .breakers import Refusal, admit, endpoint_of
-from .flow_steps import ACTOR
-from .schema import LIVE_RUN_STATES, DiscoveryFlowRow, PhaseRun
-from .snapshot import spec_of
-from .transition import append_event, database_now, lock_flow, transition
+from .steps import ACTOR
 
 
 async def start(
     session: AsyncSession,
     cluster_id: UUID,
     flow_id: UUID,
-    *,
-    round: int,  # noqa: A002 - the field's own word
-    phase: Phase,
-    attempt: int,
-    job_name: str,
-    launch_timeout: float,
+    wanted: StartAttempt,
     limits: tuple[int, int] | None,
 ) -> UUID | None:
-    """Queued → Running: the intent to run a Job.
+    """Queued → Running: commits the intent to run a Job. Returns the attempt's id.
 
-    None where there is no free slot, or where the flow waits for its language model.
+    The same intent again returns the same id. None where `limits` (in all, per tenant) leave no
+    slot, or where the flow waits for its language model; slots are handed out one at a time, so the
+    caps hold.
     """
     await session.execute(
         text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 1))"),
@@ -49,9 +46,9 @@ async def start(
     known = await session.scalar(
         select(PhaseRun).where(
             PhaseRun.flow_id == flow_id,
-            PhaseRun.round == round,
-            PhaseRun.phase == phase,
-            PhaseRun.attempt == attempt,
+            PhaseRun.round == wanted.round,
+            PhaseRun.phase == wanted.phase,
+            PhaseRun.attempt == wanted.attempt,
         )
     )
     if known is not None:
@@ -69,12 +66,12 @@ async def start(
         tenant_id=flow.tenant_id,
         id=run_id,
         flow_id=flow_id,
-        round=round,
-        phase=phase,
-        attempt=attempt,
+        round=wanted.round,
+        phase=wanted.phase,
+        attempt=wanted.attempt,
         state=RunState.CREATED,
-        job_name=job_name,
-        deadline=await database_now(session) + timedelta(seconds=launch_timeout),
+        job_name=wanted.job_name,
+        deadline=await database_now(session) + timedelta(seconds=wanted.launch_timeout),
     )
     session.add(run)
     await session.flush()
@@ -83,9 +80,9 @@ async def start(
         flow,
         Trigger.ATTEMPT_STARTED,
         actor=ACTOR,
-        phase=phase,
-        attempt=attempt,
-        details={"job": job_name},
+        phase=wanted.phase,
+        attempt=wanted.attempt,
+        details={"job": wanted.job_name},
     )
     return run.id
 
@@ -126,43 +123,36 @@ async def mark_launched(session: AsyncSession, flow_id: UUID, run_id: UUID, job_
         run.launched_at = await database_now(session)
 
 
-async def fail(
-    session: AsyncSession,
-    flow_id: UUID,
-    run_id: UUID,
-    *,
-    code: ErrorCode,
-    message: str,
-    retry_delay: float | None,
-    counted: bool,
-) -> None:
-    """Ends the current attempt: → Queued after a delay, or → Failed without one."""
+async def fail(session: AsyncSession, flow_id: UUID, failure: FailAttempt) -> None:
+    """Ends the current attempt: → Queued after a delay, or → Failed without one.
+
+    An attempt that has been dealt with already is left alone.
+    """
     flow = await lock_flow(session, flow_id)
-    run = await session.scalar(select(PhaseRun).where(PhaseRun.id == run_id))
+    run = await session.scalar(select(PhaseRun).where(PhaseRun.id == failure.run_id))
     if run is None or flow.state not in (FlowState.RUNNING, FlowState.WAITING):
         return
-    if await _newest(session, flow) != run_id:
+    if await _newest(session, flow) != failure.run_id:
         return
     if run.state != RunState.FAILED:
         run.state = RunState.FAILED
         run.finished_at = await database_now(session)
-    run.counted = counted
-    run.error_code, run.error_message = code, message
+    run.counted = failure.counted
+    run.error_code, run.error_message = failure.code, failure.message
     await session.flush()
-    final = retry_delay is None
+    delay = failure.retry_delay
     await transition(
         session,
         flow,
-        Trigger.ATTEMPTS_EXHAUSTED if final else Trigger.ATTEMPT_FAILED,
+        Trigger.ATTEMPTS_EXHAUSTED if delay is None else Trigger.ATTEMPT_FAILED,
         actor=ACTOR,
-        message=message,
+        message=failure.message,
         phase=run.phase,
         attempt=run.attempt,
-        details={"code": code, "retryDelaySeconds": retry_delay},
+        details={"code": failure.code, "retryDelaySeconds": delay},
     )
-    if retry_delay is not None:
-        now = await database_now(session)
-        flow.not_before = now + timedelta(seconds=retry_delay)
+    if delay is not None:
+        flow.not_before = await database_now(session) + timedelta(seconds=delay)
 
 
 async def _newest(session: AsyncSession, flow: DiscoveryFlowRow) -> UUID | None:

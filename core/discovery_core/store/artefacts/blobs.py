@@ -24,10 +24,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import NotFoundError
-from ..states import FlowState, is_ended
-from ..wire import ArtefactReference
-from .schema import (
+from ...errors import NotFoundError
+from ...states import FlowState, is_ended
+from ...wire import ArtefactReference
+from ..schema import (
     CHUNK_BYTES,
     LIVE_RUN_STATES,
     Artefact,

@@ -7,30 +7,26 @@ bumps the version, appends the history row and notifies. Nothing else writes `st
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..errors import IllegalTransitionError, NotFoundError
-from ..states import FlowState, Occurrence, RunState, Trigger, target_of
-from .notifications import enqueue
-from .schema import (
+from ...errors import IllegalTransitionError, NotFoundError
+from ...states import FlowState, Occurrence, RunState, Trigger, target_of
+from ..database import database_now
+from ..schema import (
     LIVE_RUN_STATES,
     ApprovalRequestRow,
     DiscoveryFlowRow,
     FlowEventRow,
     PhaseRun,
 )
+from .outbox import enqueue
 
 CHANNEL = "discovery_flows"
 MESSAGE_LIMIT = 4000
-
-
-async def database_now(session: AsyncSession) -> datetime:
-    """The database's wall clock, the only clock that deadlines are kept by."""
-    return cast("datetime", await session.scalar(select(func.clock_timestamp())))
 
 
 async def lock_flow(session: AsyncSession, flow_id: UUID) -> DiscoveryFlowRow:

@@ -13,20 +13,14 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ..phases import PHASES, Phase
-from ..resource_gate import Rerun
-from ..states import RERUN_FROM, FlowState, Occurrence, RunState, Trigger
-from .approvals import reopen_latest
-from .assets import rebuild_assets
-from .schema import ApprovalRequestRow, DiscoveryFlowRow, MasterFlow, PhaseRun
-from .transition import (
-    append_event,
-    database_now,
-    end_live_run,
-    lock_flow,
-    open_request,
-    transition,
-)
+from ...phases import PHASES, Phase
+from ...resource_gate import Rerun
+from ...states import RERUN_FROM, FlowState, Occurrence, RunState, Trigger
+from ..database import database_now
+from ..inventory.assets import rebuild_assets
+from ..ledger.requests import reopen_latest
+from ..ledger.transition import append_event, end_live_run, lock_flow, open_request, transition
+from ..schema import ApprovalRequestRow, DiscoveryFlowRow, MasterFlow, PhaseRun
 
 ACTOR = "operator"
 APPROVAL = "approval"
