@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 from discovery_core.states import FlowState, is_ended
 from discovery_core.store.ledger.snapshot import HEARTBEAT_SECONDS
-from discovery_core.wire import Heartbeat
+from discovery_core.wire.protocol import Heartbeat
 
 from tests.faults.control_plane import Api, ApiError, ControlPlane, Raw, free_ports
 from tests.faults.worker import PAUSE, Attempt, Crew, Worker

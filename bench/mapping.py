@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from discovery_core.wire import ColumnProfile, FieldMapping
+from discovery_core.wire.results import ColumnProfile, FieldMapping
 from discovery_crews.mapping.command import columns_of
 from discovery_crews.mapping.engine import propose
 from discovery_crews.settings import ReaderLimits

@@ -177,6 +177,12 @@ class Stores:
     api: ApiStore
     cluster_id: UUID
 
+    @property
+    def epoch(self) -> int:
+        """Under which the operator leads."""
+        assert self.operator.epoch is not None
+        return self.operator.epoch
+
 
 async def open_stores(urls: DatabaseUrls) -> Stores:
     """Stores of one cluster, whose operator holds the leadership."""
@@ -186,7 +192,7 @@ async def open_stores(urls: DatabaseUrls) -> Stores:
     }
     cluster_id = uuid4()
     operator = OperatorStore(databases["operator"], cluster_id)
-    assert await operator.acquire_leadership("test", ttl=600) == 1
+    assert await operator.acquire_leadership("test", ttl=600)
     return Stores(
         urls=urls,
         operator=operator,

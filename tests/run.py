@@ -102,7 +102,13 @@ class Run:
     def _run(self, result: Result) -> None:
         step = result.step
         report = self.folder / f"{step.name}.xml"
-        environment = self._environment | {"REPORT": str(report)}
+        # pytest closes its folder to others when it starts, also to the database of another lane
+        temporary = self.folder / f"{step.name}.tmp"
+        temporary.mkdir()
+        environment = self._environment | {
+            "REPORT": str(report),
+            "PYTEST_DEBUG_TEMPROOT": str(temporary),
+        }
         title = f"\n== {step.name}: {step}"
         print(f"{title}{' has begun' if step.aside else ''}", flush=True)
         began, busy = time.monotonic(), _busy()
@@ -239,7 +245,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # also where a shell has started this in the background, and SIGINT would be ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminated)
-    folder = Path(tempfile.mkdtemp(prefix="discoveryflow-run-"))
+    # short, because there are sockets in it
+    folder = Path(tempfile.mkdtemp(prefix="dfrun-"))
     # what is drawn is the same each time; another FAULTS_SEED draws something else
     environment = {"FAULTS_SEED": "1"} | os.environ | {"DISCOVERY_STRICT_SKIPS": "1"}
     chosen = [step for step in steps if not options.steps or step.name in options.steps]

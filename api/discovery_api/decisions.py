@@ -18,7 +18,7 @@ from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState
 from discovery_core.store import RequestRow
 from discovery_core.store.ledger.requests import OUTCOMES
-from discovery_core.wire import FieldMapping
+from discovery_core.wire.results import FieldMapping
 
 from .context import Visit
 from .problems import AnsweredError, UnavailableError

@@ -15,7 +15,7 @@ from discovery_core.resource_gate import ApprovalPolicy, MappingEdit, Transform
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import STATES, FlowState
 from discovery_core.store import RequestRow
-from discovery_core.wire import FieldMapping, MappingCandidate, TargetDescription
+from discovery_core.wire.results import FieldMapping, MappingCandidate, TargetDescription
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 

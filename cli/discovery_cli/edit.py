@@ -14,7 +14,7 @@ import yaml
 from discovery_core.errors import InvalidAnswerError
 from discovery_core.mapping_edits import apply_edits
 from discovery_core.resource_gate import MappingEdit
-from discovery_core.wire import FieldMapping, TargetDescription
+from discovery_core.wire.results import FieldMapping, TargetDescription
 from pydantic import ValidationError
 
 from .errors import CliError, ExitCode

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from .errors import InvalidAnswerError
 from .resource_gate import NO_TRANSFORM, MappingEdit
-from .wire import FieldMapping, TargetDescription
+from .wire.results import FieldMapping, TargetDescription
 
 _SHOWN_SAMPLES = 3
 # a number as the inventory converts it: digits, and at most one word such as a unit after them

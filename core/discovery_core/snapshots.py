@@ -15,7 +15,7 @@ from .phases import Phase
 from .resource import DiscoveryFlowSpec
 from .resource_gate import ApprovalPolicy
 from .states import FlowState, RunState
-from .wire import TargetDescription
+from .wire.results import TargetDescription
 
 
 @dataclass(frozen=True)

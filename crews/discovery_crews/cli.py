@@ -21,7 +21,7 @@ from typing import Any
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.logging import configure_logging, get_logger
 from discovery_core.phases import PHASES, Phase
-from discovery_core.wire import LLMSettings
+from discovery_core.wire.protocol import LLMSettings
 
 from discovery_crews.local_run import LocalRun
 from discovery_crews.phase import PhaseOutcome

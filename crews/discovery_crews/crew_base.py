@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import yaml
-from discovery_core.wire import Judgement, LLMSettings, ToolResult, Usage
+from discovery_core.wire.protocol import Judgement, LLMSettings, ToolResult, Usage
 from pydantic import BaseModel
 
 from .settings import CREWAI_ENVIRONMENT

@@ -21,9 +21,9 @@ import httpx
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.files import media_type
 from discovery_core.logging import get_logger
-from discovery_core.wire import (
+from discovery_core.wire.model import ArtefactReference, WireModel
+from discovery_core.wire.protocol import (
     Accepted,
-    ArtefactReference,
     Claim,
     ClaimRequest,
     Complete,
@@ -33,7 +33,6 @@ from discovery_core.wire import (
     PinInputs,
     PinnedInputs,
     RecordsAnswer,
-    WireModel,
 )
 
 from discovery_crews.settings import RunnerSettings

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.phases import Phase, phase_spec
-from discovery_core.wire import FieldMapping, LLMSettings, MappingResult
+from discovery_core.wire.protocol import LLMSettings
+from discovery_core.wire.results import FieldMapping, MappingResult
 from pydantic import TypeAdapter
 
 from discovery_crews.phase import PhaseContext, PhaseOutcome

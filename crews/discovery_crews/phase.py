@@ -11,14 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from discovery_core.wire import (
-    ApprovedMapping,
-    ImportResult,
-    InventoryResult,
-    LLMSettings,
-    PhaseResult,
-    Usage,
-)
+from discovery_core.wire.protocol import ApprovedMapping, LLMSettings, Usage
+from discovery_core.wire.results import ImportResult, InventoryResult, PhaseResult
 
 __all__ = ["ImportResult", "InventoryResult", "PhaseContext", "PhaseOutcome", "RunPhase"]
 
@@ -53,7 +47,7 @@ class PhaseOutcome:
     """What a phase made.
 
     `artefacts` are local files by name; `records` is an NDJSON file of
-    `discovery_core.wire.InventoryRecord` where the phase makes inventory rows.
+    `discovery_core.wire.results.InventoryRecord` where the phase makes inventory rows.
     """
 
     result: PhaseResult

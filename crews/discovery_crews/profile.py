@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb
-from discovery_core.wire import ColumnProfile
+from discovery_core.wire.results import ColumnProfile
 from pydantic import TypeAdapter
 
 from discovery_crews.tables.engine import ROW, connect, identifier, literal, source_columns

@@ -24,15 +24,8 @@ from typing import NoReturn
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.logging import bind_process, configure_logging, get_logger
 from discovery_core.phases import FIRST_PHASE
-from discovery_core.wire import (
-    ArtefactReference,
-    Claim,
-    Complete,
-    Fail,
-    Heartbeat,
-    PinInputs,
-    Usage,
-)
+from discovery_core.wire.model import ArtefactReference
+from discovery_core.wire.protocol import Claim, Complete, Fail, Heartbeat, PinInputs, Usage
 from pydantic import ValidationError
 
 from discovery_crews.execution_client import (

@@ -85,7 +85,7 @@ class Leadership:
         metrics.LEADER.set(1)
         metrics.LEADER_EPOCH.set(epoch)
         # each takeover raises the epoch by one, this process's own too; in a database that was
-        # emptied it begins again
+        # emptied or restored it is another one
         if self.leads.is_set() and before <= epoch <= before + 1:
             return
         log.info("leading", holder=self._holder, epoch=epoch)

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-import hmac
 import json
 import ssl
-import time
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +21,8 @@ from discovery_core.logging import get_logger
 from discovery_core.loops import set_aside
 from discovery_core.store import OperatorStore
 from discovery_core.store.ledger.outbox import OPENED, REMINDER, Due
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from . import metrics
 from .faults import CLUSTER_FAULTS, FAULTS
@@ -45,16 +45,15 @@ class UndeliverableError(Exception):
         self.final = final
 
 
-def signature(key: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """`v1,` and the HMAC-SHA256 of `id.timestamp.body`. A key may be written as whsec_base64."""
-    secret = key.encode()
-    if key.startswith(_KEY_PREFIX):
-        try:
-            secret = base64.b64decode(key.removeprefix(_KEY_PREFIX), validate=True)
-        except ValueError:
-            raise UndeliverableError(f"{SECRET}: key is not base64 after {_KEY_PREFIX}") from None
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    return "v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
+def signer(key: str) -> Webhook:
+    """What signs with a namespace's key: its bytes, or those that `whsec_` and base64 stand for."""
+    if not key.startswith(_KEY_PREFIX):
+        return Webhook(key.encode())
+    try:
+        # the library would leave out what is no base64, and sign with another key than was meant
+        return Webhook(base64.b64decode(key.removeprefix(_KEY_PREFIX), validate=True))
+    except (ValueError, EmptyWebhookSecretError):
+        raise UndeliverableError(f"{SECRET}: key is not base64 after {_KEY_PREFIX}") from None
 
 
 def is_allowed(url: str, endpoints: tuple[str, ...]) -> bool:
@@ -173,17 +172,17 @@ class Webhooks:
                 "the address in Secret "
                 f"{SECRET} is not allowed by this installation (notifications.allowedEndpoints)"
             )
-        body = json.dumps(self._payload(message), ensure_ascii=False).encode()
-        now = int(time.time())
+        body = json.dumps(self._payload(message), ensure_ascii=False)
+        now = datetime.now(UTC)
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "discoveryflow",
             "webhook-id": message.id,
-            "webhook-timestamp": str(now),
-            "webhook-signature": signature(key, message.id, now, body),
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": signer(key).sign(message.id, now, body),
         }
         async with http.post(
-            url, data=body, headers=headers, allow_redirects=False, ssl=self._tls or True
+            url, data=body.encode(), headers=headers, allow_redirects=False, ssl=self._tls or True
         ) as answer:
             if answer.status == 410:
                 raise UndeliverableError("the receiver wants no more messages (410)", final=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from discovery_core.wire import TOKEN_AUDIENCE
+from discovery_core.wire.protocol import TOKEN_AUDIENCE
 
 from tests.api.kubernetes import FakeKubernetes
 from tests.store.flows import Flow

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from discovery_core.files import media_type
 from discovery_core.phases import FIRST_PHASE
-from discovery_core.wire import Complete, InventoryRecord, PinInputs
+from discovery_core.wire.protocol import Complete, PinInputs
+from discovery_core.wire.results import InventoryRecord
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.runner import load_phase
 

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import psycopg
 import pytest
 import structlog
 from discovery_api.execution.app import create_app
@@ -18,7 +19,7 @@ from discovery_api.settings import ExecutionSettings
 from discovery_core import actions as act
 from discovery_core.phases import Phase
 from discovery_core.store import Database
-from discovery_core.wire import Claim, Complete
+from discovery_core.wire.protocol import Claim, Complete
 
 from tests.api.kubernetes import FakeKubernetes
 from tests.api.pods import POD, crew_pod, launch
@@ -390,7 +391,7 @@ async def test_records_are_read_line_by_line(
 
     async def ndjson() -> AsyncIterator[bytes]:
         async for record in inventory_rows(2500):
-            line = record.model_dump_json().encode() + b"\n"
+            line = record.model_dump_json(by_alias=True).encode() + b"\n"
             yield line[:7]
             yield line[7:]
 
@@ -416,6 +417,40 @@ async def test_records_are_read_line_by_line(
     huge = b'{"row": 99999999999999999999, "identity": "a", "assetType": "x", "values": {}}\n'
     response = await client.put("/execution/v1/records", params=params, content=huge, headers=POD)
     assert (response.status_code, response.json()["code"]) == (422, "InvalidResult")
+
+
+async def test_a_record_is_kept_in_its_own_words(
+    client: httpx.AsyncClient, stores: Stores, kubernetes: FakeKubernetes
+) -> None:
+    """What is left out has its default; a NUL, which Postgres cannot store, is replaced."""
+    flow = Flow(stores)
+    await flow.to_gate()
+    await flow.answer()
+    await launch(flow, kubernetes)
+    params = {"fence": (await _claim(client)).fence}
+    texts = [r"nul \u0000", r"the text \\u0000", r"a backslash and nul \\\u0000", "tab \\t", "ü"]
+    lines = "".join(
+        f'{{"row": {row}, "identity": "i", "assetType": "server", "values": {{"v": "{text}"}}}}\r\n'
+        for row, text in enumerate(texts)
+    )
+    put = await client.put(
+        "/execution/v1/records", params=params, content=lines.encode(), headers=POD
+    )
+    assert put.json() == {"records": len(texts)}
+    async with await psycopg.AsyncConnection.connect(stores.urls.superuser) as connection:
+        rows = await connection.execute(
+            "SELECT fields->>'v', name, class_rule, keys, originals, conversions, unmapped, "
+            "problems FROM records ORDER BY row"
+        )
+        found = await rows.fetchall()
+    assert [row[0] for row in found] == [
+        "nul \ufffd", "the text \\u0000", "a backslash and nul \\\ufffd", "tab \t", "ü",
+    ]  # fmt: skip
+    assert {str(row[1:]) for row in found} == {"(None, None, [], {}, {}, {}, [])"}
+    # the fields' names are those of the protocol
+    other = b'{"row": 1, "identity": "i", "asset_type": "server", "values": {}}'
+    refused = await client.put("/execution/v1/records", params=params, content=other, headers=POD)
+    assert "assetType" in refused.json()["detail"]
 
 
 @pytest.fixture

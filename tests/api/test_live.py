@@ -167,7 +167,7 @@ async def test_a_lost_listener_costs_time_and_no_entry(
 
 
 async def test_progress_is_shown_while_a_crew_works(address: str, flow: Flow) -> None:
-    from discovery_core.wire import Heartbeat
+    from discovery_core.wire.protocol import Heartbeat
 
     await flow.start()
     pod = await flow.claim()

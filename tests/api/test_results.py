@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from discovery_core.phases import Phase
-from discovery_core.wire import ImportResult, QualityPart
+from discovery_core.wire.results import ImportResult, QualityPart
 
 from tests.api.desk import ANN, API, BOB, EVE, resource, serving, url
 from tests.api.kubernetes import FakeKubernetes

@@ -17,15 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import trustme
-from discovery_core.wire import (
-    ArtefactReference,
-    Claim,
-    Complete,
-    Fail,
-    Heartbeat,
-    PinInputs,
-    WireModel,
-)
+from discovery_core.wire.model import ArtefactReference, WireModel
+from discovery_core.wire.protocol import Claim, Complete, Fail, Heartbeat, PinInputs
 
 Answer = tuple[int, Any]
 

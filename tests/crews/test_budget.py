@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from discovery_core.errors import ErrorCode
 from discovery_core.phases import Phase
-from discovery_core.wire import LLMBudget, LLMSettings
+from discovery_core.wire.protocol import LLMBudget, LLMSettings
 from discovery_crews.crew_base import CrewFailedError, prompt_version
 from discovery_crews.local_run import LocalRun
 from discovery_crews.phase import PhaseOutcome

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import (
+from discovery_core.wire.protocol import LLMSettings
+from discovery_core.wire.results import (
     CleansingResult,
     FieldMapping,
     ImportResult,
     InventoryRecord,
     InventoryResult,
-    LLMSettings,
 )
 from discovery_crews.llm import classify_exception, provider
 from discovery_crews.llm.builtin import BuiltinPlanner

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import openpyxl
 import pytest
-from discovery_core.wire import StrategyResult
+from discovery_core.wire.results import StrategyResult
 from discovery_crews.phase import PhaseOutcome
 from discovery_crews.phases.migration_strategy import vendors
 from discovery_crews.phases.migration_strategy.azure_systems import assessed_name

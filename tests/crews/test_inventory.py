@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import FieldMapping, InventoryRecord
+from discovery_core.wire.results import FieldMapping, InventoryRecord
 from discovery_crews.phases.asset_inventory.assets import InventoryCounts, build_inventory
 from discovery_crews.phases.asset_inventory.evidence import Evidence, gather
 from discovery_crews.phases.asset_inventory.judgement import check, recommend

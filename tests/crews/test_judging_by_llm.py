@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import ColumnProfile, LLMSettings, MappingResult
+from discovery_core.wire.protocol import LLMSettings
+from discovery_core.wire.results import ColumnProfile, MappingResult
 from discovery_crews.llm import classify_exception
 from discovery_crews.phase import PhaseContext
 from discovery_crews.phases.field_mapping import phase as field_mapping

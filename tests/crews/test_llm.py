@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import LLMSettings
+from discovery_core.wire.protocol import LLMSettings
 from discovery_crews.crew_base import NoAnswerError, prepare_environment
 from discovery_crews.llm import classify_exception
 from discovery_crews.llm.errors import retry_after

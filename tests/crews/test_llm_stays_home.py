@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import LLMSettings
+from discovery_core.wire.protocol import LLMSettings
 from discovery_crews.crew_base import prepare_environment
 from discovery_crews.llm import classify_exception
 

@@ -8,7 +8,8 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from discovery_core.wire import ApprovedMapping, ColumnProfile, FieldMapping
+from discovery_core.wire.protocol import ApprovedMapping
+from discovery_core.wire.results import ColumnProfile, FieldMapping
 from discovery_crews.mapping.engine import lesson_key, propose
 from discovery_crews.target_schema import TargetField, TargetSchema, builtin_schema
 

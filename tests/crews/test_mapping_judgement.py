@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from discovery_core.wire import FieldMapping, MappingCandidate
+from discovery_core.wire.results import FieldMapping, MappingCandidate
 from discovery_crews.phases.field_mapping.judgement import (
     Doubts,
     MappingDecisions,

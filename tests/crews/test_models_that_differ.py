@@ -16,7 +16,8 @@ from typing import Any
 import duckdb
 import pytest
 from discovery_core.phases import Phase
-from discovery_core.wire import CleansingResult, ImportResult, InventoryRecord, LLMSettings
+from discovery_core.wire.protocol import LLMSettings
+from discovery_core.wire.results import CleansingResult, ImportResult, InventoryRecord
 from discovery_crews.phases.dependency_analysis import phase as dependency_phase
 from discovery_crews.phases.migration_strategy import phase as strategy_phase
 

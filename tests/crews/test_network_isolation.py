@@ -16,7 +16,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from discovery_core.wire import LLMSettings
+from discovery_core.wire.protocol import LLMSettings
 
 from tests.crews.fake_execution import FakeExecution
 from tests.stubs.llm_server import serve

@@ -13,7 +13,8 @@ import pytest
 import respx
 from discovery_core.errors import ErrorCode
 from discovery_core.phases import PHASES, Phase
-from discovery_core.wire import FieldMapping, LLMSettings, MappingResult, PhaseResult, Usage
+from discovery_core.wire.protocol import LLMSettings, Usage
+from discovery_core.wire.results import FieldMapping, MappingResult, PhaseResult
 from discovery_crews.llm import classify_exception
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.runner import load_phase

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from discovery_core.wire import ColumnProfile
+from discovery_core.wire.results import ColumnProfile
 from discovery_crews.phases.data_cleansing.apply import Step, apply_plan, candidate_effects
 from discovery_crews.phases.data_cleansing.judgement import check, recommend, steps_of
 from discovery_crews.profile import profile_records, read_profile, write_profile

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from discovery_core.wire import Claim, HeartbeatAnswer
+from discovery_core.wire.protocol import Claim, HeartbeatAnswer
 from discovery_crews import runner
 from discovery_crews.execution_client import ReplacedError
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from discovery_core.errors import DiscoveryError
 from discovery_core.phases import Phase
-from discovery_core.wire import ImportResult, InventoryResult
+from discovery_core.wire.results import ImportResult, InventoryResult
 from discovery_crews.local_run import LocalRun
 
 from tests.crews.files import REAL, real_file

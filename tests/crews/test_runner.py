@@ -25,7 +25,8 @@ import json, sys, time
 from discovery_crews import runner
 from discovery_crews.phase import PhaseOutcome
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import ImportResult, Usage
+from discovery_core.wire.protocol import Usage
+from discovery_core.wire.results import ImportResult
 
 def outcome(context, **more):
     path = context.workdir / "profile.json"
@@ -126,7 +127,7 @@ def test_every_line_after_the_claim_names_the_attempt_in_every_thread(tmp_path: 
 
 def test_whoever_pinned_first_wins(tmp_path: Path) -> None:
     with first_import(tmp_path) as fake:
-        from discovery_core.wire import PinInputs
+        from discovery_core.wire.protocol import PinInputs
 
         fake.pinned = PinInputs(fence=1, source=fake.store(b"the first attempt's bytes").digest)
         code, _ = finish(start(tmp_path, fake))

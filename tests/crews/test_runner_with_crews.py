@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from discovery_core.files import UNKNOWN
 from discovery_core.phases import PHASES, Phase, phase_spec
-from discovery_core.wire import ArtefactReference, Complete, MappingResult
+from discovery_core.wire.model import ArtefactReference
+from discovery_core.wire.protocol import Complete
+from discovery_core.wire.results import MappingResult
 
 from tests.crews.fake_execution import FakeExecution
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import duckdb
 import pytest
-from discovery_core.wire import LLMSettings, StrategyResult
+from discovery_core.wire.protocol import LLMSettings
+from discovery_core.wire.results import StrategyResult
 from discovery_crews.crew_base import CrewFailedError
 from discovery_crews.llm import provider
 from discovery_crews.llm.builtin import BuiltinPlanner

@@ -12,12 +12,14 @@ from __future__ import annotations
 import contextvars
 import json
 import os
+import re
 import signal
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import aiohttp
@@ -146,12 +148,20 @@ def _about(path: str, body: dict[str, Any]) -> str:
     return parts[-1]
 
 
+def _purpose(caller: FrameType) -> str:
+    """What a write is for: the store's method, or the move that it makes."""
+    if caller.f_code.co_name != "apply":
+        return caller.f_code.co_name
+    move = type(caller.f_locals["action"]).__name__
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", move).lower()
+
+
 def _around_commits(effects: Effects) -> None:
     write = OperatorStore._write
     commit = psycopg.AsyncConnection.commit
 
     async def named(self: OperatorStore, work: Any) -> Any:
-        purpose = f"commit {sys._getframe(1).f_code.co_name}"
+        purpose = f"commit {_purpose(sys._getframe(1))}"
         effects.begin(purpose)
         epoch = -1 if self.epoch is None else self.epoch
         token = _writing.set((purpose, epoch))

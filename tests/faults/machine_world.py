@@ -18,7 +18,7 @@ import psycopg
 from discovery_core.errors import StoreError
 from discovery_core.store import OperatorStore
 from discovery_core.store.schema import Base
-from discovery_core.wire import Claim
+from discovery_core.wire.protocol import Claim
 from discovery_operator.cache import Kind, ObjectCache
 from discovery_operator.execute import LaunchRefusedError
 from discovery_operator.intake import Intake

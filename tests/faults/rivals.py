@@ -47,10 +47,14 @@ class Late:
 
 @dataclass(frozen=True)
 class Rivalry:
-    """What came of one run. `epoch` is the successor's when the paused operator was woken."""
+    """What came of one run.
+
+    `epoch` is the successor's when the paused operator was woken, `before` that operator's own.
+    """
 
     outcome: Outcome
     late: list[Late]
+    before: int
     epoch: int
 
     @property
@@ -83,6 +87,7 @@ async def rival(lane: Lane, scenario: Scenario, pause: Fault) -> Rivalry:
         ) as world:
             first = world.operator(record=record, fault=pause)
             await leads(world, first)
+            before = (await leader(world))[1]
             second = world.operator()
             await world.apply(**scenario.spec)
             await scenario.act(world)
@@ -94,7 +99,7 @@ async def rival(lane: Lane, scenario: Scenario, pause: Fault) -> Rivalry:
             outcome = await outcome_of(world)
             if world.worker.errors:
                 raise StuckError(f"the worker: {world.worker.errors}")
-    return Rivalry(outcome, late, epoch)
+    return Rivalry(outcome, late, before, epoch)
 
 
 async def leader(world: World) -> tuple[str, int]:

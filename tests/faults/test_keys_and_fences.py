@@ -15,7 +15,7 @@ from discovery_core.resource_gate import ApprovalPolicy
 from discovery_core.states import FlowState, RunState
 from discovery_core.store import leadership
 from discovery_core.store.database import ClusterScope
-from discovery_core.wire import Fail
+from discovery_core.wire.protocol import Fail
 from discovery_operator.decide_gate import approves_itself
 from discovery_operator.execute import LaunchRefusedError
 from discovery_operator.observed import Rules

@@ -26,7 +26,7 @@ from discovery_core.store import execution
 from discovery_core.store.artefacts import blobs
 from discovery_core.store.ledger import requests
 from discovery_core.store.moves import attempts
-from discovery_core.wire import Fail, Heartbeat
+from discovery_core.wire.protocol import Fail, Heartbeat
 from discovery_operator.cache import Kind
 from discovery_operator.execute import LaunchRefusedError
 from discovery_operator.observed import Presence, Rules

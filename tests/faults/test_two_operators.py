@@ -47,13 +47,13 @@ MOMENTS: list[tuple[str, str, Mode]] = [
     ("happy", "commit start_attempt #4", "paused after"),
     ("happy", "POST jobs data_cleansing/1 #1", "paused before"),
     ("happy", "POST jobs asset_inventory/1 #1", "paused after"),
-    ("happy", "commit answer #1", "paused at"),
+    ("happy", "commit take_answer #1", "paused at"),
     ("crew retry", "commit fail_attempt #1", "paused at"),
     ("cancel", "commit cancel #1", "paused before"),
     ("delete midway", "commit mark_deleted #1", "paused at"),
     ("approval timeout", "commit expire_request #1", "paused at"),
     ("reject", "PATCH status AwaitingApproval/field_mapping #1", "paused before"),
-    ("retry from a phase", "commit rerun #1", "paused at"),
+    ("retry from a phase", "commit start_round #1", "paused at"),
 ]
 CHOSEN = MOMENTS if full() else random.Random(seed()).sample(MOMENTS, 6)
 ALWAYS = ("commit start_attempt", "commit mark_launched", "commit admit", "POST jobs")
@@ -90,7 +90,7 @@ async def _wakes_late(lanes: Lanes, scenario: Scenario, pause: Fault) -> int:
     """One run; returns how many late transactions were refused."""
     undisturbed = await lanes.learn(scenario)
     rivalry = await rival(lanes.lane, scenario, pause)
-    assert rivalry.epoch > 1
+    assert rivalry.epoch > rivalry.before
     assert rivalry.late, "nothing was tried late"
     assert not rivalry.let_through
     if pause.write.startswith("commit ") and pause.mode != "paused after":

@@ -13,7 +13,8 @@ from discovery_core.errors import ErrorCode
 from discovery_core.phases import Phase
 from discovery_core.store import OperatorStore
 from discovery_core.store.database import database_url
-from discovery_core.wire import Fail, FieldMapping, InventoryRecord, MappingResult, PinInputs
+from discovery_core.wire.protocol import Fail, PinInputs
+from discovery_core.wire.results import FieldMapping, InventoryRecord, MappingResult
 from sqlalchemy import create_engine, text
 
 from tests.api.kubernetes import FakeKubernetes, status

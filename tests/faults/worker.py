@@ -17,14 +17,8 @@ from typing import Any
 import httpx
 from discovery_core.errors import ErrorCode
 from discovery_core.phases import Phase
-from discovery_core.wire import (
-    TOKEN_AUDIENCE,
-    Claim,
-    Complete,
-    Fail,
-    PhaseResult,
-    PinInputs,
-)
+from discovery_core.wire.protocol import TOKEN_AUDIENCE, Claim, Complete, Fail, PinInputs
+from discovery_core.wire.results import PhaseResult
 from discovery_operator.manifests.names import (
     ATTEMPT_LABEL,
     FLOW_LABEL,

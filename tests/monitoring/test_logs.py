@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from discovery_core.wire import TOKEN_AUDIENCE
+from discovery_core.wire.protocol import TOKEN_AUDIENCE
 
 from tests.monitoring.background import until
 from tests.monitoring.conftest import Installation

@@ -14,10 +14,9 @@ from discovery_core.resource import DiscoveryFlowSpec
 from discovery_core.resource_gate import Approval
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState
-from discovery_core.wire import (
-    Claim,
+from discovery_core.wire.protocol import Claim, Complete, PinInputs
+from discovery_core.wire.results import (
     CleansingResult,
-    Complete,
     DependencyResult,
     FieldMapping,
     ImportResult,
@@ -25,7 +24,6 @@ from discovery_core.wire import (
     InventoryResult,
     MappingResult,
     PhaseResult,
-    PinInputs,
     StrategyResult,
     TargetDescription,
 )
@@ -83,7 +81,7 @@ class Pod:
             tenant_id=self.tenant_id,
             pod_uid=self.pod_uid,
             fence=self.claim.fence,
-            records=records,
+            records=(r.model_dump_json(by_alias=True).encode() async for r in records),
         )
 
     async def do_phase(self, records: AsyncIterator[InventoryRecord] | None = None) -> None:

@@ -13,7 +13,7 @@ from discovery_core.errors import ErrorCode, InvalidAnswerError, NotFoundError
 from discovery_core.states import FlowState
 from discovery_core.store.database import database_url
 from discovery_core.store.inventory.assets import Changes
-from discovery_core.wire import InventoryRecord
+from discovery_core.wire.results import InventoryRecord
 from sqlalchemy import create_engine, text
 
 from tests.postgres import Stores

@@ -14,7 +14,7 @@ from discovery_core.phases import Phase
 from discovery_core.resource import DiscoveryFlowSpec
 from discovery_core.states import FlowState
 from discovery_core.store.moves.breakers import BreakerRules
-from discovery_core.wire import Complete, Fail, PinInputs, Usage
+from discovery_core.wire.protocol import Complete, Fail, PinInputs, Usage
 
 from tests.postgres import Stores
 from tests.store.flows import RESULTS, SPEC, Flow, Pod

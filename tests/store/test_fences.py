@@ -17,7 +17,7 @@ from discovery_core.phases import Phase
 from discovery_core.resource_gate import Approval
 from discovery_core.states import FlowState
 from discovery_core.store import Database, OperatorStore
-from discovery_core.wire import Claim, Fail, Heartbeat, HeartbeatAnswer
+from discovery_core.wire.protocol import Claim, Fail, Heartbeat, HeartbeatAnswer
 
 from tests.postgres import Stores
 from tests.store.flows import RESULTS, Flow, inventory_rows, stream
@@ -197,9 +197,9 @@ async def test_an_old_leader_changes_nothing(stores: Stores) -> None:
         await second.apply(flow.flow_id, act.Admit())
     await stores.operator.acquire_leadership("test", ttl=0.01)
     await asyncio.sleep(0.05)
-    assert await second.acquire_leadership("second", ttl=60) == 2
+    assert await second.acquire_leadership("second", ttl=60) == stores.epoch + 1
 
-    with pytest.raises(SupersededError, match="epoch 1 is over"):
+    with pytest.raises(SupersededError, match=f"epoch {stores.epoch} is over"):
         await stores.operator.apply(flow.flow_id, act.Admit())
     assert (await flow.load()).state == FlowState.PENDING
     await second.apply(flow.flow_id, act.Admit())
@@ -208,8 +208,9 @@ async def test_an_old_leader_changes_nothing(stores: Stores) -> None:
 
 
 async def test_renewal_keeps_the_epoch(stores: Stores) -> None:
+    epoch = stores.epoch
     for _ in range(3):
-        assert await stores.operator.acquire_leadership("test", ttl=60) == 1
+        assert await stores.operator.acquire_leadership("test", ttl=60) == epoch
 
 
 async def test_slots_are_never_oversold(stores: Stores) -> None:
@@ -240,12 +241,7 @@ async def test_staged_rows_count_only_when_accepted(stores: Stores) -> None:
     await flow.answer()
     run = await flow.start()
     zombie = await flow.claim()
-    await stores.execution.stage_records(
-        tenant_id=flow.tenant_id,
-        pod_uid=zombie.pod_uid,
-        fence=zombie.claim.fence,
-        records=inventory_rows(50, prefix="ghost"),
-    )
+    await zombie.stage(inventory_rows(50, prefix="ghost"))
     await stores.operator.apply(
         flow.flow_id, act.FailAttempt(run, code=ErrorCode.POD_LOST, message="gone", retry_delay=0)
     )

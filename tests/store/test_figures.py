@@ -9,7 +9,7 @@ import psycopg
 from discovery_core import actions as act
 from discovery_core.errors import ErrorCode
 from discovery_core.store.reads.figures import Figures
-from discovery_core.wire import Complete, Fail, Usage
+from discovery_core.wire.protocol import Complete, Fail, Usage
 from discovery_operator.tokens import OVERLAP, TokenCount
 from sqlalchemy import text
 

@@ -13,7 +13,7 @@ from discovery_core.phases import Phase
 from discovery_core.resource_gate import MappingEdit
 from discovery_core.states import FlowState
 from discovery_core.store.database import database_url
-from discovery_core.wire import FieldMapping
+from discovery_core.wire.results import FieldMapping
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 

@@ -228,12 +228,15 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
 
 
+# where the revision stands, and where it stood
+SCHEMA = ("core/discovery_core/store/schema/__init__.py", "core/discovery_core/store/schema.py")
+
+
 def _previous_code() -> str | None:
     """The last commit whose code was written for an older schema; None without history."""
-    place = "core/discovery_core/store/schema.py"
     newer = "HEAD"
-    for commit in _git("log", "--format=%H", "--", place).stdout.decode().split():
-        source = _git("show", f"{commit}:{place}").stdout.decode()
+    for commit in _git("log", "--format=%H", "--", *SCHEMA).stdout.decode().split():
+        source = "".join(_git("show", f"{commit}:{place}").stdout.decode() for place in SCHEMA)
         if f'SCHEMA_REVISION = "{SCHEMA_REVISION}"' not in source:
             # not the last change of that file, but the last commit before the schema moved on
             before = f"{newer}^" if newer != "HEAD" else newer
@@ -258,7 +261,8 @@ def test_the_code_before_the_newest_migration_works_with_the_new_schema(
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
         tar.extractall(tmp_path, filter="data")
     shutil.copytree(ROOT / "migrations", tmp_path / "migrations")
-    schema = (tmp_path / "core" / "discovery_core" / "store" / "schema.py").read_text()
+    schema = "".join(p.read_text() for place in SCHEMA if (p := tmp_path / place).is_file())
+    assert 'SCHEMA_REVISION = "' in schema
     assert f'SCHEMA_REVISION = "{SCHEMA_REVISION}"' not in schema
     files = [tmp_path / "tests" / "store" / name for name in OLD_TESTS]
     outcome = subprocess.run(

@@ -11,7 +11,7 @@ from discovery_core.phases import Phase
 from discovery_core.states import FlowState
 from discovery_core.store.operator import OperatorStore
 from discovery_core.tasks import end
-from discovery_core.wire import Fail, Usage
+from discovery_core.wire.protocol import Fail, Usage
 
 from tests.postgres import Stores
 from tests.store.flows import SPEC

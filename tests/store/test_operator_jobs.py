@@ -6,7 +6,7 @@ import pytest
 from discovery_core.errors import ErrorCode
 from discovery_core.phases import Phase
 from discovery_core.states import FlowState, RunState
-from discovery_core.wire import Fail
+from discovery_core.wire.protocol import Fail
 from discovery_operator.cache import ObjectCache
 from discovery_operator.execute import LaunchRefusedError
 from discovery_operator.kube import KubernetesError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import psycopg
 import pytest
 from discovery_core.errors import SupersededError
 from discovery_core.store import Database, OperatorStore, leadership
@@ -126,6 +127,20 @@ async def test_a_leader_looks_at_everything_where_the_database_was_emptied(
     assert clock.gained == [100.0, 105.0]
 
 
+async def test_an_emptied_database_gives_no_epoch_of_before(stores: Stores) -> None:
+    """A leader of before would pass for the new one, and miss that everything is unknown."""
+    gained: list[str] = []
+    first = candidate(stores, "first", gained)
+    await stores.operator.release_leadership("test")
+    await first.step()
+    async with await psycopg.AsyncConnection.connect(stores.urls.superuser) as connection:
+        await connection.execute("DELETE FROM leader")
+        # sooner an emptied database is not back
+        await asyncio.sleep(3)
+    await first.step()
+    assert gained == ["first", "first"]
+
+
 async def test_a_frozen_leader_is_succeeded_in_seconds(stores: Stores) -> None:
     """Its transaction is open and holds the epoch; the database ends it, and the lease too."""
     operator = stores.operator
@@ -169,16 +184,17 @@ async def expire(stores: Stores) -> None:
 async def test_a_renewal_does_not_wait_for_the_leaders_own_writes(stores: Stores) -> None:
     writing = ClusterScope(stores.cluster_id, stores.operator.epoch)
     async with stores.operator.db.transaction(writing):
-        assert await at_once(stores, "test") == stores.operator.epoch == 1
+        assert await at_once(stores, "test") == stores.epoch
         # nor one that comes late, while nobody else has led
         await expire(stores)
-        assert await at_once(stores, "test") == 1
+        assert await at_once(stores, "test") == stores.epoch
 
 
 async def test_a_write_does_not_wait_for_a_renewal(stores: Stores) -> None:
-    renewing, writing = ClusterScope(stores.cluster_id), ClusterScope(stores.cluster_id, 1)
+    renewing = ClusterScope(stores.cluster_id)
+    writing = ClusterScope(stores.cluster_id, stores.epoch)
     async with stores.operator.db.transaction(renewing) as renewal:
-        assert await leadership.acquire(renewal, stores.cluster_id, "test", 600) == 1
+        assert await leadership.acquire(renewal, stores.cluster_id, "test", 600) == stores.epoch
         async with stores.operator.db.engine.connect() as connection:
             await connection.execute(text("SET lock_timeout = '100ms'"))
             scope = {"cluster": str(stores.cluster_id)}
@@ -190,14 +206,14 @@ async def test_a_write_does_not_wait_for_a_renewal(stores: Stores) -> None:
 
 
 async def test_a_takeover_waits_for_a_write_and_ends_all_later_ones(stores: Stores) -> None:
-    writing = ClusterScope(stores.cluster_id, 1)
+    writing = ClusterScope(stores.cluster_id, stores.epoch)
     async with stores.operator.db.transaction(writing):
         await expire(stores)
         with pytest.raises(OperationalError, match="lock timeout"):
             await at_once(stores, "heir")
-    assert await at_once(stores, "heir") == 2
+    assert await at_once(stores, "heir") == stores.epoch + 1
     assert await at_once(stores, "test") is None
-    with pytest.raises(SupersededError, match="epoch 1 is over"):
+    with pytest.raises(SupersededError, match=f"epoch {stores.epoch} is over"):
         async with stores.operator.db.transaction(writing):
             pass
 
@@ -208,9 +224,9 @@ async def test_a_renewal_does_not_wait_for_a_connection_that_others_have(stores:
     store = OperatorStore(busy, stores.cluster_id, own)
     try:
         async with busy.engine.connect(), asyncio.timeout(20):
-            assert await store.acquire_leadership("test", 600) == 1
+            assert await store.acquire_leadership("test", 600) == stores.epoch
             await store.release_leadership("test")
-            assert await store.acquire_leadership("next", 600) == 2
+            assert await store.acquire_leadership("next", 600) == stores.epoch + 1
     finally:
         await busy.close()
         await own.close()

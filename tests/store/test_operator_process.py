@@ -24,7 +24,7 @@ from discovery_core.states import FlowState
 from discovery_core.store import Database, ExecutionStore, OperatorStore
 from discovery_core.store.migrate import create_roles
 from discovery_core.tasks import end
-from discovery_core.wire import Fail
+from discovery_core.wire.protocol import Fail
 from discovery_operator import main
 from discovery_operator.kube import Cluster
 from discovery_operator.main import Operator

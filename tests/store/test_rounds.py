@@ -10,7 +10,7 @@ from discovery_core.phases import Phase
 from discovery_core.resource_gate import MappingEdit, Rerun
 from discovery_core.states import FlowState, Trigger
 from discovery_core.store.database import database_url
-from discovery_core.wire import FieldMapping, MappingResult, TargetDescription
+from discovery_core.wire.results import FieldMapping, MappingResult, TargetDescription
 from sqlalchemy import create_engine, text
 
 from tests.postgres import Stores

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-from discovery_core.wire import InventoryRecord
+from discovery_core.wire.results import InventoryRecord
 from playwright.sync_api import Browser, Page, expect
 
 from tests.store.flows import Flow

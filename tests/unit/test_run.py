@@ -37,7 +37,7 @@ def test_a_step_that_fails_ends_only_those_that_need_it(
         Step("fourth", "goes on", 1, (f"touch {tmp_path}/this",)),
     )
     assert run.tell(1) == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["this"]
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["this"]
     states = {name: result.state for name, result in run.results.items()}
     assert states == {
         "first": "FAILED", "second": "not run", "third": "not run", "fourth": "passed",
@@ -98,7 +98,7 @@ def test_what_comes_after_a_failed_step_runs_and_what_needs_one_aside_does_not(
 def test_a_signal_ends_all_that_runs_and_starts_nothing_more(tmp_path: Path) -> None:
     def waits(name: str) -> str:
         path = tmp_path / name
-        return f"trap 'touch {path}-ended' INT; touch {path}; sleep 60 & wait; exit 1"
+        return f"trap 'touch {path}-ended; exit 1' INT; touch {path}; sleep 60 & wait"
 
     steps = (
         Step("here", "waits", 1, (waits("here"),)),
@@ -120,7 +120,7 @@ def test_a_signal_ends_all_that_runs_and_starts_nothing_more(tmp_path: Path) -> 
         sender.join()
     finally:
         signal.signal(signal.SIGINT, before)
-    left = {path.name for path in tmp_path.iterdir()} - {"there.out"}
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()} - {"there.out"}
     assert left == {"here", "there", "here-ended", "there-ended"}
 
 

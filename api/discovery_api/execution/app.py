@@ -11,13 +11,12 @@ from discovery_core.logging import bind
 from discovery_core.resource import GROUP
 from discovery_core.store import Database, ExecutionStore
 from discovery_core.store.moves.breakers import BreakerRules
-from discovery_core.wire import (
+from discovery_core.wire.model import ArtefactReference, Digest
+from discovery_core.wire.protocol import (
     Accepted,
-    ArtefactReference,
     Claim,
     ClaimRequest,
     Complete,
-    Digest,
     Fail,
     Heartbeat,
     HeartbeatAnswer,

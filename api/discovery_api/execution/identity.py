@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from discovery_core.resource import GROUP, KIND
-from discovery_core.wire import TOKEN_AUDIENCE
+from discovery_core.wire.protocol import TOKEN_AUDIENCE
 from kubernetes_asyncio.client import (
     ApiClient,
     ApiException,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from discovery_core.store.inventory.assets import Changes, Choice, Conflict
+from discovery_core.store.inventory.assets import Changes
+from discovery_core.store.inventory.conflicts import Choice, Conflict
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, StringConstraints
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from discovery_core.wire import ApprovedMapping
+from discovery_core.wire.protocol import ApprovedMapping
 from fastapi import APIRouter, Query, Response
 
 from ..context import Visited

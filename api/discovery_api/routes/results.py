@@ -13,7 +13,7 @@ from discovery_core.files import file_name
 from discovery_core.phases import PHASES, Phase
 from discovery_core.store.inventory.assets import AssetSource
 from discovery_core.store.reads.contents import AssetRow, StoredArtefact
-from discovery_core.wire import ColumnProfile, QualityPart, RuleApplication
+from discovery_core.wire.results import ColumnProfile, QualityPart, RuleApplication
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field

@@ -14,11 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import NotFoundError
 from ..snapshots import AttemptRecord, FlowEvent, FlowSnapshot
-from ..wire import ApprovedMapping, FieldMapping
+from ..wire.protocol import ApprovedMapping
+from ..wire.results import FieldMapping
 from .artefacts import uploads
 from .artefacts.streams import read_chunks
 from .database import Database, TenantScope
-from .inventory import assets
+from .inventory import assets, conflicts
+from .inventory.conflicts import Choice, Conflict
 from .ledger.lessons import mapping_history, remove_lesson
 from .ledger.requests import proposals
 from .ledger.snapshot import flow_snapshot, history
@@ -285,10 +287,10 @@ class ApiStore:
             tenant_id, lambda session: assets.inventory_summary(session, engagement)
         )
 
-    async def conflicts(self, tenant_id: UUID, engagement: str | None) -> list[assets.Conflict]:
+    async def conflicts(self, tenant_id: UUID, engagement: str | None) -> list[Conflict]:
         """Fields of the engagement's assets that sources disagree on, the undecided first."""
         return await self._in(
-            tenant_id, lambda session: assets.conflicts(session, tenant_id, engagement)
+            tenant_id, lambda session: conflicts.conflicts(session, tenant_id, engagement)
         )
 
     async def decide_conflict(
@@ -298,13 +300,13 @@ class ApiStore:
         *,
         identity: str,
         field: str,
-        choice: assets.Choice,
+        choice: Choice,
         decided_by: str,
     ) -> assets.Changes:
         """Decides a field. Raises NotFoundError and InvalidAnswerError."""
         return await self._in(
             tenant_id,
-            lambda session: assets.decide_conflict(
+            lambda session: conflicts.decide_conflict(
                 session,
                 tenant_id,
                 engagement,
@@ -321,14 +323,14 @@ class ApiStore:
         """Takes a decision back. Raises NotFoundError."""
         return await self._in(
             tenant_id,
-            lambda session: assets.undo_decision(
+            lambda session: conflicts.undo_decision(
                 session, tenant_id, engagement, identity=identity, field=field
             ),
         )
 
     async def precedence(self, tenant_id: UUID, engagement: str | None) -> list[str]:
         """Names of flows in the order in which their values count."""
-        return await self._in(tenant_id, lambda session: assets.precedence(session, engagement))
+        return await self._in(tenant_id, lambda session: conflicts.precedence(session, engagement))
 
     async def set_precedence(
         self, tenant_id: UUID, engagement: str | None, flows: list[str]
@@ -336,5 +338,5 @@ class ApiStore:
         """Says whose values count first."""
         return await self._in(
             tenant_id,
-            lambda session: assets.set_precedence(session, tenant_id, engagement, flows),
+            lambda session: conflicts.set_precedence(session, tenant_id, engagement, flows),
         )

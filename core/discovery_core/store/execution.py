@@ -21,14 +21,13 @@ from ..errors import (
     SupersededError,
 )
 from ..states import FlowState, Occurrence, RunState, Trigger
-from ..wire import (
-    ArtefactReference,
+from ..wire.model import ArtefactReference
+from ..wire.protocol import (
     Claim,
     Complete,
     Fail,
     Heartbeat,
     HeartbeatAnswer,
-    InventoryRecord,
     PinInputs,
     PinnedInputs,
 )
@@ -240,11 +239,12 @@ class ExecutionStore:
         tenant_id: UUID,
         pod_uid: str,
         fence: int,
-        records: AsyncIterator[InventoryRecord],
+        records: AsyncIterator[bytes],
     ) -> int:
         """Stages inventory rows outside the flow's lock; they count once the result is accepted.
 
-        Replaces what this attempt staged before. Returns how many. Raises SupersededError.
+        Each is an InventoryRecord as JSON, checked by the caller. Replaces what this attempt staged
+        before. Returns how many. Raises SupersededError.
         """
         scope = TenantScope(tenant_id)
 

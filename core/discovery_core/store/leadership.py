@@ -3,6 +3,9 @@
 A takeover increments the epoch. A transaction of the old leader that is under way holds the row
 FOR KEY SHARE, so the takeover waits for it; every later one finds its epoch gone.
 
+The first epoch is the seconds since 1970, as in a restored database: in one that was emptied no
+leader of before holds an epoch that counts.
+
 A renewal must not wait for the leader's own transactions. Postgres decides by the columns that a
 statement names, not by their values: one that sets a key column locks the row against KEY SHARE.
 """
@@ -27,7 +30,8 @@ _TAKE_OVER = text(
     """
     WITH known AS (INSERT INTO clusters (id) VALUES (:cluster) ON CONFLICT DO NOTHING)
     INSERT INTO leader AS l (cluster_id, holder, epoch, expires_at)
-    VALUES (:cluster, :holder, 1, clock_timestamp() + make_interval(secs => :ttl))
+    VALUES (:cluster, :holder, CAST(extract(epoch FROM clock_timestamp()) AS bigint),
+            clock_timestamp() + make_interval(secs => :ttl))
     ON CONFLICT (cluster_id) DO UPDATE SET
         epoch = l.epoch + 1,
         holder = excluded.holder,

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import LONGEST_RETRY_AFTER
+from discovery_core.wire.protocol import LONGEST_RETRY_AFTER
 
 _CREDENTIALS = "check spec.llm.apiKeySecret and that the key may use this model"
 _BY_STATUS: dict[int, tuple[ErrorCode, str]] = {

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import LLMBudget, LLMSettings
+from discovery_core.wire.protocol import LLMBudget, LLMSettings
 
 from .builtin import BuiltinPlanner, Recommend
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.logging import configure_logging
-from discovery_core.wire import ColumnProfile, FieldMapping
+from discovery_core.wire.results import ColumnProfile, FieldMapping
 
 from discovery_crews.profile import profile_records
 from discovery_crews.readers import ReadRequest, read_source

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
-from discovery_core.wire import ApprovedMapping, ColumnProfile, FieldMapping, MappingCandidate
+from discovery_core.wire.protocol import ApprovedMapping
+from discovery_core.wire.results import ColumnProfile, FieldMapping, MappingCandidate
 
 from discovery_crews.target_schema import TargetSchema
 
@@ -50,12 +52,50 @@ def propose(
     without a convincing field gets `target` None. The same columns, schema and history always
     give the same proposals.
     """
+    return [
+        _taught(judged, lesson)
+        if (lesson := judged.lesson) is not None
+        else _preset(judged, known)
+        if (known := judged.known) is not None
+        else _proposed(judged)
+        for judged in _judge(columns, schema, history or {})
+    ]
+
+
+def sure_columns(
+    columns: Sequence[ColumnProfile], schema: TargetSchema, least: float
+) -> dict[str, ColumnProfile]:
+    """The column that each field would come from, where that is at least so sure (0 to 1)."""
+    return {
+        judged.choice.target: judged.column
+        for judged in _judge(columns, schema, {})
+        if judged.choice.target is not None
+        and judged.choice.role == "primary"
+        and (PRESET if judged.known is not None else _confidence(judged)) >= least
+    }
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A column, the evidence on it, the field that it is given, and what decides beforehand."""
+
+    column: ColumnProfile
+    evidence: Sequence[Evidence]
+    choice: Choice
+    lesson: ApprovedMapping | None
+    known: Known | None
+
+
+def _judge(
+    columns: Sequence[ColumnProfile], schema: TargetSchema, history: Mapping[str, ApprovedMapping]
+) -> list[_Judged]:
+    """Scores all columns and gives each at most one field."""
     index = _index(schema)
     names = set(schema.names)
     lessons = {
         position: lesson
         for position, column in enumerate(columns)
-        if (lesson := (history or {}).get(lesson_key(column.name))) is not None
+        if (lesson := history.get(lesson_key(column.name))) is not None
         and (lesson.target is None or lesson.target in names)
     }
     common = _common_prefix([column.name for column in columns])
@@ -72,11 +112,7 @@ def propose(
     bare = not any(field.synonyms for field in schema.fields)
     choices = assign(evidence, fixed, ACCEPT_BARE if bare else ACCEPT)
     return [
-        _taught(column, found, choice, lessons[position])
-        if position in lessons
-        else _preset(column, found, choice, presets[position])
-        if position in presets
-        else _proposed(column, found, choice)
+        _Judged(column, found, choice, lessons.get(position), presets.get(position))
         for position, (column, found, choice) in enumerate(
             zip(columns, evidence, choices, strict=True)
         )
@@ -93,54 +129,62 @@ def _common_prefix(names: Sequence[str]) -> str:
     return ""
 
 
-def _taught(
-    column: ColumnProfile, evidence: Sequence[Evidence], choice: Choice, lesson: ApprovedMapping
-) -> FieldMapping:
+def _taught(judged: _Judged, lesson: ApprovedMapping) -> FieldMapping:
     """What people decided for this header before."""
     what = f"as {lesson.target}" if lesson.target else "as not to be mapped"
     reason = f"Approved before {what} by {lesson.approved_by} on {lesson.approved_at:%Y-%m-%d}."
-    candidates = _candidates(evidence)
+    candidates = _candidates(judged.evidence)
     if lesson.target:
         others = [entry for entry in candidates if entry.target != lesson.target]
         first = MappingCandidate(target=lesson.target, score=APPROVED)
         candidates = [first, *others[: CANDIDATES - 1]]
-    return _mapping(column, choice, APPROVED, reason, candidates)
+    return _mapping(judged, APPROVED, reason, candidates)
 
 
-def _preset(
-    column: ColumnProfile, evidence: Sequence[Evidence], choice: Choice, known: Known
-) -> FieldMapping:
+def _preset(judged: _Judged, known: Known) -> FieldMapping:
     """What is known of this export."""
     what = f"{known.export} means {known.target} by it."
-    candidates = _candidates(evidence)
+    candidates = _candidates(judged.evidence)
     if known.target is None:
         what = f"{known.export} means none of the fields by it."
     else:
         others = [entry for entry in candidates if entry.target != known.target]
         first = MappingCandidate(target=known.target, score=PRESET)
         candidates = [first, *others[: CANDIDATES - 1]]
-    mapping = _mapping(column, choice, PRESET, what, candidates)
+    mapping = _mapping(judged, PRESET, what, candidates)
     return mapping.model_copy(update={"transform": _transform(known.unit) or mapping.transform})
 
 
-def _proposed(column: ColumnProfile, evidence: Sequence[Evidence], choice: Choice) -> FieldMapping:
+def _proposed(judged: _Judged) -> FieldMapping:
     """What the evidence says."""
-    chosen = next((entry for entry in evidence if entry.target == choice.target), None)
+    evidence, choice = judged.evidence, judged.choice
+    chosen = _chosen(judged)
     if chosen is not None:
-        rest = max((entry.score for entry in evidence if entry is not chosen), default=0.0)
-        alternate = choice.role == "alternate"
-        sure = confidence(chosen.score, chosen.score - rest, alternate=alternate)
-        reason = chosen.reason(column.name)
+        reason = chosen.reason(judged.column.name)
         reason = reason[0].upper() + reason[1:]
-        if alternate:
+        if choice.role == "alternate":
             reason += " Another column is the primary source of this field."
     else:
-        nearest = evidence[0].score if evidence else 0.0
-        sure = round(1.0 - confidence(nearest - (0.2 if choice.taken else 0.0), 0.0), 3)
         reason = "No field fits header and values well enough."
         if choice.taken:
             reason = f"{evidence[0].target} fits, but another column fits it better."
-    return _mapping(column, choice, sure, reason, _candidates(evidence))
+    return _mapping(judged, _confidence(judged), reason, _candidates(evidence))
+
+
+def _chosen(judged: _Judged) -> Evidence | None:
+    target = judged.choice.target
+    return next((entry for entry in judged.evidence if entry.target == target), None)
+
+
+def _confidence(judged: _Judged) -> float:
+    """How sure the evidence makes the choice, also that of no field."""
+    evidence, choice = judged.evidence, judged.choice
+    chosen = _chosen(judged)
+    if chosen is not None:
+        rest = max((entry.score for entry in evidence if entry is not chosen), default=0.0)
+        return confidence(chosen.score, chosen.score - rest, alternate=choice.role == "alternate")
+    nearest = evidence[0].score if evidence else 0.0
+    return round(1.0 - confidence(nearest - (0.2 if choice.taken else 0.0), 0.0), 3)
 
 
 def _transform(unit: str | None) -> str | None:
@@ -156,12 +200,9 @@ def _candidates(evidence: Sequence[Evidence]) -> list[MappingCandidate]:
 
 
 def _mapping(
-    column: ColumnProfile,
-    choice: Choice,
-    sure: float,
-    reason: str,
-    candidates: list[MappingCandidate],
+    judged: _Judged, sure: float, reason: str, candidates: list[MappingCandidate]
 ) -> FieldMapping:
+    column, choice = judged.column, judged.choice
     return FieldMapping(
         column=column.name,
         target=choice.target,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from discovery_core.wire import ColumnProfile
+from discovery_core.wire.results import ColumnProfile
 
 from . import vocabulary
 from .tokens import plain

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from discovery_core.wire import ColumnProfile
+from discovery_core.wire.results import ColumnProfile
 
 from discovery_crews.target_schema import TargetField, TargetSchema
 

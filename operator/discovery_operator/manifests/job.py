@@ -21,7 +21,7 @@ from discovery_core.mounts import (
 from discovery_core.phases import FIRST_PHASE, Phase
 from discovery_core.resource import API_VERSION, KIND, DiscoveryFlowSpec
 from discovery_core.resource_base import ConfigMapKey
-from discovery_core.wire import TOKEN_AUDIENCE
+from discovery_core.wire.protocol import TOKEN_AUDIENCE
 
 from .names import CONTAINER, SERVICE_ACCOUNT, attempt_labels, job_name
 

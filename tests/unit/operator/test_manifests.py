@@ -12,7 +12,7 @@ import pytest
 import yaml
 from discovery_core import mounts as folders
 from discovery_core.phases import Phase
-from discovery_core.wire import TOKEN_AUDIENCE
+from discovery_core.wire.protocol import TOKEN_AUDIENCE
 from discovery_operator.manifests.job import AttemptSpec, JobSettings, build_job
 from discovery_operator.manifests.names import attempt_labels, job_name, label_value
 from discovery_operator.manifests.serviceaccount import build_service_account

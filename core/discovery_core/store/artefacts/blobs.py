@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...errors import NotFoundError
 from ...states import FlowState, is_ended
-from ...wire import ArtefactReference
+from ...wire.model import ArtefactReference
 from ..schema import (
     CHUNK_BYTES,
     LIVE_RUN_STATES,

@@ -9,21 +9,20 @@ rebuilt.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ...errors import InvalidAnswerError, NotFoundError
-from ..schema import Asset, AssetDecision, SourcePrecedence
+from ...errors import NotFoundError
+from ..schema import Asset
 from .identity import FIND_ALIASES, JOIN_CONFIDENCE, JOIN_REASON, SOURCE_ROWS
 
-Choice = Literal["keep", "replace", "merge"]
-CONFLICT_LIMIT = 1000
 SOURCE_LIMIT = 200
 
 
@@ -41,16 +40,6 @@ class Changes:
             f"Inventory: {self.total} assets, {self.added} added, {self.updated} updated, "
             f"{self.removed} removed."
         )
-
-
-@dataclass(frozen=True)
-class ConflictingValue:
-    """One of the values that sources give a field, with the latest row that does."""
-
-    value: Any
-    flow: str
-    row: int
-    at: datetime
 
 
 @dataclass(frozen=True)
@@ -75,19 +64,6 @@ class AssetSource:
     problems: list[str]
 
 
-@dataclass(frozen=True)
-class Conflict:
-    """A field of an asset that its sources do not agree on; `current` is what counts now."""
-
-    identity: str
-    name: str | None
-    field: str
-    current: Any
-    values: list[ConflictingValue]
-    choice: str | None = None
-    decided_by: str | None = None
-
-
 # The rows that count: of each flow of the engagement its latest accepted inventory.
 _ACCEPTED = """
     accepted AS (
@@ -102,11 +78,11 @@ _ACCEPTED = """
         ORDER BY r.flow_id, r.round DESC
     )
 """
-_SOURCES = f"{_ACCEPTED}, {SOURCE_ROWS}"
+SOURCES = f"{_ACCEPTED}, {SOURCE_ROWS}"
 _ALIASES = text(f"WITH RECURSIVE {_ACCEPTED}, {FIND_ALIASES}")
 _REBUILD = text(
     f"""
-    WITH {_SOURCES}, merged AS (
+    WITH {SOURCES}, merged AS (
         SELECT asset AS identity,
                (array_agg(name ORDER BY rank DESC) FILTER (WHERE name IS NOT NULL))[1] AS name,
                (array_agg(asset_type ORDER BY asset_type = 'unknown', rank DESC))[1] AS asset_type,
@@ -172,38 +148,6 @@ _REBUILD = text(
            (SELECT count(*) FROM removed), (SELECT count(*) FROM wanted)
     """  # noqa: S608 - texts of ours
 )
-_CONFLICTS = text(
-    f"""
-    WITH {_SOURCES}, given AS (
-        SELECT asset AS identity, f.key AS field, f.value, max(rank) AS rank,
-               (array_agg(flow ORDER BY rank DESC))[1] AS flow,
-               (array_agg(row ORDER BY rank DESC))[1] AS row,
-               (array_agg(finished_at ORDER BY rank DESC))[1] AS at
-        FROM source_rows, jsonb_each(source_rows.fields) AS f
-        WHERE jsonb_typeof(f.value) NOT IN ('null', 'array')
-          AND (CAST(:identity AS text) IS NULL OR asset = :identity)
-          AND (CAST(:field AS text) IS NULL OR f.key = :field)
-        GROUP BY asset, f.key, f.value
-    ), decisions AS (
-        SELECT DISTINCT ON (1, 2) coalesce(j.asset, d.identity) AS identity, d.field, d.choice,
-               d.decided_by
-        FROM asset_decisions d LEFT JOIN joined j USING (identity)
-        WHERE d.tenant_id = :tenant AND d.engagement = :engagement
-        ORDER BY 1, 2, d.decided_at DESC
-    ), several AS (
-        SELECT identity, field, jsonb_agg(jsonb_build_object(
-                   'value', value, 'flow', flow, 'row', row, 'at', at) ORDER BY rank) AS given
-        FROM given GROUP BY identity, field HAVING count(*) > 1
-    )
-    SELECT s.identity, a.name, s.field, a.fields -> s.field AS current, s.given, d.choice,
-           d.decided_by
-    FROM several s
-    JOIN assets a ON a.tenant_id = :tenant AND a.engagement = :engagement
-         AND a.identity = s.identity
-    LEFT JOIN decisions d ON d.identity = s.identity AND d.field = s.field
-    ORDER BY d.choice IS NOT NULL, s.identity, s.field LIMIT :most
-    """  # noqa: S608 - texts of ours
-)
 _WHERE_FROM = text(
     f"""
     WITH {_ACCEPTED}, known AS (
@@ -221,28 +165,28 @@ _WHERE_FROM = text(
     ORDER BY a.position NULLS LAST, a.created_at DESC, a.flow DESC, r.row DESC LIMIT :most
     """  # noqa: S608 - texts of ours
 )
-_UNDO = text(
-    """
-    DELETE FROM asset_decisions d
-    WHERE d.tenant_id = :tenant AND d.engagement = :engagement AND d.field = :field
-      AND (d.identity = :identity OR d.identity IN (
-          SELECT j.identity FROM asset_aliases j
-          WHERE j.tenant_id = :tenant AND j.engagement = :engagement AND j.asset = :identity))
-    """
-)
-# the planner knows nothing of the sizes in between and would compare every row with every other
-_NO_GUESSING = text("SET LOCAL enable_nestloop = off")
-_GUESSING = text("SET LOCAL enable_nestloop = on")
 _FORGET_ALIASES = text(
     "DELETE FROM asset_aliases WHERE tenant_id = :tenant AND engagement = :engagement"
 )
 
 
-def _key(tenant_id: UUID, engagement: str | None) -> dict[str, Any]:
+def key_of(tenant_id: UUID, engagement: str | None) -> dict[str, Any]:
+    """An engagement's inventory, as the statements name it."""
     return {"tenant": tenant_id, "engagement": engagement or ""}
 
 
-async def _lock(session: AsyncSession, tenant_id: UUID, engagement: str | None) -> None:
+@asynccontextmanager
+async def without_loops(session: AsyncSession) -> AsyncIterator[None]:
+    """For statements in between whose sizes the planner knows nothing of.
+
+    It would compare every row with every other.
+    """
+    await session.execute(text("SET LOCAL enable_nestloop = off"))
+    yield
+    await session.execute(text("SET LOCAL enable_nestloop = on"))
+
+
+async def lock_inventory(session: AsyncSession, tenant_id: UUID, engagement: str | None) -> None:
     """One rebuild at a time for each tenant and engagement, until the transaction ends."""
     await session.execute(text("SET LOCAL statement_timeout = '300s'"))
     await session.execute(
@@ -256,52 +200,13 @@ async def _lock(session: AsyncSession, tenant_id: UUID, engagement: str | None) 
 
 async def rebuild_assets(session: AsyncSession, tenant_id: UUID, engagement: str | None) -> Changes:
     """Merges all accepted rows and decisions of an engagement; what is the same stays untouched."""
-    await _lock(session, tenant_id, engagement)
-    await session.execute(_NO_GUESSING)
-    key = _key(tenant_id, engagement)
-    await session.execute(_FORGET_ALIASES, key)
-    await session.execute(_ALIASES, key)
-    row = (await session.execute(_REBUILD, key)).one()
-    await session.execute(_GUESSING)
+    await lock_inventory(session, tenant_id, engagement)
+    key = key_of(tenant_id, engagement)
+    async with without_loops(session):
+        await session.execute(_FORGET_ALIASES, key)
+        await session.execute(_ALIASES, key)
+        row = (await session.execute(_REBUILD, key)).one()
     return Changes(*(int(count) for count in row))
-
-
-async def conflicts(
-    session: AsyncSession,
-    tenant_id: UUID,
-    engagement: str | None,
-    *,
-    identity: str | None = None,
-    field: str | None = None,
-) -> list[Conflict]:
-    """Fields whose sources disagree, the undecided first; at most 1000.
-
-    Lists do not conflict, since they are joined.
-    """
-    await session.execute(_NO_GUESSING)
-    rows = await session.execute(
-        _CONFLICTS,
-        _key(tenant_id, engagement)
-        | {"identity": identity, "field": field, "most": CONFLICT_LIMIT},
-    )
-    await session.execute(_GUESSING)
-    return [
-        Conflict(
-            identity=row.identity,
-            name=row.name,
-            field=row.field,
-            current=row.current,
-            values=[
-                ConflictingValue(
-                    entry["value"], entry["flow"], entry["row"], datetime.fromisoformat(entry["at"])
-                )
-                for entry in row.given
-            ],
-            choice=row.choice,
-            decided_by=row.decided_by,
-        )
-        for row in rows
-    ]
 
 
 async def asset_sources(
@@ -313,7 +218,7 @@ async def asset_sources(
     """
     rows = await session.execute(
         _WHERE_FROM,
-        _key(tenant_id, engagement) | {"identity": identity, "most": SOURCE_LIMIT},
+        key_of(tenant_id, engagement) | {"identity": identity, "most": SOURCE_LIMIT},
     )
     found = [
         AssetSource(
@@ -336,99 +241,6 @@ async def asset_sources(
     if not found:
         raise NotFoundError(f"no asset {identity!r} in this engagement")
     return found
-
-
-async def decide_conflict(
-    session: AsyncSession,
-    tenant_id: UUID,
-    engagement: str | None,
-    *,
-    identity: str,
-    field: str,
-    choice: Choice,
-    decided_by: str,
-) -> Changes:
-    """Decides a field: keep the oldest value, replace it by the newest, or merge all texts.
-
-    Raises NotFoundError where the sources agree, InvalidAnswerError where values cannot be merged.
-    """
-    await _lock(session, tenant_id, engagement)
-    found = await conflicts(session, tenant_id, engagement, identity=identity, field=field)
-    if not found:
-        raise NotFoundError(f"the sources agree on {field!r} of {identity!r}")
-    value = _chosen(found[0], choice)
-    values = {"choice": choice, "value": value, "decided_by": decided_by}
-    statement = insert(AssetDecision).values(
-        tenant_id=tenant_id, engagement=engagement or "", identity=identity, field=field, **values
-    )
-    await session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["tenant_id", "engagement", "identity", "field"],
-            set_=values | {"decided_at": func.clock_timestamp()},
-        )
-    )
-    return await rebuild_assets(session, tenant_id, engagement)
-
-
-def _chosen(conflict: Conflict, choice: Choice) -> Any:
-    by_age = sorted(conflict.values, key=lambda entry: (entry.at, entry.row))
-    if choice == "keep":
-        return by_age[0].value
-    if choice == "replace":
-        return by_age[-1].value
-    if not all(isinstance(entry.value, str) for entry in by_age):
-        raise InvalidAnswerError([f"{conflict.field!r}: only texts can be merged; keep or replace"])
-    return "; ".join(dict.fromkeys(entry.value for entry in by_age))
-
-
-async def undo_decision(
-    session: AsyncSession, tenant_id: UUID, engagement: str | None, *, identity: str, field: str
-) -> Changes:
-    """Takes a decision back. Raises NotFoundError where there is none."""
-    await _lock(session, tenant_id, engagement)
-    gone = await session.execute(
-        _UNDO, _key(tenant_id, engagement) | {"identity": identity, "field": field}
-    )
-    if not getattr(gone, "rowcount", 0):
-        raise NotFoundError(f"nothing is decided about {field!r} of {identity!r}")
-    return await rebuild_assets(session, tenant_id, engagement)
-
-
-async def set_precedence(
-    session: AsyncSession, tenant_id: UUID, engagement: str | None, flows: list[str]
-) -> Changes:
-    """Says whose values count first, by the names of flows; flows that are not named come after.
-
-    An empty list lets the latest flow count again.
-    """
-    await _lock(session, tenant_id, engagement)
-    await session.execute(
-        delete(SourcePrecedence).where(SourcePrecedence.engagement == (engagement or ""))
-    )
-    if flows:
-        await session.execute(
-            insert(SourcePrecedence),
-            [
-                {
-                    "tenant_id": tenant_id,
-                    "engagement": engagement or "",
-                    "flow": flow,
-                    "position": position,
-                }
-                for position, flow in enumerate(dict.fromkeys(flows))
-            ],
-        )
-    return await rebuild_assets(session, tenant_id, engagement)
-
-
-async def precedence(session: AsyncSession, engagement: str | None) -> list[str]:
-    """The names of flows in the order in which their values count."""
-    found = await session.scalars(
-        select(SourcePrecedence.flow)
-        .where(SourcePrecedence.engagement == (engagement or ""))
-        .order_by(SourcePrecedence.position)
-    )
-    return list(found)
 
 
 async def inventory_summary(session: AsyncSession, engagement: str | None) -> dict[str, Any]:

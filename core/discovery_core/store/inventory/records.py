@@ -1,32 +1,36 @@
 """Inventory rows: staged per attempt, visible when the attempt is accepted.
 
-Rows go in as one JSON document per batch and are taken apart by Postgres: COPY is not possible
-into a table with row-level security, and a batch of a thousand rows needs one round trip.
+Rows go in as one JSON document per batch, in the words that they came in, and are taken apart by
+Postgres: COPY is not possible into a table with row-level security, and a batch of a thousand rows
+needs one round trip.
 """
 
 from __future__ import annotations
 
+import re
 from uuid import UUID
 
 from sqlalchemy import delete, exists, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...states import RunState
-from ...wire import InventoryRecord
 from ..schema import LIVE_RUN_STATES, PhaseRun, Record
+
+# a NUL, but not the text of one: before that stands an odd number of backslashes
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class RecordBatch:
-    """Rows on their way to the database, as JSON."""
+    """Rows on their way to the database, each an `InventoryRecord` as JSON."""
 
     def __init__(self, tenant_id: UUID, run_id: UUID) -> None:
         self.tenant_id = tenant_id
         self.run_id = run_id
-        self._rows: list[str] = []
+        self._rows: list[bytes] = []
 
-    def add(self, record: InventoryRecord) -> None:
+    def add(self, record: bytes) -> None:
         """Appends one row."""
-        self._rows.append(record.model_dump_json())
+        self._rows.append(record)
 
     def clear(self) -> None:
         """Forgets the rows."""
@@ -37,7 +41,7 @@ class RecordBatch:
 
     def document(self) -> str:
         """A JSON array of all rows. NUL, which Postgres cannot store, becomes U+FFFD."""
-        return ("[" + ",".join(self._rows) + "]").replace("\\u0000", "\\ufffd")
+        return _NUL.sub(rb"\1\\ufffd", b"[" + b",".join(self._rows) + b"]").decode()
 
 
 _KEPT = (*LIVE_RUN_STATES, RunState.SUCCEEDED)
@@ -46,15 +50,16 @@ _INSERT = text(
     INSERT INTO records (tenant_id, run_id, row, identity, name, asset_type, class_rule,
                          identity_confidence, keys, fields, originals, conversions, unmapped,
                          problems)
-    SELECT :tenant, :run, r.row, r.identity, r.name, r.asset_type, nullif(r.class_rule, ''),
-           r.identity_confidence, r.keys, r.values, r.originals, r.conversions, r.unmapped,
-           r.problems
+    SELECT :tenant, :run, r.row, r.identity, r.name, r."assetType", nullif(r."classRule", ''),
+           r."identityConfidence", coalesce(r.keys, '[]'), r."values",
+           coalesce(r.originals, '{}'), coalesce(r.conversions, '{}'),
+           coalesce(r.unmapped, '{}'), coalesce(r.problems, '[]')
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-        row bigint, identity text, name text, asset_type text, class_rule text,
-        identity_confidence double precision, keys jsonb, "values" jsonb, originals jsonb,
+        row bigint, identity text, name text, "assetType" text, "classRule" text,
+        "identityConfidence" double precision, keys jsonb, "values" jsonb, originals jsonb,
         conversions jsonb, unmapped jsonb, problems jsonb)
     ON CONFLICT (tenant_id, run_id, row) DO NOTHING
-    """.replace("r.values", 'r."values"')
+    """
 )
 
 

@@ -7,7 +7,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...errors import NotFoundError
-from ...wire import ApprovedMapping, FieldMapping
+from ...wire.protocol import ApprovedMapping
+from ...wire.results import FieldMapping
 from ..database import database_now
 from ..schema import DiscoveryFlowRow, MappingMemory
 

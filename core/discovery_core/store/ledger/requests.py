@@ -25,7 +25,7 @@ from ...errors import (
 from ...mapping_edits import apply_edits
 from ...resource_gate import ApprovalPolicy, MappingEdit
 from ...states import Trigger
-from ...wire import FieldMapping, MappingResult, TargetDescription
+from ...wire.results import FieldMapping, MappingResult, TargetDescription
 from ..artefacts import blobs
 from ..database import database_now
 from ..schema import (

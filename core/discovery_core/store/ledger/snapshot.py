@@ -14,7 +14,7 @@ from ...resource import DiscoveryFlowSpec
 from ...resource_gate import ApprovalPolicy
 from ...snapshots import FlowEvent, FlowSnapshot, RequestSnapshot, RunSnapshot, Spent
 from ...states import FlowState, RunState, is_ended
-from ...wire import TargetDescription
+from ...wire.results import TargetDescription
 from ..artefacts import blobs
 from ..schema import (
     ApprovalRequestRow,

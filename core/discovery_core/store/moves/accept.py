@@ -7,7 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ...errors import DiscoveryError, ErrorCode
 from ...phases import Phase, next_phase, phase_spec
 from ...states import RunState, Trigger
-from ...wire import Complete, MappingResult
+from ...wire.protocol import Complete
+from ...wire.results import MappingResult
 from ..artefacts import blobs
 from ..database import database_now
 from ..inventory.assets import rebuild_assets

@@ -15,7 +15,8 @@ from ...phases import Phase, phase_spec
 from ...resource import Source
 from ...resource_llm import LLM
 from ...states import RunState
-from ...wire import ArtefactReference, Claim, LLMBudget, LLMSettings
+from ...wire.model import ArtefactReference
+from ...wire.protocol import Claim, LLMBudget, LLMSettings
 from ..artefacts import blobs
 from ..ledger.lessons import mapping_history
 from ..ledger.snapshot import HEARTBEAT_SECONDS, spec_of, spent_by

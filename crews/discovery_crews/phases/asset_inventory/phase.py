@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import FieldMapping, InventoryResult
+from discovery_core.wire.results import FieldMapping, InventoryResult
 from pydantic import TypeAdapter, ValidationError
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import FieldMapping
+from discovery_core.wire.results import FieldMapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from discovery_crews.tables.units import canonical_unit, convertible, unit_of_header

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery_core.wire import ColumnProfile, RuleApplication
+from discovery_core.wire.results import ColumnProfile, RuleApplication
 
 from discovery_crews.tables.engine import (
     ORIGINAL_PREFIX,

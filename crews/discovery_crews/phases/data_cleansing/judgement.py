@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from discovery_core.wire import ColumnProfile
+from discovery_core.wire.results import ColumnProfile
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .apply import Step

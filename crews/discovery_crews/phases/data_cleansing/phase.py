@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import CleansingResult, Usage
+from discovery_core.wire.protocol import Usage
+from discovery_core.wire.results import CleansingResult
 from pydantic import ValidationError
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew

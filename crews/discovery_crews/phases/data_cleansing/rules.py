@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import duckdb
-from discovery_core.wire import ColumnProfile
+from discovery_core.wire.results import ColumnProfile
 
 from discovery_crews.systems import system_of
 from discovery_crews.tables.engine import ROW, identifier, literal

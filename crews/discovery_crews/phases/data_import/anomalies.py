@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 import duckdb
-from discovery_core.wire import ColumnProfile
+from discovery_core.wire.results import ColumnProfile
 
-from discovery_crews.mapping.engine import propose
+from discovery_crews.mapping.engine import sure_columns
 from discovery_crews.tables import values
 from discovery_crews.tables.engine import ROW, connect, identifier, literal
 from discovery_crews.tables.patterns import matches
@@ -75,23 +75,13 @@ def find_anomalies(
     workdir: Path, records: Path, profile: Sequence[ColumnProfile], today: dt.date
 ) -> Anomalies:
     """The anomalies of imported records. `today` is what dates are compared with."""
-    roles = _roles(profile)
+    roles = sure_columns(profile, builtin_schema(), _SURE)
     checks = [*_value_checks(roles, today), *_pair_checks(roles)]
     with connect(workdir) as connection:
         found, rows = _apply(connection, records, checks)
         found.extend(_repeated(connection, records, roles))
         found.extend(_conflicts(connection, records, roles))
     return Anomalies(found, rows)
-
-
-def _roles(profile: Sequence[ColumnProfile]) -> dict[str, ColumnProfile]:
-    """The column that a field would come from, where the engine is sure of it."""
-    columns = {column.name: column for column in profile}
-    return {
-        mapping.target: columns[mapping.column]
-        for mapping in propose(profile, builtin_schema())
-        if mapping.target and mapping.role == "primary" and mapping.confidence >= _SURE
-    }
 
 
 def _number(column: ColumnProfile, target: str | None = None) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from discovery_core.wire import ColumnProfile
+from discovery_core.wire.results import ColumnProfile
 
 from discovery_crews.readers import ReadTable
 

@@ -6,7 +6,7 @@ import datetime as dt
 import time
 from pathlib import Path
 
-from discovery_core.wire import ColumnProfile, ImportResult
+from discovery_core.wire.results import ColumnProfile, ImportResult
 
 from discovery_crews.crew_base import ContextTool, CrewOutcome, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from discovery_core.wire import ColumnProfile, QualityPart
+from discovery_core.wire.results import ColumnProfile, QualityPart
 
 from discovery_crews.readers import ReadTable
 

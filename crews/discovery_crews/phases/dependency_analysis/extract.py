@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-from discovery_core.wire import FieldMapping
+from discovery_core.wire.results import FieldMapping
 
 from discovery_crews.tables import values
 from discovery_crews.tables.engine import ROW, all_columns, identifier, literal, source_columns

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire import DependencyResult, FieldMapping
+from discovery_core.wire.results import DependencyResult, FieldMapping
 from pydantic import TypeAdapter, ValidationError
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew

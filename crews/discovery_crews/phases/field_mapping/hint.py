@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from discovery_core.errors import InvalidAnswerError
 from discovery_core.mapping_edits import apply_edits
 from discovery_core.resource_gate import MappingEdit
-from discovery_core.wire import FieldMapping, TargetDescription
+from discovery_core.wire.results import FieldMapping, TargetDescription
 
 from discovery_crews.mapping.confidence import APPROVED
 from discovery_crews.mapping.engine import lesson_key

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from discovery_core.wire import FieldMapping
+from discovery_core.wire.results import FieldMapping
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 AGREED = 0.05

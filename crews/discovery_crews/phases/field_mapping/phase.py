@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from discovery_core.wire import (
-    ApprovedMapping,
-    FieldMapping,
-    MappingResult,
-    TargetDescription,
-)
+from discovery_core.wire.protocol import ApprovedMapping
+from discovery_core.wire.results import FieldMapping, MappingResult, TargetDescription
 from pydantic import TypeAdapter
 
 from discovery_crews.crew_base import ContextTool, CrewOutcome, Step, Submission, run_crew
