@@ -7,6 +7,8 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,23 +27,30 @@ def _alive(folder: Path, parent: int) -> dict[int, str]:
     return {pid: Path(lines[pid].split()[0]).name for pid in mine if lines.get(pid)}
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One with a short name: the database has a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="ends-", dir="/tmp") as name:
+        yield Path(name)
+
+
 @pytest.mark.faults
-async def test_what_is_terminated_leaves_no_process(tmp_path: Path) -> None:
+async def test_what_is_terminated_leaves_no_process(folder: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.soak", "--minutes", "60"),
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | {"TMPDIR": str(folder)},
         stdout=asyncio.subprocess.DEVNULL,
     )
     try:
         async with asyncio.timeout(PATIENCE):
-            while not set((started := _alive(tmp_path, process.pid)).values()) >= PROGRAMS:
+            while not set((started := _alive(folder, process.pid)).values()) >= PROGRAMS:
                 assert process.returncode is None
                 await asyncio.sleep(0.2)
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == EXIT_TERMINATED
         left = {pid: line for pid in started if (line := command_line(pid))}
-        assert left | _alive(tmp_path, process.pid) == {}
+        assert left | _alive(folder, process.pid) == {}
     finally:
-        for pid in (process.pid, *_alive(tmp_path, process.pid)):
+        for pid in (process.pid, *_alive(folder, process.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
