@@ -257,7 +257,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             run.go()
         finally:
             status = run.tell(BUDGETS[options.suite])
-            shutil.rmtree(folder, ignore_errors=True)
+            if status == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                print(f"what the steps wrote is in {folder}")
     return status
 
 

@@ -20,14 +20,18 @@ _scheme = HTTPBearer(
 
 def _credentials(connection: HTTPConnection) -> tuple[str, Session | None]:
     """The token of a connection, and the session that it is from. Raises ProblemError 401."""
+    kind, _, token = connection.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer" and token.strip():
+        return token.strip(), None
     sessions: Sessions = connection.app.state.sessions
-    if "authorization" in connection.headers:
-        kind, _, token = connection.headers["authorization"].partition(" ")
-        if kind.lower() == "bearer" and token.strip():
-            return token.strip(), None
-    elif (session := sessions.of(connection)) is not None:
+    session = sessions.of(connection)
+    if session is not None:
         return session.token, session
-    raise UnauthenticatedError(
+    raise _unknown()
+
+
+def _unknown() -> UnauthenticatedError:
+    return UnauthenticatedError(
         "send Authorization: Bearer <token>; `kubectl create token NAME` makes one"
     )
 
@@ -49,6 +53,9 @@ def _token(
 ) -> str:
     """The caller's token. Raises ProblemError 401, and 403 for a request that may be forged."""
     token, session = _credentials(request)
+    if session is not None and "authorization" in request.headers:
+        # whoever sends credentials of another kind to the API does not mean the session
+        raise _unknown()
     if session is not None and request.method not in SAFE_METHODS:
         sessions: Sessions = request.app.state.sessions
         sessions.check_forgery(request, session, request.headers.get(CSRF_HEADER))
@@ -58,11 +65,12 @@ def _token(
 async def authenticate(request: Request) -> None:
     """Asks Kubernetes who calls, before the body is read. Raises ProblemError 401, 403 and 503.
 
-    What it says is kept in `request.state.user`, so that it is asked once.
+    What it says of the token is kept in `request.state.known`, so that it is asked once.
     """
     settings: ApiSettings = request.app.state.settings
-    async with acting_as(settings, token_of(request)) as caller:
-        request.state.user = await caller.user()
+    token = token_of(request)
+    async with acting_as(settings, token) as caller:
+        request.state.known = (token, await caller.user())
 
 
 Token = Annotated[str, Depends(_token)]

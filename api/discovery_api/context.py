@@ -105,7 +105,8 @@ def settings_of(connection: Request | WebSocket) -> ApiSettings:
 async def context_of(connection: Request | WebSocket, token: str) -> AsyncIterator[RequestContext]:
     """The context of whoever holds the token."""
     log: dict[str, object] = getattr(connection.state, "log", {})
-    known: User | None = getattr(connection.state, "user", None)
+    asked: tuple[str, User] | None = getattr(connection.state, "known", None)
+    known = asked[1] if asked is not None and asked[0] == token else None
     settings = settings_of(connection)
     async with acting_as(settings, token, known) as caller:
         yield RequestContext(connection.app.state.store, settings, caller, log)

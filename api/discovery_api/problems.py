@@ -68,6 +68,14 @@ class UnreadableRequestError(ProblemError):
     title = "The request is not valid"
 
 
+class DisconnectedError(ProblemError):
+    """Nobody waits for the answer."""
+
+    status = 400
+    kind = "disconnected"
+    title = "The client went away"
+
+
 class UnauthenticatedError(ProblemError):
     """No token, or one that Kubernetes does not accept."""
 
@@ -196,7 +204,7 @@ def _of_framework(error: RequestValidationError | HTTPException | ClientDisconne
         found.status, found.kind = error.status_code, _HTTP_KINDS.get(error.status_code, "http")
         return found
     if isinstance(error, ClientDisconnect):
-        return UnreadableRequestError(title="The client went away")
+        return DisconnectedError()
     problems = [
         f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()
     ]

@@ -110,9 +110,9 @@ class ExecutionClient:
         self.fence = claim.fence
         return claim
 
-    def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
-        """Proof of life; one try only, the next beat is the retry."""
-        return self._post("/heartbeat", beat, HeartbeatAnswer, patience=0.0)
+    def heartbeat(self, beat: Heartbeat, timeout: float) -> HeartbeatAnswer:
+        """Proof of life within `timeout` seconds; one try only, the next beat is the retry."""
+        return self._post("/heartbeat", beat, HeartbeatAnswer, patience=0.0, timeout=timeout)
 
     def pin_inputs(self, pin: PinInputs) -> PinnedInputs:
         """Fix the flow's source; the answer is what counts, another attempt may have been first."""
@@ -165,12 +165,14 @@ class ExecutionClient:
         body: WireModel,
         answer: type[Answer],
         patience: float | None = None,
+        timeout: float | None = None,
     ) -> Answer:
         content = body.model_dump_json(by_alias=True)
 
         def send() -> httpx.Response:
             headers = self._headers() | {"Content-Type": "application/json"}
-            return self._http.post(path, content=content, headers=headers)
+            limit = self._settings.request_timeout if timeout is None else timeout
+            return self._http.post(path, content=content, headers=headers, timeout=limit)
 
         return _decode(self._retry(f"POST {path}", send, patience), answer)
 

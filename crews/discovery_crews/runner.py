@@ -66,7 +66,7 @@ class Pulse:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Beat no more; waits for a beat on its way."""
+        """Beat no more; waits for a beat on its way, which is given up after an interval."""
         self._stop.set()
         self._thread.join(timeout=self._interval + 1)
 
@@ -81,12 +81,16 @@ class Pulse:
             if (datetime.now(UTC) - self._deadline).total_seconds() > _DEADLINE_GRACE:
                 self._expire()
             try:
-                self._deadline = self._client.heartbeat(self._beat).deadline
+                self._deadline = self._client.heartbeat(self._beat, self._interval).deadline
             except ReplacedError as error:
                 log.info("replaced by another attempt; stopping", reason=str(error))
                 _leave(EXIT_TOLD)
             except (ExecutionError, DiscoveryError) as error:
                 log.warning("heartbeat not delivered", reason=str(error))
+            except RuntimeError:
+                # the connection was closed under a beat that took longer than it was waited for
+                if not self._stop.is_set():
+                    raise
 
     def _expire(self) -> None:
         log.error("the phase's deadline has passed; stopping", deadline=str(self._deadline))

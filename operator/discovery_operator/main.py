@@ -90,6 +90,7 @@ class Operator:
         self._leadership_database = _database(settings, "leadership", 1)
         self._monitor = DatabaseMonitor(self._database)
         self._health = Health(self._monitor, sweep_limit=settings.sweep_seconds * 3 + 120)
+        self._told: tuple[str, str | None] | None = None
         self._leadership: Leadership | None = None
         self._upkeep: Upkeep | None = None
         self.intake = Intake(self._cache, self._queue, metrics.WATCHES.alive)
@@ -224,8 +225,9 @@ class Operator:
 
     async def _wait(self, reason: str, error: str | None = None) -> None:
         """Says once what is waited for, keeps it for /readyz, and waits a little."""
-        if self._health.waiting_for != reason:
+        if self._told != (reason, error):
             log.warning("waiting", reason=reason, error=error)
+        self._told = reason, error
         self._health.waiting_for = reason
         self._health.sweep_progressed()
         await asyncio.sleep(RETRY_SECONDS)

@@ -447,6 +447,15 @@ async def test_a_record_is_kept_in_its_own_words(
         "nul \ufffd", "the text \\u0000", "a backslash and nul \\\ufffd", "tab \t", "ü",
     ]  # fmt: skip
     assert {str(row[1:]) for row in found} == {"(None, None, [], {}, {}, {}, [])"}
+    for value, told in (("NaN", "NaN is not a number"), ("-Infinity", "-Infinity is not")):
+        none = f'{{"row": 1, "identity": "i", "assetType": "NaN", "values": {{"v": {value}}}}}'
+        refused = await client.put(
+            "/execution/v1/records", params=params, content=none.encode(), headers=POD
+        )
+        assert (refused.status_code, told in refused.json()["detail"]) == (422, True)
+    whole = b'{"row": 1.0, "identity": "i", "assetType": "server", "values": {}}'
+    refused = await client.put("/execution/v1/records", params=params, content=whole, headers=POD)
+    assert refused.json()["detail"].startswith("line 1, row: ")
     # the fields' names are those of the protocol
     other = b'{"row": 1, "identity": "i", "asset_type": "server", "values": {}}'
     refused = await client.put("/execution/v1/records", params=params, content=other, headers=POD)

@@ -92,6 +92,16 @@ async def test_a_cleared_unit_is_none(
     assert answer["edits"] == [{"column": "RAM", "target": "memory_gb", "transform": "none"}]
 
 
+@pytest.mark.parametrize("other", ["Bearer token-bob", "Basic YTpi"])
+async def test_a_page_answers_in_the_name_of_its_session_whatever_a_proxy_adds(
+    ann: httpx.AsyncClient, waiting: Flow, kubernetes: FakeKubernetes, other: str
+) -> None:
+    ann.headers["Authorization"] = other
+    assert (await approve(ann, waiting, {})).status_code == 303
+    (answer,) = kubernetes.answers
+    assert answer["decidedBy"] == "ann"
+
+
 @pytest.mark.parametrize(
     ("namespace", "title"), [("", "No namespace"), ("UX Main!", "Not a namespace")]
 )

@@ -24,7 +24,8 @@ class Client:
     def claim(self) -> Claim:
         return self._claim
 
-    def heartbeat(self, _: Any) -> HeartbeatAnswer:
+    def heartbeat(self, _: Any, timeout: float) -> HeartbeatAnswer:
+        del timeout
         self.beating.set()
         return HeartbeatAnswer(deadline=self._claim.deadline)
 

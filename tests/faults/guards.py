@@ -231,7 +231,8 @@ APPROVALS = (
           f"{KEYS}::test_a_request_does_not_expire_before_its_time"),
     Guard("the policy is the one of the request", f"{CORE}/moves/gate.py",
           "    policy = ApprovalPolicy.model_validate(request.policy)\n    details",
-          "    from .snapshot import spec_of\n    policy = spec_of(flow).approval_policy\n"
+          "    from ..ledger.snapshot import spec_of\n"
+          "    policy = spec_of(flow).approval_policy\n"
           "    details",
           f"{KEYS}::test_a_request_ends_by_the_policy_that_it_was_opened_with"),
     Guard("the policy is frozen when a request opens", f"{CORE}/ledger/snapshot.py",

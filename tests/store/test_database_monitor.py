@@ -15,6 +15,7 @@ from discovery_core.store.monitoring import (
     DatabaseMonitor,
 )
 from prometheus_client import Gauge
+from sqlalchemy.engine import make_url
 
 from tests.postgres import DatabaseUrls
 
@@ -78,6 +79,17 @@ async def test_a_database_that_was_emptied_is_told_with_the_way_out(
     assert "refuses this process" in told
     assert "--from=cronjob/RELEASE-migration" in told
     assert "discovery_unknown" not in told, "strangers may read /readyz"
+
+
+async def test_a_database_that_is_not_there_is_told_apart_from_an_empty_one(
+    database_urls: DatabaseUrls,
+) -> None:
+    url = make_url(database_urls.operator).set(database="misspelt")
+    database = Database(url.render_as_string(hide_password=False), application_name="test")
+    told = await DatabaseMonitor(database).problem()
+    await database.close()
+    assert told is not None
+    assert "no database of the name" in told
 
 
 async def test_a_database_that_hangs_is_told_in_time_by_one_check(

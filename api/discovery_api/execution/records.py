@@ -5,6 +5,7 @@ A record is checked, and goes on in its own words: written anew it would cost as
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 from discovery_core.errors import DiscoveryError, ErrorCode, ProblemError
@@ -36,16 +37,32 @@ async def records_of(
         if len(line) > max_line:
             raise _line_too_long(number, max_line)
         try:
-            InventoryRecord.model_validate_json(line, by_alias=True, by_name=False)
+            # what the database would read otherwise is no record: 1.0 or true for a whole number
+            InventoryRecord.model_validate_json(line, strict=True, by_alias=True, by_name=False)
+            _refuse_no_numbers(line)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"])) or "document"
-            raise InvalidRecordError(
-                f"line {number}, {place}: {first['msg']}",
-                line=number,
-                code=str(ErrorCode.INVALID_RESULT),
-            ) from error
+            raise _invalid(number, f"{place}: {first['msg']}") from error
+        except ValueError as error:
+            raise _invalid(number, str(error)) from error
         yield line
+
+
+def _refuse_no_numbers(line: bytes) -> None:
+    """Raises ValueError for NaN and Infinity, which are no JSON and no values of a database's."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is not a number that JSON has; leave it out or write null")
+
+    if b"NaN" in line or b"Infinity" in line:
+        json.loads(line, parse_constant=refuse)
+
+
+def _invalid(number: int, problem: str) -> InvalidRecordError:
+    return InvalidRecordError(
+        f"line {number}, {problem}", line=number, code=str(ErrorCode.INVALID_RESULT)
+    )
 
 
 async def _lines(

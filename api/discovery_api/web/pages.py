@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 from discovery_core.credentials import ENDINGS, PHRASES
-from discovery_core.errors import NotFoundError, ProblemError
+from discovery_core.errors import NotFoundError
 from discovery_core.phases import PHASES, Phase
 from discovery_core.snapshots import AttemptRecord
 from discovery_core.states import FlowState, is_ended
@@ -15,6 +15,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from ..context import RequestContext
+from ..problems import TooLargeError
 from ..routes import results
 from ..routes.analytics import get_analytics, get_overview
 from ..routes.listing import all_flows, field_selector
@@ -234,7 +235,7 @@ async def quality(request: Request, on: OnFlow) -> Response:
 async def rejected(request: Request, on: OnFlow) -> Response:
     """Rows that were not imported, the first of them on the page, all in the file."""
     rows: list[list[str]] = []
-    with suppress(NotFoundError, ProblemError):
+    with suppress(NotFoundError, TooLargeError):
         text = (await results.content(on.visit, Phase.DATA_IMPORT, "rejected")).decode("utf-8-sig")
         rows = results.table_of(text, 201)
     return page(request, "rejected.html", on.session, **on.shown(rows=rows))

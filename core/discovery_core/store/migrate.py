@@ -10,7 +10,6 @@ may not create roles, they have to exist already; the error then prints the SQL 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import signal
 import sys
@@ -30,7 +29,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from ..logging import configure_logging
-from .database import Database, database_url
+from .database import database_url
 from .maintenance.recovery import AdoptionError, Target, adopt, mark_restored
 from .schema import SCHEMA_REVISION
 
@@ -142,30 +141,40 @@ def upgrade(settings: MigrationSettings, revision: str = "head") -> None:
     waits; it lets them pass and tries again.
     """
     _roles(settings)
-    newer = asyncio.run(_newer(settings))
+    newer = _newer(settings)
     if newer is not None:
         log.warning("the schema is newer than this version, and stays", revision=newer)
         return
     _despite_locks(lambda: command.upgrade(Config(settings.migrations), revision))
 
 
-async def _newer(settings: MigrationSettings) -> str | None:
+def _newer(settings: MigrationSettings) -> str | None:
     """Revision of a schema that is newer than this code, and serves it; else None."""
-    database = Database(
-        settings.database_url, settings.password, application_name="discoveryflow-migration"
-    )
+    engine = create_engine(database_url(settings.database_url, settings.password))
     try:
-        revision = await database.schema_revision()
-        if revision is None or revision <= SCHEMA_REVISION:
-            return None
-        if await database.schema_is_current():
-            return revision
+        with engine.connect() as connection:
+            # the tables are the owner's, and the connecting user may not inherit its rights
+            connection.execute(text(f"SET ROLE {OWNER}"))
+            revision = _only(connection, "alembic_version", "version_num")
+            if revision is None or revision <= SCHEMA_REVISION:
+                return None
+            oldest = _only(connection, "schema_support", "minimum_code_revision")
     finally:
-        await database.close()
+        engine.dispose()
+    if oldest is not None and oldest <= SCHEMA_REVISION:
+        return revision
     raise SystemExit(
         f"the schema is of revision {revision}, which serves no version as old as this one "
         f"({SCHEMA_REVISION}): install a newer version, or restore a backup"
     )
+
+
+def _only(connection: Connection, table: str, column: str) -> str | None:
+    """The one value of a table that there may not be."""
+    if connection.scalar(text("SELECT to_regclass(:table)"), {"table": table}) is None:
+        return None
+    value: str | None = connection.scalar(text(f"SELECT {column} FROM {table}"))  # noqa: S608 - ours
+    return value
 
 
 def _despite_locks(work: Callable[[], None]) -> None:

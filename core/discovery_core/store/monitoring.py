@@ -7,6 +7,7 @@ connection hangs, and a hundred probes must not hold a hundred connections.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import structlog
@@ -38,6 +39,7 @@ _MIGRATE = (
 NOT_CURRENT = f"the database schema is not current: {_MIGRATE}"
 # what a server says to a role that the migration makes, in a database that has not seen it
 _NOT_MIGRATED = ("password authentication failed", "does not exist", "permission denied")
+_NO_DATABASE = re.compile(r'database "[^"]*" does not exist')
 # shorter than a probe's own timeout, so that the reason is told
 TIMEOUT_SECONDS = 4.0
 # metrics are told anyway; a check that takes longer shows at the next scrape
@@ -46,6 +48,8 @@ MEASURE_SECONDS = 0.5
 
 def explained(error: Exception) -> str:
     """Says why the database cannot be worked with, and the way out; nothing that names a server."""
+    if _NO_DATABASE.search(str(error)):
+        return "the server has no database of the name in the address: make it, or mend the address"
     if any(words in str(error) for words in _NOT_MIGRATED):
         return f"the database refuses this process: if it is new or was emptied, {_MIGRATE}"
     return f"the database does not answer: {type(error).__name__}"
