@@ -123,6 +123,7 @@ def test_broken_json_is_never_a_table_of_cells(data: st.DataObject) -> None:
         ('[{"name": "a"}, {"name": "b', "line 1, column 26: .*ends too early"),
         ('[{"name": "a"}, {"name": "b"', "line 1, column 29: .*ends too early"),
         ("[{'name': 'a'}]", "line 1, column 3: .*double quotes"),
+        ('{VM name": "a",\n "b": 1}', "line 1, column 2: .*"),
         ('[{"no": "NaN",\n "n": NaN}]', "line 2, column 7: .*Write null"),
         ('[{"name": "a"}] [{"name": "b"}]', "line 1, column 17: .*one list"),
         ('callback([{"name": "a"}])', "line 1, column 1: .*JSON"),

@@ -14,7 +14,8 @@ NAMES = (".json", ".ndjson", ".jsonl")
 _REMARK = r"(?:\s+|//[^\n]*(?:\n|\Z)|#[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*"
 # What some services put before a document: a guard against scripts, an assignment, a call.
 _BEFORE = r"(?:\)\]\}',?\s*|(?:(?:var|let|const)\s+)?[\w.$]+\s*(?:=|\()\s*)?"
-_OBJECT = r"\{\s*(?:[\"'}/]|[\w$]+\s*:|\Z)"
+# also where the quote before its first name is missing
+_OBJECT = r"\{\s*(?:[\"'}/]|[\w$]+\s*:|[^\n\"',;|\t{}]{1,200}[\"']\s*:|\Z)"
 _LIST = r"\[\s*(?:[\[{\]\"'/]|(?:-?\d[\d.eE+-]*|true|false|null)\s*(?:,|\]\s*\Z|\Z)|\Z)"
 _LIKE_JSON = re.compile(f"\ufeff?{_REMARK}{_BEFORE}(?:{_OBJECT}|{_LIST})", re.DOTALL)
 _CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
