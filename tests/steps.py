@@ -82,7 +82,7 @@ _CHECK = (
     Step(
         "quick",
         "unit, store, API and crew tests",
-        240,
+        360,
         (f'{_PYTEST} -n 2 -m "not slow and not ({_MORE})" tests',),
     ),
 )
@@ -91,13 +91,13 @@ _TEST = (
     Step(
         "slow",
         "the same kinds, where one takes more than some seconds",
-        180,
+        480,
         (f'{_PYTEST} -n 2 -m "slow and not ({_MORE})" tests',),
     ),
     Step(
         "browser",
         "pages in Chromium, on data of real runs",
-        90,
+        120,
         ("bash tests/get-chromium", f"{_PYTEST} -n 2 -m browser tests/ui"),
     ),
     Step("netns", "crews in a network namespace", 20, (f"{_PYTEST} -m netns tests/crews",)),
@@ -125,7 +125,7 @@ _TEST = (
     Step(
         "beside",
         "tests on the cluster that go side by side",
-        400,
+        480,
         (f'{_PYTEST} -n 4 --dist loadgroup -m "not alone and not exhaustive" tests/cluster',),
         needs=("install",),
         after=("alone",),
@@ -173,4 +173,4 @@ _FAULTS = (
     ),
 )
 SUITES = {"check": _CHECK, "test": _TEST, "faults": _FAULTS}
-BUDGETS = {"check": 300, "test": 1440, "faults": 6 * 3600}
+BUDGETS = {"check": 300, "test": 1500, "faults": 6 * 3600}

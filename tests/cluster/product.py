@@ -40,10 +40,11 @@ class Product:
         """Takes all that the product has made in PostgreSQL away, as a new server lacks it."""
         roles = "discovery_operator, discovery_execution, discovery_api, discovery_owner"
         psql = (*PSQL[:-1], "postgres", "-v", "ON_ERROR_STOP=1")
+        # in this order, or a session would outlive its role, as it cannot on a new server
         for statement in (
             "DROP DATABASE discoveryflow WITH (FORCE)",
-            "CREATE DATABASE discoveryflow",
             f"DROP ROLE {roles}",
+            "CREATE DATABASE discoveryflow",
         ):
             self.kubectl("exec", DATABASE_POD, "--", *psql, "-c", statement)
 
