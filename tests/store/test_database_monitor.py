@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
+import psycopg
 import pytest
 from discovery_core.store import Database, monitoring
 from discovery_core.store.monitoring import (
@@ -16,6 +18,7 @@ from discovery_core.store.monitoring import (
 )
 from prometheus_client import Gauge
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ProgrammingError
 
 from tests.postgres import DatabaseUrls
 
@@ -79,6 +82,29 @@ async def test_a_database_that_was_emptied_is_told_with_the_way_out(
     assert "refuses this process" in told
     assert "--from=cronjob/RELEASE-migration" in told
     assert "discovery_unknown" not in told, "strangers may read /readyz"
+
+
+async def test_sessions_of_a_role_that_was_made_anew_are_begun_anew(
+    database_urls: DatabaseUrls,
+) -> None:
+    """They live on without a right, and a pool would hand them out for ever."""
+    role, owner = f"once_{uuid4().hex[:8]}", make_url(database_urls.superuser)
+    admin = await psycopg.AsyncConnection.connect(database_urls.superuser, autocommit=True)
+    given = f"CREATE ROLE {role} LOGIN; GRANT SELECT ON alembic_version, schema_support TO {role}"
+    await admin.execute(given.encode())
+    database = Database(
+        owner.set(username=role).render_as_string(hide_password=False), application_name="test"
+    )
+    try:
+        assert await database.schema_is_current()
+        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}; {given}".encode())
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            await database.schema_is_current()
+        assert await database.schema_is_current()
+    finally:
+        await database.close()
+        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+        await admin.close()
 
 
 async def test_a_database_that_is_not_there_is_told_apart_from_an_empty_one(

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import event, func, select, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _ATTEMPTS = 6
 _RETRYABLE_STATES = {"25P03", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"}
+_NO_RIGHT = "42501"
 # a leader that is frozen inside a transaction keeps its successor waiting for that long
 _LEADER_IDLE = "5s"
 
@@ -103,6 +104,7 @@ class Database:
         self.backends: set[int] = set()
         event.listen(self.engine.sync_engine, "connect", self._connected)
         event.listen(self.engine.sync_engine, "close", self._disconnected)
+        event.listen(self.engine.sync_engine, "handle_error", _forget_the_powerless)
 
     def _connected(self, connection: Any, record: ConnectionPoolEntry) -> None:
         pid = connection.driver_connection.info.backend_pid
@@ -175,6 +177,12 @@ class Database:
 async def database_now(session: AsyncSession) -> datetime:
     """The database's wall clock, the only clock that deadlines are kept by."""
     return cast("datetime", await session.scalar(select(func.clock_timestamp())))
+
+
+def _forget_the_powerless(context: ExceptionContext) -> None:
+    """Has sessions begun anew that may do nothing, as those of a role that was dropped and made."""
+    if getattr(context.original_exception, "sqlstate", None) == _NO_RIGHT:
+        context.is_disconnect = True
 
 
 def _can_retry(error: DBAPIError) -> bool:
