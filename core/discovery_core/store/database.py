@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 import structlog
 from sqlalchemy import event, func, select, text
-from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.engine import URL, Connection, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -145,33 +145,50 @@ class Database:
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
-    async def schema_revision(self) -> str | None:
-        """Alembic's revision of the database, or None before the first migration."""
-        async with self.engine.connect() as connection:
-            known = await connection.scalar(text("SELECT to_regclass('alembic_version')"))
-            if known is None:
-                return None
-            revision: str | None = await connection.scalar(
-                text("SELECT version_num FROM alembic_version")
-            )
-            return revision
-
     async def schema_is_current(self) -> bool:
-        """Whether this code may work: its own schema, or a newer one that still serves it.
-
-        During an upgrade the schema is expanded first, and the pods of the old release go on. The
-        database says which is the oldest code that it serves.
-        """
-        revision = await self.schema_revision()
-        if revision is None or revision <= SCHEMA_REVISION:
-            return revision == SCHEMA_REVISION
+        """Whether this code may work: its own schema, or a newer one that still serves it."""
         async with self.engine.connect() as connection:
-            if await connection.scalar(text("SELECT to_regclass('schema_support')")) is None:
-                return False
-            oldest = await connection.scalar(
-                text("SELECT minimum_code_revision FROM schema_support")
-            )
-            return oldest is not None and str(oldest) <= SCHEMA_REVISION
+            state = await connection.run_sync(SchemaState.of)
+        return state.serves
+
+
+class SchemaState(NamedTuple):
+    """Alembic's revision of a database, None before the first migration, and what it serves.
+
+    During an upgrade the schema is expanded first, and the pods of the old release go on. A schema
+    that is newer than this code says which is the oldest code that it serves.
+    """
+
+    revision: str | None
+    oldest_code: str | None = None
+
+    @classmethod
+    def of(cls, connection: Connection) -> SchemaState:
+        """As the database says. `oldest_code` is asked for where it matters."""
+        revision = _only(connection, "alembic_version", "version_num")
+        if revision is None or revision <= SCHEMA_REVISION:
+            return cls(revision)
+        return cls(revision, _only(connection, "schema_support", "minimum_code_revision"))
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether it was made for later code than this."""
+        return self.revision is not None and self.revision > SCHEMA_REVISION
+
+    @property
+    def serves(self) -> bool:
+        """Whether this code may work with it."""
+        if self.is_newer:
+            return self.oldest_code is not None and self.oldest_code <= SCHEMA_REVISION
+        return self.revision == SCHEMA_REVISION
+
+
+def _only(connection: Connection, table: str, column: str) -> str | None:
+    """The one value of a table that there may not be."""
+    if connection.scalar(text("SELECT to_regclass(:table)"), {"table": table}) is None:
+        return None
+    value: str | None = connection.scalar(text(f"SELECT {column} FROM {table}"))  # noqa: S608 - ours
+    return value
 
 
 async def database_now(session: AsyncSession) -> datetime:

@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
@@ -29,7 +30,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from ..logging import configure_logging
-from .database import database_url
+from .database import SchemaState, database_url
 from .maintenance.recovery import AdoptionError, Target, adopt, mark_restored
 from .schema import SCHEMA_REVISION
 
@@ -103,9 +104,17 @@ def create_roles(connection: Connection, passwords: dict[str, str | None]) -> No
     connection.execute(text(f"GRANT USAGE, CREATE ON SCHEMA public TO {OWNER}"))
 
 
-def _roles(settings: MigrationSettings) -> None:
+@contextmanager
+def _engine(settings: MigrationSettings) -> Iterator[Engine]:
+    """Connections of the user who migrates."""
     engine = create_engine(database_url(settings.database_url, settings.password))
-    _wait(engine, settings.database_wait_seconds)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _roles(settings: MigrationSettings) -> None:
     passwords = dict(
         zip(
             LOGIN_ROLES,
@@ -114,8 +123,10 @@ def _roles(settings: MigrationSettings) -> None:
         )
     )
     try:
-        with engine.begin() as connection:
-            create_roles(connection, passwords)
+        with _engine(settings) as engine:
+            _wait(engine, settings.database_wait_seconds)
+            with engine.begin() as connection:
+                create_roles(connection, passwords)
     except ProgrammingError as error:
         statements = [f"CREATE ROLE {OWNER} NOLOGIN;"]
         statements += [f"CREATE ROLE {role} LOGIN NOINHERIT PASSWORD '…';" for role in LOGIN_ROLES]
@@ -127,8 +138,6 @@ def _roles(settings: MigrationSettings) -> None:
             f"the database roles cannot be set up: {str(error.orig).strip()}\n"
             "Have an administrator run:\n  " + "\n  ".join(statements)
         ) from error
-    finally:
-        engine.dispose()
 
 
 def upgrade(settings: MigrationSettings, revision: str = "head") -> None:
@@ -150,31 +159,16 @@ def upgrade(settings: MigrationSettings, revision: str = "head") -> None:
 
 def _newer(settings: MigrationSettings) -> str | None:
     """Revision of a schema that is newer than this code, and serves it; else None."""
-    engine = create_engine(database_url(settings.database_url, settings.password))
-    try:
-        with engine.connect() as connection:
-            # the tables are the owner's, and the connecting user may not inherit its rights
-            connection.execute(text(f"SET ROLE {OWNER}"))
-            revision = _only(connection, "alembic_version", "version_num")
-            if revision is None or revision <= SCHEMA_REVISION:
-                return None
-            oldest = _only(connection, "schema_support", "minimum_code_revision")
-    finally:
-        engine.dispose()
-    if oldest is not None and oldest <= SCHEMA_REVISION:
-        return revision
-    raise SystemExit(
-        f"the schema is of revision {revision}, which serves no version as old as this one "
-        f"({SCHEMA_REVISION}): install a newer version, or restore a backup"
-    )
-
-
-def _only(connection: Connection, table: str, column: str) -> str | None:
-    """The one value of a table that there may not be."""
-    if connection.scalar(text("SELECT to_regclass(:table)"), {"table": table}) is None:
-        return None
-    value: str | None = connection.scalar(text(f"SELECT {column} FROM {table}"))  # noqa: S608 - ours
-    return value
+    with _engine(settings) as engine, engine.connect() as connection:
+        # the tables are the owner's, and the connecting user may not inherit its rights
+        connection.execute(text(f"SET ROLE {OWNER}"))
+        state = SchemaState.of(connection)
+    if state.is_newer and not state.serves:
+        raise SystemExit(
+            f"the schema is of revision {state.revision}, which serves no version as old as this "
+            f"one ({SCHEMA_REVISION}): install a newer version, or restore a backup"
+        )
+    return state.revision if state.is_newer else None
 
 
 def _despite_locks(work: Callable[[], None]) -> None:
@@ -194,32 +188,27 @@ def _despite_locks(work: Callable[[], None]) -> None:
 
 def _restored(settings: MigrationSettings) -> None:
     upgrade(settings)
-    engine = create_engine(database_url(settings.database_url, settings.password))
-    try:
+    with _engine(settings) as engine:
         for cluster, epoch in mark_restored(engine).items():
             log.info(
                 "leadership of before the restore has ended", cluster=str(cluster), epoch=epoch
             )
-    finally:
-        engine.dispose()
 
 
 def _adopt(settings: MigrationSettings, options: argparse.Namespace) -> int:
-    engine = create_engine(database_url(settings.database_url, settings.password))
     try:
-        adopted = adopt(
-            engine,
-            source=options.source,
-            cluster=options.cluster,
-            target=Target.read(options.namespaces, options.flows),
-            actor=options.by,
-            dry_run=options.dry_run,
-        )
+        with _engine(settings) as engine:
+            adopted = adopt(
+                engine,
+                source=options.source,
+                cluster=options.cluster,
+                target=Target.read(options.namespaces, options.flows),
+                actor=options.by,
+                dry_run=options.dry_run,
+            )
     except AdoptionError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    finally:
-        engine.dispose()
     word = "would be adopted" if options.dry_run else "adopted"
     for title, names in (
         (f"namespaces {word}", adopted.namespaces),
