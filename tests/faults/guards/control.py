@@ -1,18 +1,11 @@
-"""The guards of the product, each with what its removal looks like and the test that must notice.
-
-A guard in code is a piece of text in one file and what stands there without it; a guard in the
-database is SQL that takes it away from the template that every test database is copied from.
-"""
+"""The guards of steps, leaders, answers and tenants."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from discovery_core.store.schema import TENANT_TABLES
 
-CORE = "core/discovery_core/store"
-OPERATOR = "operator/discovery_operator"
-API = "api/discovery_api"
+from .model import API, CORE, OPERATOR, DatabaseGuard, Guard, unless
+
 FENCES = "tests/store/test_fences.py"
 KEYS = "tests/faults/test_keys_and_fences.py"
 GATE = "tests/store/test_gate.py"
@@ -27,32 +20,6 @@ SESSIONS = "tests/faults/test_sessions.py"
 POLICY_TESTS = "tests/cluster/test_admission.py"
 
 
-@dataclass(frozen=True)
-class Guard:
-    """`old` occurs once in `where`; without the guard it reads `new`. `test` is a node id."""
-
-    name: str
-    where: str
-    old: str
-    new: str
-    test: str
-
-
-@dataclass(frozen=True)
-class DatabaseGuard:
-    """`sql` takes the guard away, as superuser."""
-
-    name: str
-    where: str
-    sql: str
-    test: str
-
-
-def _unless(condition: str) -> tuple[str, str]:
-    """A check that never finds anything."""
-    return f"if {condition}:", "if False:"
-
-
 CREWS = (
     Guard("fence of an attempt", f"{CORE}/execution.py",
           "PhaseRun.pod_uid == pod_uid, PhaseRun.fence == fence", "PhaseRun.pod_uid == pod_uid",
@@ -60,7 +27,7 @@ CREWS = (
     Guard("the pod that holds the fence", f"{CORE}/execution.py",
           "PhaseRun.pod_uid == pod_uid, PhaseRun.fence == fence", "PhaseRun.fence == fence",
           f"{FENCES}::test_a_guessed_fence_is_refused"),
-    Guard("only a live attempt may go on", f"{CORE}/execution.py", *_unless("not ended"),
+    Guard("only a live attempt may go on", f"{CORE}/execution.py", *unless("not ended"),
           f"{FENCES}::test_a_superseded_attempts_late_result_is_refused"),
     Guard("only a live attempt's heart beats", f"{CORE}/execution.py",
           ".where(_holds(pod_uid, beat.fence), PhaseRun.state == RunState.RUNNING)",
@@ -82,14 +49,14 @@ CREWS = (
             run.state = RunState.FAILED""", "            run.state = RunState.FAILED",
           f"{EXECUTION}::test_a_stopped_attempt_is_told_superseded"),
     Guard("no claim before the Job is recorded", f"{CORE}/execution.py",
-          *_unless("run.job_uid is None"), f"{FENCES}::test_only_the_recorded_job_may_claim"),
+          *unless("run.job_uid is None"), f"{FENCES}::test_only_the_recorded_job_may_claim"),
     Guard("the Job's uid at the claim", f"{CORE}/execution.py",
-          *_unless("run.job_uid != job_uid"), f"{FENCES}::test_only_the_recorded_job_may_claim"),
+          *unless("run.job_uid != job_uid"), f"{FENCES}::test_only_the_recorded_job_may_claim"),
     Guard("the claim is bound to one pod", f"{CORE}/execution.py",
-          *_unless("run.pod_uid not in (None, pod_uid)"),
+          *unless("run.pod_uid not in (None, pod_uid)"),
           f"{FENCES}::test_only_the_recorded_job_may_claim"),
     Guard("no claim of an attempt that has ended", f"{CORE}/execution.py",
-          *_unless("run.state not in LIVE_RUN_STATES"),
+          *unless("run.state not in LIVE_RUN_STATES"),
           f"{KEYS}::test_an_attempt_that_has_ended_cannot_be_claimed"),
     Guard("a claim gets a fence of its own", f"{CORE}/execution.py", "flow.last_fence += 1",
           "flow.last_fence = 1", f"{FENCES}::test_a_superseded_attempts_late_result_is_refused"),
@@ -98,7 +65,7 @@ CREWS = (
         raise DiscoveryError(""", """    if False:
         raise DiscoveryError(""", f"{FENCES}::test_a_result_of_another_phase_is_refused"),
     Guard("a result is of its attempt's phase", f"{CORE}/moves/accept.py",
-          *_unless("result.kind != run.phase"),
+          *unless("result.kind != run.phase"),
           f"{KEYS}::test_the_wrong_phases_result_is_no_result"),
     Guard("artefacts are read by their own flow only", f"{CORE}/execution.py",
           "select(Artefact).where(Artefact.digest == digest, referred | named)",
@@ -114,10 +81,10 @@ PODS = (
           " or TOKEN_AUDIENCE not in (status.audiences or [])", "",
           f"{EXECUTION}::test_who_is_not_a_crew_pod_gets_nothing[other-audience]"),
     Guard("the pod of the token still is that pod", f"{API}/execution/identity.py",
-          *_unless("pod.metadata.uid != pod_uid"),
+          *unless("pod.metadata.uid != pod_uid"),
           f"{EXECUTION}::test_who_is_not_a_crew_pod_gets_nothing[pod-was-replaced]"),
     Guard("the pod's Job still is that Job", f"{API}/execution/identity.py",
-          *_unless("job.metadata.uid != job_uid"),
+          *unless("job.metadata.uid != job_uid"),
           f"{EXECUTION}::test_who_is_not_a_crew_pod_gets_nothing[job-was-replaced]"),
     Guard("a controller, not a mere owner", f"{API}/execution/identity.py",
           "owner.controller and owner.kind == kind", "owner.kind == kind",
@@ -138,7 +105,7 @@ PODS = (
 )  # fmt: skip
 
 LEADERS = (
-    Guard("epoch of every write", f"{CORE}/database.py", *_unless("held.first() is None"),
+    Guard("epoch of every write", f"{CORE}/database.py", *unless("held.first() is None"),
           f"{FENCES}::test_an_old_leader_changes_nothing"),
     Guard("a write without an epoch is none", f"{CORE}/operator.py",
           "ClusterScope(self.cluster_id, epoch), work)", "ClusterScope(self.cluster_id), work)",
@@ -173,25 +140,25 @@ STEPS = (
           "        .with_for_update()\n", "",
           f"{FENCES}::test_two_writers_race_for_one_flow"),
     Guard("caps are checked again under the lock", f"{CORE}/moves/attempts.py",
-          *_unless("running >= limits[0] or mine >= limits[1]"),
+          *unless("running >= limits[0] or mine >= limits[1]"),
           f"{FENCES}::test_slots_are_never_oversold"),
     Guard("slots are handed out one at a time", f"{CORE}/moves/attempts.py",
           "pg_advisory_xact_lock(hashtextextended(:key, 1))", "hashtextextended(:key, 1)",
           f"{FENCES}::test_slots_are_never_oversold"),
     Guard("the same intent is one attempt", f"{CORE}/moves/attempts.py",
-          *_unless("known is not None"),
+          *unless("known is not None"),
           f"{FENCES}::test_concurrent_starts_make_one_attempt"),
     Guard("a Job is recorded once", f"{CORE}/moves/attempts.py",
           "if run is not None and run.state == RunState.CREATED:", "if run is not None:",
           f"{KEYS}::test_a_job_is_recorded_once"),
     Guard("only the newest attempt fails", f"{CORE}/moves/attempts.py",
-          *_unless("await _newest(session, flow) != failure.run_id"),
+          *unless("await _newest(session, flow) != failure.run_id"),
           f"{KEYS}::test_a_late_failure_of_an_older_attempt_is_not_written[failed]"),
     Guard("a pod at work lacks nothing", f"{CORE}/moves/steps.py",
-          *_unless("run is not None and run.state == RunState.RUNNING"),
+          *unless("run is not None and run.state == RunState.RUNNING"),
           f"{KEYS}::test_a_pod_that_works_lacks_nothing"),
     Guard("an older generation is not stored", f"{CORE}/moves/steps.py",
-          *_unless("flow.generation >= generation"),
+          *unless("flow.generation >= generation"),
           f"{KEYS}::test_an_older_spec_is_not_stored_over_a_newer_one"),
     Guard("what cannot be reconciled is passed over", f"{OPERATOR}/controller.py",
           "passed_over=self.queue.failing", "passed_over=()",
@@ -208,7 +175,7 @@ STEPS = (
           "if flow is None or flow.deleted:", "if flow is None:",
           f"{FLOWS}::test_deletion_ends_the_flow_and_its_job"),
     Guard("registering finds what is registered", f"{CORE}/moves/steps.py",
-          *_unless("existing is not None"),
+          *unless("existing is not None"),
           "tests/store/test_flow_life.py::test_registering_twice_finds_the_same_flow"),
     Guard("permanent errors are not tried again", f"{OPERATOR}/retries.py",
           "not is_retryable(code) or ", "",
@@ -219,7 +186,7 @@ STEPS = (
 
 APPROVALS = (
     Guard("digest of what is answered", f"{CORE}/moves/gate.py",
-          *_unless("request.artefact_digest != given.artefact_digest"),
+          *unless("request.artefact_digest != given.artefact_digest"),
           f"{GATE}::test_a_stale_digest_is_refused"),
     Guard("id of what is answered", f"{CORE}/moves/gate.py",
           "if request is None or request.id != request_id or flow.state != "
@@ -241,7 +208,7 @@ APPROVALS = (
           "request.flow_id))).approval_policy,",
           f"{GATE}::test_the_policy_is_frozen_when_the_request_opens"),
     Guard("a policy that asks a person never approves", f"{CORE}/moves/gate.py",
-          *_unless('policy.mode != "AutoApprove"'),
+          *unless('policy.mode != "AutoApprove"'),
           f"{ROUNDS}::test_a_policy_that_asks_a_person_never_approves"),
     Guard("who asked again is asked", f"{CORE}/ledger/requests.py",
           'policy.model_copy(update={"mode": "Always"}) if asked else policy', "policy",
@@ -253,7 +220,7 @@ APPROVALS = (
           "wanted.id in flow.rerun_ids or ", "",
           f"{ROUNDS}::test_an_id_is_followed_once"),
     Guard("a rerun cannot skip the gate", f"{CORE}/moves/rounds.py",
-          *_unless("phase == Phase.FIELD_MAPPING and not await _is_approved(session, flow)"),
+          *unless("phase == Phase.FIELD_MAPPING and not await _is_approved(session, flow)"),
           f"{ROUNDS}::test_mappings_that_were_rejected_cannot_be_skipped"),
     Guard("cancelled is final", "core/discovery_core/states.py",
           "(_S.PENDING, _S.SUSPENDED, _S.CANCELLED)", "(_S.PENDING, _S.SUSPENDED)",
@@ -313,7 +280,7 @@ KUBERNETES = (
           '"metadata": {"resourceVersion": resource.resource_version},', '"metadata": {},',
           f"{FLOWS}::test_a_conflict_on_the_status_is_looked_at_again"),
     Guard("an older object never replaces a newer one", f"{OPERATOR}/cache.py",
-          *_unless("known is not None and version_of(known) >= version"),
+          *unless("known is not None and version_of(known) >= version"),
           "tests/unit/operator/test_cache.py::test_an_older_version_never_replaces_a_newer_one"),
     Guard("what was deleted does not come back", f"{OPERATOR}/cache.py",
           "if flow is None or uid in self._deleted:\n            return False\n        known",
@@ -326,7 +293,7 @@ KUBERNETES = (
 
 PEOPLE = (
     Guard("the page's token (CSRF)", f"{API}/sessions.py",
-          *_unless('not hmac.compare_digest((given or "").encode(), session.csrf.encode())'),
+          *unless('not hmac.compare_digest((given or "").encode(), session.csrf.encode())'),
           f"{SESSIONS}::test_without_the_pages_token"),
     Guard("the Origin header", f"{API}/sessions.py", "if foreign or site not in", "if site not in",
           f"{SESSIONS}::test_from_another_site[origin]"),
@@ -344,7 +311,7 @@ PEOPLE = (
           'resource = {"metadata": {"uid": str(flow_id)}}',
           f"{USERS}::test_no_route_about_a_flow_answers_a_stranger"),
     Guard("the resource still is that flow's", f"{API}/context.py",
-          *_unless('resource["metadata"]["uid"] != str(flow_id)'),
+          *unless('resource["metadata"]["uid"] != str(flow_id)'),
           f"{USERS}::test_a_replaced_resource_of_the_same_name_is_another_flow"),
     Guard("a verb for what does not go through the resource", f"{API}/routes/lessons.py",
           "    await visited.require(VERB)\n", "",
@@ -353,7 +320,7 @@ PEOPLE = (
           "    await visited.require(VERB)\n", "",
           "tests/api/test_conflicts.py::test_only_approvers_decide"),
     Guard("a stream ends with the right to see", f"{API}/routes/live.py",
-          *_unless("not await _still_visible(visited)"),
+          *unless("not await _still_visible(visited)"),
           "tests/api/test_live.py::test_a_stream_ends_when_the_flow_may_not_be_seen_any_more"),
 )  # fmt: skip
 
@@ -423,21 +390,7 @@ DATABASE: tuple[Guard | DatabaseGuard, ...] = (
                   f"{ISOLATION}::test_the_api_role_only_reads[records]"),
 )  # fmt: skip
 
-GUARDS: tuple[Guard | DatabaseGuard, ...] = (
+CONTROL = (
     *CREWS, *PODS, *LEADERS, *STEPS, *APPROVALS, *KUBERNETES, *PEOPLE, *_keys(), *DATABASE,
     *_tenants(),
 )  # fmt: skip
-
-# rules that only an API server evaluates: each is tried there with the rule and without it
-ON_THE_CLUSTER = {
-    "every rule of the approval policy (ValidatingAdmissionPolicy)": (
-        f"{POLICY_TESTS}::test_only_its_rule_stands_in_the_way"
-    ),
-    "an approver changes nothing but the answer": (
-        f"{POLICY_TESTS}::test_an_approver_cannot_change_the_source"
-    ),
-    "the first answer wins (CEL of the resource)": (
-        f"{POLICY_TESTS}::test_answering_for_real_and_once"
-    ),
-    "NetworkPolicies, Pod Security, RBAC": "tests/cluster/test_chart.py",
-}
