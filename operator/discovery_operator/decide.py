@@ -32,7 +32,7 @@ from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import RERUN_FROM, FlowState, WaitsFor, is_ended
 
 from .decide_gate import decide_awaiting_approval
-from .decide_run import decide_running, decide_waiting_run, is_live
+from .decide_run import decide_running, decide_waiting_run, is_live, unguarded
 from .manifests.names import job_name
 from .observed import JobView, Observed
 
@@ -100,7 +100,7 @@ def _decide_queued(observed: Observed, flow: FlowSnapshot) -> Decision:
         return _look_again(observed, observed.rules.slot_poll)
     if observed.missing:
         return Decision((ReferenceMissing(observed.missing),))
-    if observed.capacity is None or not observed.capacity.free:
+    if observed.capacity is None or not observed.capacity.free or unguarded(observed):
         later = observed.now + timedelta(seconds=observed.rules.slot_poll)
         return Decision(requeue_at=later, waits_for=WaitsFor.QUEUE_SLOT)
     attempt = flow.last_attempt + 1

@@ -43,6 +43,28 @@ def is_live(run: RunSnapshot | None) -> bool:
     return run is not None and run.state in _LIVE
 
 
+def unguarded(observed: Observed) -> str:
+    """Why no Job may be created now; empty where one may.
+
+    Without the admission policy of crew pods, whoever may make pods in the flow's namespace could
+    hand in a result in a crew's place.
+    """
+    guard = observed.crew_guard
+    if guard is None:
+        return "the admission policy of crew pods was not looked at"
+    if guard.presence is Presence.PRESENT:
+        return ""
+    if guard.presence is Presence.UNKNOWN:
+        return (
+            f"the operator may not read the admission policy {guard.name} and its binding; "
+            "install the chart again"
+        )
+    return (
+        f"the admission policy {guard.name} or its binding is missing or does not deny, so others "
+        "could hand in results in a crew's place; install the chart again"
+    )
+
+
 def decide_running(observed: Observed, flow: FlowSnapshot) -> Decision:
     """Running: the row says that an attempt is at work (or has just reported a failure)."""
     run = flow.run
@@ -96,8 +118,12 @@ def _decide_created(observed: Observed, flow: FlowSnapshot, run: RunSnapshot) ->
     if full is not None:
         return Decision(_end_attempt(observed, flow, run, full))
     if run.deadline <= observed.now:
-        failure = not_started(run.job_name, None, observed.launch_problem)
+        problem = observed.launch_problem or unguarded(observed)
+        failure = not_started(run.job_name, None, problem)
         return Decision(_end_attempt(observed, flow, run, failure))
+    if unguarded(observed):
+        later = observed.now + timedelta(seconds=observed.rules.slot_poll)
+        return Decision(requeue_at=min(later, run.deadline), waits_for=WaitsFor.TIMER)
     return Decision(
         (
             LaunchJob(

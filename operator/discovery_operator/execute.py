@@ -24,6 +24,7 @@ from .cache import Kind, ObjectCache
 from .failures import no_room
 from .kube import Cluster, KubernetesError
 from .manifests.job import AttemptSpec, JobSettings, build_job
+from .manifests.likeness import difference
 from .manifests.serviceaccount import build_service_account
 from .observed import Observed
 from .views import job_view
@@ -152,14 +153,27 @@ class Executor:
         return str(job["metadata"]["uid"])
 
     async def _adopted(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
-        """The Job of that name, if it is this very attempt's; a namesake is not."""
+        """The Job of that name, if it is this very attempt's; a namesake is not.
+
+        One that passes for the attempt's and would do something else is removed, so that the next
+        try makes the right one. Raises LaunchRefusedError then.
+        """
         meta = manifest["metadata"]
         found = await self._cluster.job(meta["namespace"], meta["name"])
         if found is None:
             return None
         theirs, ours = job_view(found), job_view({**manifest, "metadata": {**meta, "uid": ""}})
-        same = (theirs.owner_uid, theirs.attempt_key) == (ours.owner_uid, ours.attempt_key)
-        return found if same else None
+        if (theirs.owner_uid, theirs.attempt_key) != (ours.owner_uid, ours.attempt_key):
+            return None
+        different = difference(manifest, found)
+        if not different:
+            return found
+        log.warning("a Job in the place of an attempt's is removed", job=theirs.name, at=different)
+        await self._cluster.delete_job(meta["namespace"], theirs.name, theirs.uid)
+        raise LaunchRefusedError(
+            f"a Job {theirs.name} was there already that the operator would not make ({different} "
+            "differs); it was removed, and the right one is made"
+        )
 
     async def _delete_job(self, action: act.DeleteJob, uid: UUID, observed: Observed) -> None:
         flow = observed.flow

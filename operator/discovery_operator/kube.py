@@ -187,16 +187,18 @@ class Cluster:
         )
 
     async def admission_policy(self, name: str) -> Presence:
-        """Whether the policy and its binding of that name both exist."""
-        for kind in ("validatingadmissionpolicies", "validatingadmissionpolicybindings"):
-            try:
-                if await self._get(f"{ADMISSION}/{kind}/{name}") is None:
-                    return Presence.ABSENT
-            except KubernetesError as error:
-                if error.status == 403:
-                    return Presence.UNKNOWN
-                raise
-        return Presence.PRESENT
+        """Whether policy and binding of that name both exist, and the binding denies."""
+        try:
+            policy = await self._get(f"{ADMISSION}/validatingadmissionpolicies/{name}")
+            binding = await self._get(f"{ADMISSION}/validatingadmissionpolicybindings/{name}")
+        except KubernetesError as error:
+            if error.status == 403:
+                return Presence.UNKNOWN
+            raise
+        if policy is None or binding is None:
+            return Presence.ABSENT
+        denies = "Deny" in (binding.get("spec") or {}).get("validationActions", ())
+        return Presence.PRESENT if denies else Presence.ABSENT
 
     async def _get(self, path: str) -> Raw | None:
         try:

@@ -191,7 +191,7 @@ class Operator:
             self._cache,
             rules=settings.rules(),
             limits=settings.limits(),
-            policy=settings.admission_policy,
+            policies=settings.policies(),
         )
         executor = Executor(
             store,

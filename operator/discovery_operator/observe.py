@@ -17,6 +17,7 @@ from discovery_core.resource_base import ConfigMapKey
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState, RunState, is_ended
 from discovery_core.store import OperatorStore
+from discovery_core.store.operator import Look
 
 from .cache import Kind, ObjectCache
 from .kube import Cluster
@@ -26,6 +27,7 @@ from .observed import (
     JobView,
     Observed,
     PodView,
+    Policies,
     Presence,
     ResourceView,
     Rules,
@@ -34,6 +36,8 @@ from .views import job_view, pod_view, resource_view
 
 Raw = Mapping[str, Any]
 _JOB_IS_RECORDED = (RunState.LAUNCHED, RunState.RUNNING)
+# seconds for which the policy of crew pods counts as there once it was seen
+GUARD_REMEMBERED = 5.0
 _LOOKS_AT_REFERENCES = (FlowState.PENDING, FlowState.QUEUED, FlowState.WAITING)
 
 
@@ -48,14 +52,15 @@ class Observer:
         *,
         rules: Rules,
         limits: tuple[int, int],
-        policy: str,
+        policies: Policies,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._cache = cache
         self._rules = rules
         self._limits = limits
-        self._policy = policy
+        self._policies = policies
+        self._crews_guarded_until = 0.0
 
     async def observe(
         self, uid: UUID, *, launch_problem: str = "", passed_over: Collection[UUID] = ()
@@ -100,6 +105,7 @@ class Observer:
             capacity=row.capacity,
             missing=await self._missing(flow, row.now),
             guard=await self._guard(flow, resource),
+            crew_guard=await self._crew_guard(flow, row),
             launch_problem=launch_problem,
             pod_refusal="" if pod else await self._pod_refusal(flow, job, row.now),
             seen_at=seen_at,
@@ -157,13 +163,28 @@ class Observer:
         return await self._cluster.pod_refusal(flow.namespace, job.uid)
 
     async def _guard(self, flow: FlowSnapshot, resource: ResourceView | None) -> Guard | None:
-        """The admission policy, looked at only when an answer to the open request is there."""
+        """The policy of answers, looked at only when one to the open request is there."""
         if flow.state is not FlowState.AWAITING_APPROVAL or flow.request is None:
             return None
         answer = resource.spec.approval if resource is not None and resource.spec else None
         if answer is None or answer.request_id != flow.request.request_id:
             return None
-        return Guard(self._policy, await self._cluster.admission_policy(self._policy))
+        name = self._policies.answers
+        return Guard(name, await self._cluster.admission_policy(name))
+
+    async def _crew_guard(self, flow: FlowSnapshot, look: Look) -> Guard | None:
+        """The policy of crew pods, looked at when a Job is about to be created."""
+        starts = look.capacity is not None and look.capacity.free
+        created = flow.run is not None and flow.run.state is RunState.CREATED
+        if not starts and not (created and flow.state is FlowState.RUNNING):
+            return None
+        name = self._policies.crews
+        if time.monotonic() >= self._crews_guarded_until:
+            presence = await self._cluster.admission_policy(name)
+            if presence is not Presence.PRESENT:
+                return Guard(name, presence)
+            self._crews_guarded_until = time.monotonic() + GUARD_REMEMBERED
+        return Guard(name, Presence.PRESENT)
 
     async def _missing(self, flow: FlowSnapshot, now: datetime) -> tuple[str, ...] | None:
         """What the spec names and is not there; None where that does not matter now."""

@@ -97,10 +97,18 @@ class PodView:
 
 @dataclass(frozen=True)
 class Guard:
-    """Whether the admission policy that guards answers is in force, and its name."""
+    """Whether an admission policy of the release is in force, and its name."""
 
     name: str
     presence: Presence
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Names of the release's admission policies, which are those of their bindings, too."""
+
+    answers: str = "discoveryflow-approval"
+    crews: str = "discoveryflow-crews"
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,9 @@ class Observed:
     """Everything about one flow at the moment `now` of the database's clock.
 
     `resource` None means "not seen"; only with `resource_gone` a GET by name has said 404 or
-    another uid. `missing` None means that references were not looked at. `job` is the current
+    another uid. `missing` None means that references were not looked at. `guard` is
+    the policy of answers, `crew_guard` that of crew pods; each None where it does not matter now or
+    was not looked at. `job` is the current
     attempt's; `job_presence` tells whether it was looked for by name. `jobs` are all Jobs of
     the flow that still run. `launch_problem` is why the last try to create the Job was refused,
     `pod_refusal` why its Job could not make a pod, looked for when none has come in time.
@@ -141,4 +151,5 @@ class Observed:
     guard: Guard | None = None
     launch_problem: str = ""
     pod_refusal: str = ""
+    crew_guard: Guard | None = None
     seen_at: float = 0.0

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .manifests.job import JobSettings
-from .observed import Rules
+from .observed import Policies, Rules
 
 
 def _comma_list(value: object) -> object:
@@ -37,13 +37,13 @@ class OperatorSettings(BaseSettings):
     """Settings of the operator. Times are seconds.
 
     `crew_resources` is JSON as a container's `resources`; `admission_policy` names both the
-    ValidatingAdmissionPolicy and its binding; `pending_allowance_seconds` is how long an
-    attempt may take until its pod reports for work. `webhook_endpoints` are the beginnings of
-    addresses that namespaces' webhooks may have; without any, nothing is sent. `public_url` is
-    where people find the pages. A leader that vanishes is succeeded after `leader_ttl_seconds`
-    and at most one second more. `metrics_seconds` is how often the database is counted.
-    `retention_finished_flows` and `retention_deleted_namespaces` are
-    how long data stays ("90d", "72h"; empty: for ever).
+    ValidatingAdmissionPolicy of answers and its binding, `crew_policy` those of crew pods;
+    `pending_allowance_seconds` is how long an attempt may take until its pod reports for work.
+    `webhook_endpoints` are the beginnings of addresses that namespaces' webhooks may have; without
+    any, nothing is sent. `public_url` is where people find the pages. A leader that vanishes is
+    succeeded after `leader_ttl_seconds` and at most one second more. `metrics_seconds` is how often
+    the database is counted. `retention_finished_flows` and `retention_deleted_namespaces` are how
+    long data stays ("90d", "72h"; empty: for ever).
     """
 
     model_config = SettingsConfigDict(env_prefix="DISCOVERY_", extra="ignore")
@@ -64,6 +64,7 @@ class OperatorSettings(BaseSettings):
     max_running_per_tenant: int = Field(default=5, ge=1)
     allow_automatic_approval: bool = False
     admission_policy: str = "discoveryflow-approval"
+    crew_policy: str = "discoveryflow-crews"
     pending_allowance_seconds: int = Field(default=600, ge=10)
     keep_finished_jobs_seconds: int = Field(default=3600, ge=0)
 
@@ -100,6 +101,10 @@ class OperatorSettings(BaseSettings):
             launch_timeout=float(self.pending_allowance_seconds),
             allow_automatic_approval=self.allow_automatic_approval,
         )
+
+    def policies(self) -> Policies:
+        """The admission policies that have to be in force."""
+        return Policies(answers=self.admission_policy, crews=self.crew_policy)
 
     def kept(self) -> tuple[timedelta | None, timedelta | None]:
         """How long finished flows and deleted namespaces keep their data; None: for ever."""

@@ -18,12 +18,13 @@ from discovery_core.snapshots import FlowSnapshot, RequestSnapshot, RunSnapshot
 from discovery_core.states import CONDITION_TYPES, STATES, FlowState, Occurrence, RunState
 
 from .decide_gate import may_expire, why_a_person_is_asked
-from .decide_run import is_live
+from .decide_run import is_live, unguarded
 from .failures import pod_problem, start_problem
 from .observed import Observed, ResourceView
 
 _MESSAGE_LIMIT = 4000
 _INVALID_SPEC = "InvalidSpec"
+_UNGUARDED = "AdmissionPolicyMissing"
 # what the status said about results stays there when the results are gone
 _OUTLIVES_DATA = ("attempt", "planner", "recordsImported", "recordsRejected", "assets")
 
@@ -61,7 +62,7 @@ def build_status(observed: Observed) -> dict[str, Any] | None:
             STATES[flow.state].conditions,
             generation=flow.generation,
             since=flow.state_since,
-            reason=_reason(flow),
+            reason=_UNGUARDED if _no_guard(observed) else _reason(flow),
             message=message,
         ),
     )
@@ -211,7 +212,13 @@ def _queued(observed: Observed, flow: FlowSnapshot, title: str) -> str:
             f"{title}: {attempt}failed: {flow.message}; "
             f"the next attempt starts at {timestamp(flow.not_before)}"
         )
-    return f"{title} waits for a free slot"
+    problem = _no_guard(observed)
+    return f"{title} waits: {problem}" if problem else f"{title} waits for a free slot"
+
+
+def _no_guard(observed: Observed) -> str:
+    """Why a flow whose turn it is does not start; empty where the guard was not looked at."""
+    return "" if observed.crew_guard is None else unguarded(observed)
 
 
 def _has_no_room(flow: FlowSnapshot) -> bool:
@@ -227,8 +234,9 @@ def _has_no_room(flow: FlowSnapshot) -> bool:
 
 def _running(observed: Observed, run: RunSnapshot, title: str) -> str:
     head = f"{title}, attempt {run.attempt}"
-    if run.state is RunState.CREATED and observed.launch_problem:
-        return f"{head}: its Job cannot be created yet: {observed.launch_problem}"
+    problem = observed.launch_problem or _no_guard(observed)
+    if run.state is RunState.CREATED and problem:
+        return f"{head}: its Job cannot be created yet: {problem}"
     if run.state is not RunState.RUNNING and is_live(run):
         if observed.pod is None and observed.pod_refusal:
             return f"{head}: its Job cannot make a pod yet: {observed.pod_refusal}"

@@ -145,6 +145,12 @@ async def test_the_wait_that_an_endpoint_has_asked_for_is_kept_within_bounds(
         (lambda k, review: review["user"].update(extra={}), 403),
         (lambda k, review: review["user"].update(username="ann"), 403),
         (lambda k, review: review["user"].update(username="migration"), 403),
+        (
+            lambda k, review: review["user"].update(
+                username="system:serviceaccount:migration:default"
+            ),
+            403,
+        ),
         (lambda k, review: k.objects.clear(), 403),
         (lambda k, review: k.of("pods")["metadata"].update(uid="another"), 403),
         (lambda k, review: k.of("pods")["metadata"].update(ownerReferences=[]), 403),
@@ -159,6 +165,7 @@ async def test_the_wait_that_an_endpoint_has_asked_for_is_kept_within_bounds(
         "not-bound-to-a-pod",
         "a-person",
         "a-person-named-like-it",
+        "s01-another-account",
         "pod-is-gone",
         "pod-was-replaced",
         "pod-without-job",

@@ -69,15 +69,16 @@ class Kubectl:
     path: str
     namespace: str | None = None
     user: str | None = None
+    groups: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def within(self, namespace: str) -> Kubectl:
         """The same in another namespace."""
         return replace(self, namespace=namespace)
 
-    def acting_as(self, user: str) -> Kubectl:
-        """Impersonates `user`: authorisation and admission see that name."""
-        return replace(self, user=user)
+    def acting_as(self, user: str, *groups: str) -> Kubectl:
+        """Impersonates `user`: authorisation and admission see that name and those groups."""
+        return replace(self, user=user, groups=groups)
 
     def with_token(self, token: str, folder: Path) -> Kubectl:
         """A real login by bearer token, with a kubeconfig of its own in `folder`."""
@@ -93,6 +94,7 @@ class Kubectl:
         command = ["kubectl", f"--kubeconfig={self.kubeconfig}"]
         command += [f"--namespace={self.namespace}"] if self.namespace else []
         command += [f"--as={self.user}"] if self.user else []
+        command += [f"--as-group={group}" for group in self.groups]
         environment = {**self.environment, "PATH": self.path}
         return _run([*command, *arguments], environment, stdin, timeout)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from discovery_core.phases import Phase
+from discovery_core.wire.protocol import TOKEN_AUDIENCE
 
 from tests.cluster.kube import ROOT, Helm, Kubectl, eventually
 
@@ -85,7 +87,12 @@ class Sandbox:
         arguments += [f"--set=fullnameOverride={self.prefix}"]
         arguments += [f"--set={setting}" for setting in settings]
         text = self.rewrite(self.helm("template", *arguments))
-        text = text.replace(f"[{GROUP}]", f"[{self.group}]")
+        text = text.replace(f"[{GROUP}]", f"[{self.group}]").replace(
+            f"'{GROUP}'", f"'{self.group}'"
+        )
+        # crews of the copy: pods with a token for another audience, or with other names
+        text = text.replace(TOKEN_AUDIENCE, self.audience)
+        text = text.replace("|".join(phase.replace("_", "-") for phase in Phase), self.prefix)
         return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
     def people_roles(self) -> list[dict[str, Any]]:
@@ -97,12 +104,23 @@ class Sandbox:
             and manifest["metadata"]["name"].endswith(("-view", "-edit", "-approve"))
         ]
 
-    def policy(self, name: str, *settings: str, without: str | None = None) -> list[dict[str, Any]]:
+    @property
+    def audience(self) -> str:
+        """Whom the tokens of the copy's crews are for."""
+        return f"{self.prefix}-crews"
+
+    def policy(
+        self,
+        name: str,
+        *settings: str,
+        without: str | None = None,
+        template: str = "admission.yaml",
+    ) -> list[dict[str, Any]]:
         """Policy and binding for namespaces labelled `name`, maybe without one validation.
 
         Raises KeyError where there is no validation with the message `without`.
         """
-        policy, binding = self.rendered("admission.yaml", *settings)
+        policy, binding = self.rendered(template, *settings)
         if without is not None:
             kept = [v for v in policy["spec"]["validations"] if v["message"] != without]
             if len(kept) == len(policy["spec"]["validations"]):

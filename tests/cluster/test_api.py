@@ -11,12 +11,11 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from discovery_core.wire.protocol import CREW_ACCOUNT, TOKEN_AUDIENCE
 
 from tests.cluster.kube import Kubectl, eventually
 from tests.cluster.people import Person, reached
 from tests.cluster.product import Flow, Product
-
-AUDIENCE = "discoveryflow-execution"
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +162,13 @@ def test_who_may_not_see_learns_nothing(
     assert api.get(url(flow), headers={"Authorization": forged}).status_code == 401
 
 
-def bound_token(kubectl: Kubectl, pod: str, account: str, audience: str = AUDIENCE) -> str:
-    """A token as a projected volume holds it: for one audience, bound to one pod."""
-    return kubectl(
+def bound_token(kubectl: Kubectl, pod: str, account: str, audience: str = TOKEN_AUDIENCE) -> str:
+    """A token as a projected volume holds it: for one audience, bound to one pod.
+
+    Only a kubelet gets one; the other group lets this one ask for pods that are not on its node.
+    """
+    kubelet = kubectl.acting_as("kubelet", "system:nodes", "system:masters")
+    return kubelet(
         *("create", "token", account, f"--audience={audience}"),
         *("--bound-object-kind=Pod", f"--bound-object-name={pod}"),
     ).strip()
@@ -192,7 +195,13 @@ def call(client: httpx.Client, method: str, path: str, token: str, **more: Any) 
     return client.request(method, f"/execution/v1{path}", headers=headers, **more)
 
 
-def stranger(kubectl: Kubectl, name: str, owner: dict[str, Any] | None = None) -> None:
+def stranger(
+    kubectl: Kubectl,
+    name: str,
+    owner: dict[str, Any] | None = None,
+    *,
+    account: str = CREW_ACCOUNT,
+) -> None:
     """A pod that never runs: what counts here is its token."""
     metadata: dict[str, Any] = {"name": name}
     if owner:
@@ -203,6 +212,7 @@ def stranger(kubectl: Kubectl, name: str, owner: dict[str, Any] | None = None) -
             "kind": "Pod",
             "metadata": metadata,
             "spec": {
+                "serviceAccountName": account,
                 "schedulingGates": [{"name": "test.discoveryflow.dev/never"}],
                 "containers": [{"name": "x", "image": "localhost/none"}],
             },
@@ -274,28 +284,32 @@ def test_only_the_attempts_own_pod_is_served(
     assert nobody.headers["content-type"] == "application/problem+json"
     ordinary = namespace("create", "token", "default").strip()
     assert call(execution, "POST", "/claim", ordinary, json={}).status_code == 401
-    unbound = namespace("create", "token", "default", f"--audience={AUDIENCE}").strip()
-    assert call(execution, "POST", "/claim", unbound, json={}).status_code == 403
 
-    # a pod of the same namespace that no Job made
-    stranger(namespace, "loose")
+    # a pod of the same namespace with another account, and one that no Job made
+    stranger(namespace, "loose", account="default")
     loose = bound_token(namespace, "loose", "default")
     refused = call(execution, "POST", "/claim", loose, json={})
+    assert refused.status_code == 403
+    assert f"not of ServiceAccount {account}" in refused.json()["detail"]
+    stranger(namespace, "jobless")
+    jobless = bound_token(namespace, "jobless", account)
+    refused = call(execution, "POST", "/claim", jobless, json={})
     assert refused.status_code == 403
     assert "not controlled by a Job" in refused.json()["detail"]
 
     # a Job of another namespace that says it belongs to our flow, and its pod
     elsewhere = product.admin.within(f"test-{uuid4().hex[:12]}")
     with forged_job(elsewhere, pod["labels"]["job-name"], flow) as owner:
+        elsewhere("create", "serviceaccount", account)
         stranger(elsewhere, "foreign", owner)
-        foreign = bound_token(elsewhere, "foreign", "default")
+        foreign = bound_token(elsewhere, "foreign", account)
         refused = call(execution, "POST", "/claim", foreign, json={})
         assert refused.status_code == 403
         assert refused.json()["detail"] == f"no flow {flow.uid}"
 
     # a second pod that says it belongs to the Job: the attempt has been claimed
     stranger(namespace, "second", pod["ownerReferences"][0])
-    second = bound_token(namespace, "second", "default")
+    second = bound_token(namespace, "second", account)
     taken = call(execution, "POST", "/claim", second, json={})
     assert taken.status_code in (403, 409), taken.text
 

@@ -114,7 +114,7 @@ class ApiProxy:
     async def __aenter__(self) -> Self:
         authority = self._plane.authority
         tls = ssl.create_default_context(cafile=str(authority.certificate("ca")))
-        tls.load_cert_chain(str(authority.certificate("admin")), str(authority.key("admin")))
+        tls.load_cert_chain(str(authority.certificate("operator")), str(authority.key("operator")))
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls, limit=0),
             timeout=aiohttp.ClientTimeout(total=None),

@@ -32,6 +32,7 @@ from tests.cluster.provision.processes import Processes
 ROOT = Path(__file__).resolve().parents[2]
 CONTEXT = "faults"
 CONTROLLERS = "garbage-collector-controller,namespace-controller"
+OPERATOR = "system:serviceaccount:discoveryflow:discoveryflow-operator"
 PLURALS = {
     "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
@@ -64,9 +65,9 @@ class ApiError(Exception):
 class Api:
     """The API server as the tests' administrator uses it, with plain dictionaries."""
 
-    def __init__(self, server: str, authority: Authority) -> None:
+    def __init__(self, server: str, authority: Authority, user: str = "admin") -> None:
         tls = ssl.create_default_context(cafile=str(authority.certificate("ca")))
-        tls.load_cert_chain(str(authority.certificate("admin")), str(authority.key("admin")))
+        tls.load_cert_chain(str(authority.certificate(user)), str(authority.key(user)))
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
         self._http = httpx.AsyncClient(
             base_url=server, verify=tls, timeout=30, trust_env=False, limits=limits
@@ -126,7 +127,8 @@ class Api:
 class ControlPlane:
     """An asynchronous context manager over the processes of one control plane.
 
-    `server` is its address, `kubeconfig` a file with its administrator's. Everything lies in
+    `server` is its address, `kubeconfig` a file with the operator's, `api` is its administrator's
+    and `node` that of who makes pods and their tokens. Everything lies in
     `folder`, which must be empty, and every process is ended by its own pid.
     """
 
@@ -134,9 +136,10 @@ class ControlPlane:
         self.folder = folder
         self._etcd, self._peer, self._secure = free_ports(3)
         self.server = f"https://127.0.0.1:{self._secure}"
-        self.kubeconfig = folder / "admin.kubeconfig"
+        self.kubeconfig = folder / "operator.kubeconfig"
         self.processes = Processes(folder / "run", f"{folder}/")
         self.api: Api
+        self.node: Api
         self._given_up = threading.Event()
 
     async def __aenter__(self) -> Self:
@@ -144,6 +147,7 @@ class ControlPlane:
         try:
             await asyncio.shield(starting)
             self.api = Api(self.server, self.authority)
+            self.node = Api(self.server, self.authority, "node")
             await self._install()
         except BaseException:
             # a thread cannot be cancelled, and would go on starting what is stopped here
@@ -160,6 +164,7 @@ class ControlPlane:
         trace: TracebackType | None,
     ) -> None:
         await self.api.close()
+        await self.node.close()
         await asyncio.to_thread(self._stop)
 
     async def token_file(self) -> Path:
@@ -198,6 +203,8 @@ class ControlPlane:
         )
         for name, subject in (
             ("admin", "/O=system:masters/CN=admin"),
+            ("operator", f"/O=system:masters/CN={OPERATOR}"),
+            ("node", "/O=system:masters/O=system:nodes/CN=system:kube-controller-manager"),
             ("controller-manager", "/CN=system:kube-controller-manager"),
         ):
             self.authority.issue(name, subject, f"DNS:{name}")
@@ -299,12 +306,13 @@ class ControlPlane:
 
 
 def _admission() -> list[Raw]:
-    """The chart's admission policies; answers are not taken without them."""
+    """The chart's admission policies: without them no answer is taken and no Job is created."""
     helm = shutil.which("helm", path=binaries.require(("helm",)))
     rendered = subprocess.run(
         [
             *(str(helm), "template", "discoveryflow", str(ROOT / "charts" / "discoveryflow")),
             *("--show-only", "templates/admission.yaml", "--namespace", "discoveryflow"),
+            *("--show-only", "templates/admission-crews.yaml"),
             *("--set", "postgresql.embedded.enabled=true", "--set", "approval.allowAutomatic=true"),
         ],
         check=True,

@@ -322,6 +322,24 @@ async def test_only_the_attempts_own_job_is_adopted(stores: Stores, theirs: str)
     assert (run.state, run.job_uid) == (RunState.CREATED, None)
 
 
+async def test_s01_a_look_alike_in_an_attempts_place_is_removed_and_made_anew(
+    stores: Stores,
+) -> None:
+    """Owner and labels as the operator writes them, and a pod that does something else."""
+    operator, cluster, flow, job = await _unrecorded(stores)
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "evil"
+    error = await operator.reconcile(flow.flow_id)
+    assert isinstance(error, LaunchRefusedError)
+    assert "spec.template.spec.containers[0].image differs" in str(error)
+    assert cluster.jobs == {}
+    assert await operator.reconcile(flow.flow_id) is None
+    (made,) = cluster.jobs.values()
+    run = (await flow.load()).run
+    assert run is not None
+    assert (run.state, run.job_uid) == (RunState.LAUNCHED, made["metadata"]["uid"])
+    assert made["spec"]["template"]["spec"]["containers"][0]["image"] != "evil"
+
+
 async def test_a_job_that_only_wears_our_label_is_left_alone(stores: Stores) -> None:
     operator, cluster, flow, job = await _unrecorded(stores)
     assert await operator.reconcile(flow.flow_id) is None

@@ -224,7 +224,7 @@ async def open_world(
             folder=folder,
             namespace=namespace,
             execution_url=address,
-            worker=worker(plane.api, address, script),
+            worker=worker(plane.node, address, script),
             settings=FAST | {"database_url": urls.operator} | settings,
         )
         try:

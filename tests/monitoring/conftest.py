@@ -76,7 +76,8 @@ def installation(postgres: URL, template: str) -> Iterator[Installation]:
         data = {"servers.csv": "name\nweb01\n"}
         background.run(kubernetes.put("configmaps", namespace, "servers", data=data))
     for kind in ("validatingadmissionpolicies", "validatingadmissionpolicybindings"):
-        background.run(kubernetes.put(kind, "", "discoveryflow-approval"))
+        for name in ("discoveryflow-approval", "discoveryflow-crews"):
+            background.run(kubernetes.put(kind, "", name, spec={"validationActions": ["Deny"]}))
     yield made
     background.run(kubernetes.stop())
     background.close()

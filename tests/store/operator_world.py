@@ -14,7 +14,7 @@ from discovery_operator.controller import Controller
 from discovery_operator.execute import Executor
 from discovery_operator.manifests.job import JobSettings
 from discovery_operator.observe import Observer
-from discovery_operator.observed import Rules
+from discovery_operator.observed import Policies, Rules
 from discovery_operator.queue import KeyedQueue
 
 from tests.postgres import Stores
@@ -108,7 +108,7 @@ def controller_of(
         cache,
         rules=rules or Rules(),
         limits=limits,
-        policy="discoveryflow-approval",
+        policies=Policies(),
     )
     settings = JobSettings(image="crews:test", execution_url="https://execution:8443")
     executor = Executor(store, api, cache, job_settings=settings, limits=limits)

@@ -172,7 +172,9 @@ async def put_records(
 @router.post("/complete")
 async def complete(caller: Caller, store: Store, message: Complete) -> Accepted:
     """The attempt's result."""
-    await store.complete(tenant_id=caller.tenant_id, pod_uid=caller.pod_uid, message=message)
+    await store.complete(
+        tenant_id=caller.tenant_id, pod_uid=caller.pod_uid, message=message, node=caller.node
+    )
     return Accepted()
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from discovery_core.resource import GROUP, KIND
-from discovery_core.wire.protocol import TOKEN_AUDIENCE
+from discovery_core.wire.protocol import CREW_ACCOUNT, TOKEN_AUDIENCE
 from kubernetes_asyncio.client import (
     ApiClient,
     ApiException,
@@ -52,12 +52,13 @@ class PodReference(NamedTuple):
 
 @dataclass(frozen=True)
 class Identity:
-    """A crew pod and what it was made for. `labels` are the Job's, good for log lines only."""
+    """A crew pod, its node, and what it was made for. `labels` are good for log lines only."""
 
     tenant_id: UUID
     namespace: str
     pod_name: str
     pod_uid: str
+    node: str
     job_name: str
     job_uid: str
     flow_id: UUID
@@ -119,6 +120,7 @@ class Identifier:
             namespace=namespace,
             pod_name=pod_name,
             pod_uid=pod_uid,
+            node=(pod.spec and pod.spec.node_name) or "",
             job_name=job_name,
             job_uid=job_uid,
             flow_id=UUID(flow_uid),
@@ -140,7 +142,9 @@ class Identifier:
         names, uids = extra.get(_POD_NAME), extra.get(_POD_UID)
         if not status.user.username.startswith(_PREFIX) or not names or not uids:
             raise NobodysPodError("the token is not bound to a pod")
-        namespace = status.user.username.removeprefix(_PREFIX).split(":")[0]
+        namespace, _, account = status.user.username.removeprefix(_PREFIX).partition(":")
+        if account != CREW_ACCOUNT:
+            raise NobodysPodError(f"the token is not of ServiceAccount {CREW_ACCOUNT}")
         return PodReference(namespace, names[0], uids[0])
 
     @staticmethod

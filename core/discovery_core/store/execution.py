@@ -272,9 +272,12 @@ class ExecutionStore:
             total += len(batch)
         return total
 
-    async def complete(self, *, tenant_id: UUID, pod_uid: str, message: Complete) -> None:
+    async def complete(
+        self, *, tenant_id: UUID, pod_uid: str, message: Complete, node: str = ""
+    ) -> None:
         """Accepts the attempt's result and moves the flow on, in one transaction.
 
+        The history says which pod handed it in, and on which `node` that was.
         The same message again is accepted silently. Raises SupersededError, and DiscoveryError
         (INVALID_RESULT) for a result of another phase or one whose artefacts are not there.
         """
@@ -289,7 +292,7 @@ class ExecutionStore:
                 raise SupersededError(f"attempt {run.attempt} of {run.phase} has ended")
             for digest in message.artefacts.values():
                 await _require_artefact(session, tenant_id, digest)
-            await accept_result(session, flow, run, message)
+            await accept_result(session, flow, run, message, node=node)
             await report_success(session, flow, run)
 
         await self.db.run(TenantScope(tenant_id), work)

@@ -17,6 +17,8 @@ from .results import (
 
 LONGEST_RETRY_AFTER = 3600.0
 TOKEN_AUDIENCE = "discoveryflow-execution"  # noqa: S105 - an audience, not a secret
+# the ServiceAccount of crew pods in each namespace with flows
+CREW_ACCOUNT = "discoveryflow-crew"
 
 
 class ClaimRequest(WireModel):

@@ -21,9 +21,9 @@ from discovery_core.mounts import (
 from discovery_core.phases import FIRST_PHASE, Phase
 from discovery_core.resource import API_VERSION, KIND, DiscoveryFlowSpec
 from discovery_core.resource_base import ConfigMapKey
-from discovery_core.wire.protocol import TOKEN_AUDIENCE
+from discovery_core.wire.protocol import CREW_ACCOUNT, TOKEN_AUDIENCE
 
-from .names import CONTAINER, SERVICE_ACCOUNT, attempt_labels, job_name
+from .names import CONTAINER, attempt_labels, job_name
 
 USER_ID = 65532
 TOKEN_SECONDS = 3600
@@ -136,7 +136,7 @@ def _pod(attempt: AttemptSpec, settings: JobSettings) -> dict[str, Any]:
     if settings.resources:
         container["resources"] = settings.resources
     pod: dict[str, Any] = {
-        "serviceAccountName": SERVICE_ACCOUNT,
+        "serviceAccountName": CREW_ACCOUNT,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Never",

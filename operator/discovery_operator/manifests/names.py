@@ -22,7 +22,6 @@ ROUND_LABEL = "discoveryflow.dev/round"
 ATTEMPT_LABEL = "discoveryflow.dev/attempt"
 SELECTOR = f"{MANAGED_BY}={PRODUCT}"
 
-SERVICE_ACCOUNT = "discoveryflow-crew"
 CONTAINER = "crew"
 
 _LABEL_LIMIT = 63

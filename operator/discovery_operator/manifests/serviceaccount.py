@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .names import COMPONENT, CONTAINER, MANAGED_BY, PRODUCT, SERVICE_ACCOUNT
+from discovery_core.wire.protocol import CREW_ACCOUNT
+
+from .names import COMPONENT, CONTAINER, MANAGED_BY, PRODUCT
 
 
 def build_service_account(namespace: str) -> dict[str, Any]:
@@ -13,7 +15,7 @@ def build_service_account(namespace: str) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": {
-            "name": SERVICE_ACCOUNT,
+            "name": CREW_ACCOUNT,
             "namespace": namespace,
             "labels": {MANAGED_BY: PRODUCT, COMPONENT: CONTAINER},
         },

@@ -2,6 +2,31 @@
 
 from __future__ import annotations
 
-from .model import DatabaseGuard, Guard
+from .model import API, OPERATOR, DatabaseGuard, Guard, unless
 
-IDENTITY: tuple[Guard | DatabaseGuard, ...] = ()
+MANIFESTS = "tests/unit/operator/test_manifests.py"
+DECIDE = "tests/unit/operator/test_decide.py::test_s01_no_job_is_started_while_nobody_guards_crews"
+SEEN = f"{MANIFESTS}::test_s01_a_look_alike_is_seen"
+
+IDENTITY: tuple[Guard | DatabaseGuard, ...] = (
+    Guard("a look-alike Job is not adopted", f"{OPERATOR}/execute.py",
+          "if not different:\n", "if True:\n",
+          "tests/faults/test_keys_and_fences.py::"
+          "test_s01_a_look_alike_in_an_attempts_place_is_removed_and_made_anew"),
+    Guard("what a look-alike adds is seen", f"{OPERATOR}/manifests/likeness.py",
+          'told = "" if _filled_in(key, theirs[key]) else where', 'told = ""',
+          f"{SEEN}[init-container]"),
+    Guard("a second container is seen", f"{OPERATOR}/manifests/likeness.py",
+          " and len(ours) == len(theirs)", "", f"{SEEN}[second-container]"),
+    Guard("no Job from the queue without the crews' policy", f"{OPERATOR}/decide.py",
+          " or unguarded(observed)", "", f"{DECIDE}[absent]"),
+    Guard("no Job of an intent without the crews' policy", f"{OPERATOR}/decide_run.py",
+          *unless("unguarded(observed)"), f"{DECIDE}[absent]"),
+    Guard("a policy that only warns is none", f"{OPERATOR}/kube.py",
+          "return Presence.PRESENT if denies else Presence.ABSENT", "return Presence.PRESENT",
+          "tests/unit/operator/test_kube.py::test_s01_a_policy_that_only_warns_is_none"),
+    Guard("the crews' own ServiceAccount", f"{API}/execution/identity.py",
+          *unless("account != CREW_ACCOUNT"),
+          "tests/api/test_execution_api.py::test_who_is_not_a_crew_pod_gets_nothing"
+          "[s01-another-account]"),
+)  # fmt: skip

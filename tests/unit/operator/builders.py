@@ -162,6 +162,8 @@ def observed(state: FlowState | None = FlowState.QUEUED, **changes: Any) -> Obse
         known["missing"] = ()
     if state is FlowState.QUEUED:
         known["capacity"] = FREE
+    if state in (FlowState.QUEUED, FlowState.RUNNING):
+        known["crew_guard"] = Guard("discoveryflow-crews", Presence.PRESENT)
     live = snapshot.run if snapshot is not None and state is FlowState.RUNNING else None
     if live is not None and live.job_uid is not None:
         known.update(job=job(), job_presence=Presence.PRESENT, pod=pod(), jobs=(job(),))

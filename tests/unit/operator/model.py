@@ -55,6 +55,7 @@ class Model:
     missing: tuple[str, ...] = ()
     capacity: Capacity = FREE
     policy: Presence = Presence.PRESENT
+    crew_policy: Presence = Presence.PRESENT
     rules: Rules = field(default_factory=Rules)
     refuse_launch: bool = False
     confidence: float = 0.5
@@ -94,6 +95,7 @@ class Model:
             capacity=self.capacity,
             missing=() if pinned else self.missing,
             guard=Guard("policy", self.policy),
+            crew_guard=Guard("crews", self.crew_policy),
         )
 
     def settle(self) -> act.Decision:

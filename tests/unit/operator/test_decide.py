@@ -29,7 +29,7 @@ from discovery_core.errors import ErrorCode
 from discovery_core.resource_gate import ApprovalPolicy
 from discovery_core.states import RERUN_FROM, FlowState, RunState, WaitsFor
 from discovery_operator.decide import decide
-from discovery_operator.observed import JobState, Observed, Presence, Rules
+from discovery_operator.observed import Guard, JobState, Observed, Presence, Rules
 from discovery_operator.status import build_status
 
 from tests.unit.operator.builders import (
@@ -290,6 +290,21 @@ def test_an_answer_is_taken() -> None:
     (action,) = decide(answered()).actions
     assert isinstance(action, TakeAnswer)
     assert action.approval.decided_by == "ann"
+
+
+@pytest.mark.parametrize("presence", [Presence.ABSENT, Presence.UNKNOWN, None])
+def test_s01_no_job_is_started_while_nobody_guards_crews(presence: Presence | None) -> None:
+    guard = None if presence is None else Guard("discoveryflow-crews", presence)
+    waiting = observed(FlowState.QUEUED, crew_guard=guard)
+    assert decide(waiting).actions == ()
+    assert decide(waiting).requeue_at is not None
+    intended = run(state=RunState.CREATED, job_uid=None, deadline=at(60))
+    unlaunched = observed(FlowState.RUNNING, flow_run=intended, crew_guard=guard)
+    assert decide(unlaunched).actions == ()
+    assert decide(unlaunched).requeue_at is not None
+    guarded = Guard("discoveryflow-crews", Presence.PRESENT)
+    assert kinds(observed(FlowState.QUEUED, crew_guard=guarded)) == [StartAttempt]
+    assert kinds(observed(FlowState.RUNNING, flow_run=intended, crew_guard=guarded)) == [LaunchJob]
 
 
 def test_an_answer_is_taken_although_the_deadline_has_passed() -> None:

@@ -163,9 +163,19 @@ async def test_a_status_is_merged_and_a_conflict_is_told(server: Server, cluster
 async def test_the_policy_counts_only_with_its_binding(
     server: Server, cluster: Cluster, policy: int, binding: int, expected: Presence
 ) -> None:
+    denies = {"spec": {"validationActions": ["Deny", "Audit"]}}
     for path, status in ((POLICY, policy), (BINDING, binding)):
-        server.answers["GET", path] = (status, refusal(status, "x", "p") if status > 200 else {})
+        server.answers["GET", path] = (
+            status,
+            refusal(status, "x", "p") if status > 200 else denies,
+        )
     assert await cluster.admission_policy("p") is expected
+
+
+async def test_s01_a_policy_that_only_warns_is_none(server: Server, cluster: Cluster) -> None:
+    server.answers["GET", POLICY] = (200, {})
+    server.answers["GET", BINDING] = (200, {"spec": {"validationActions": ["Warn", "Audit"]}})
+    assert await cluster.admission_policy("p") is Presence.ABSENT
 
 
 async def test_lists_are_of_the_product_only(server: Server, cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from discovery_core import mounts as folders
 from discovery_core.phases import Phase
 from discovery_core.wire.protocol import TOKEN_AUDIENCE
 from discovery_operator.manifests.job import AttemptSpec, JobSettings, build_job
+from discovery_operator.manifests.likeness import difference
 from discovery_operator.manifests.names import attempt_labels, job_name, label_value
 from discovery_operator.manifests.serviceaccount import build_service_account
 from hypothesis import given
@@ -54,6 +56,84 @@ CASES = {
     "import-claim-llm": replace(FIRST, spec=LLM, attempt=2),
     "later-phase": replace(FIRST, phase=Phase.FIELD_MAPPING, round=2, source_pinned=True),
 }
+
+
+def served(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The Job as an API server gives it, with what it and the Job controller fill in."""
+    raw = copy.deepcopy(manifest)
+    raw["metadata"] |= {"uid": "u", "annotations": {"example.org/by": "a webhook"}}
+    raw["status"] = {}
+    raw["spec"] |= {
+        "completionMode": "NonIndexed", "completions": 1, "parallelism": 1, "suspend": False,
+        "manualSelector": False, "podReplacementPolicy": "TerminatingOrFailed",
+        "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}},
+    }  # fmt: skip
+    pod = raw["spec"]["template"]["spec"]
+    pod |= {
+        "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
+        "serviceAccount": "discoveryflow-crew",
+    }  # fmt: skip
+    pod["containers"][0] |= {
+        "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+        "resources": {"limits": {"memory": "2048Mi"}},
+    }  # fmt: skip
+    for volume in pod["volumes"]:
+        for kind in ("projected", "configMap"):
+            if kind in volume:
+                volume[kind]["defaultMode"] = 420
+    return raw
+
+
+CHANGES: dict[str, tuple[str, Any]] = {
+    "image": ("containers.0.image", "evil"),
+    "command": ("containers.0.command", ["sh"]),
+    "arguments": ("containers.0.args", ["-c", "id"]),
+    "environment": ("containers.0.env.0.value", "https://evil.example"),
+    "all-of-a-secret": ("containers.0.envFrom", [{"secretRef": {"name": "x"}}]),
+    "hook": ("containers.0.lifecycle", {"postStart": {"exec": {"command": ["id"]}}}),
+    "second-container": ("containers.1", {"name": "y", "image": "evil"}),
+    "init-container": ("initContainers", [{"name": "y", "image": "evil"}]),
+    "account": ("serviceAccountName", "default"),
+    "host": ("hostNetwork", True),
+    "root": ("securityContext.runAsNonRoot", False),
+    "volume": ("volumes.9", {"name": "z", "hostPath": {"path": "/"}}),
+    "names": ("hostAliases", [{"ip": "10.0.0.1", "hostnames": ["execution"]}]),
+    "resolver": ("dnsPolicy", "None"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_s01_a_look_alike_is_seen(change: str) -> None:
+    ours = build_job(FIRST, SETTINGS)
+    theirs = served(ours)
+    path, value = CHANGES[change]
+    *way, last = path.split(".")
+    at: Any = theirs["spec"]["template"]["spec"]
+    for step in way:
+        at = at[int(step) if isinstance(at, list) else step]
+    if isinstance(at, list):
+        at.insert(int(last), value)
+    else:
+        at[last] = value
+    told = difference(ours, theirs)
+    assert told.startswith("spec.template.spec." + path.split(".", maxsplit=1)[0])
+
+
+@pytest.mark.parametrize(
+    "change", [{"manualSelector": True}, {"suspend": True}, {"parallelism": 2}, {"backoffLimit": 9}]
+)
+def test_s01_a_job_that_runs_otherwise_is_seen(change: dict[str, Any]) -> None:
+    ours = build_job(FIRST, SETTINGS)
+    theirs = served(ours)
+    theirs["spec"] |= change
+    assert difference(ours, theirs) == f"spec.{next(iter(change))}"
+    assert difference(ours, {"metadata": {}}) != ""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_s01_an_attempts_own_job_is_known_again(name: str) -> None:
+    ours = build_job(CASES[name], SETTINGS)
+    assert difference(ours, served(ours)) == ""
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -20,7 +20,12 @@ ACTOR = "crew"
 
 
 async def accept_result(
-    session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun, message: Complete
+    session: AsyncSession,
+    flow: DiscoveryFlowRow,
+    run: PhaseRun,
+    message: Complete,
+    *,
+    node: str,
 ) -> None:
     """Takes the result of a locked flow's running attempt and moves the flow to what is next."""
     result = message.result
@@ -42,11 +47,15 @@ async def accept_result(
             name=name,
             digest=digest,
         )
-    await _advance(session, flow, run, message)
+    await _advance(session, flow, run, message, {"pod": run.pod_name, "node": node})
 
 
 async def _advance(
-    session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun, message: Complete
+    session: AsyncSession,
+    flow: DiscoveryFlowRow,
+    run: PhaseRun,
+    message: Complete,
+    source: dict[str, str | None],
 ) -> None:
     summary = f"{message.result.summary} {message.usage.note}".strip()
     if phase_spec(run.phase).gated and isinstance(message.result, MappingResult):
@@ -58,7 +67,8 @@ async def _advance(
             actor=ACTOR,
             message=f"{len(message.result.mappings)} field mappings wait for approval",
             attempt=run.attempt,
-            details={"requestId": str(request.id), "artefactDigest": request.artefact_digest},
+            details=source
+            | {"requestId": str(request.id), "artefactDigest": request.artefact_digest},
         )
         return
     if run.phase == Phase.ASSET_INVENTORY:
@@ -74,6 +84,7 @@ async def _advance(
             actor=ACTOR,
             message=summary,
             attempt=run.attempt,
+            details=dict(source),
         )
         return
     flow.phase = following
@@ -85,4 +96,5 @@ async def _advance(
         message=summary,
         phase=run.phase,
         attempt=run.attempt,
+        details=dict(source),
     )
