@@ -117,8 +117,11 @@ OPERATOR = {
     ("", "serviceaccounts:discoveryflow-crew"): {"get"},
     ("", "namespaces"): {"get", "list", "watch"},
     ("", "events"): {"list", "create", "patch"},
-    ("admissionregistration.k8s.io", "validatingadmissionpolicies:P"): {"get"},
-    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings:P"): {"get"},
+    **{
+        ("admissionregistration.k8s.io", f"{kind}:P-{policy}"): {"get"}
+        for kind in ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+        for policy in ("approval", "crews")
+    },
     ("apiextensions.k8s.io", "customresourcedefinitions"): {"get", "list", "watch"},
 }
 EXECUTION = {
@@ -143,9 +146,9 @@ def rights(role: dict[str, Any]) -> dict[tuple[str, str], set[str]]:
 
 def test_each_component_holds_exactly_the_listed_rights(helm: Helm) -> None:
     objects = rendered(helm, EMBEDDED)
-    policy = f"{RELEASE}-discoveryflow-approval"
+    policy = f"{RELEASE}-discoveryflow"
     expected = {
-        (group, resource.replace(":P", f":{policy}")): verbs
+        (group, resource.replace(":P-", f":{policy}-")): verbs
         for (group, resource), verbs in OPERATOR.items()
     }
     prefix = f"{RELEASE}-discoveryflow"

@@ -384,7 +384,8 @@ def test_s01_people_of_the_namespace_hand_in_nothing(
     uid = flow.uid
     handed_in = flow.product.sql(
         "SELECT details ->> 'pod', details ->> 'node' FROM flow_events "
-        f"WHERE flow_id = '{uid}' AND trigger IN ('PhaseSucceeded', 'ApprovalRequested')"
+        f"WHERE flow_id = '{uid}' AND trigger IN ('PhaseSucceeded', 'ApprovalRequested') "
+        "ORDER BY sequence"
     )
     assert len(handed_in) == 3
     assert handed_in[0][0] == name
