@@ -146,12 +146,11 @@ def rights(role: dict[str, Any]) -> dict[tuple[str, str], set[str]]:
 
 def test_each_component_holds_exactly_the_listed_rights(helm: Helm) -> None:
     objects = rendered(helm, EMBEDDED)
-    policy = f"{RELEASE}-discoveryflow"
+    prefix = f"{RELEASE}-discoveryflow"
     expected = {
-        (group, resource.replace(":P-", f":{policy}-")): verbs
+        (group, resource.replace(":P-", f":{prefix}-")): verbs
         for (group, resource), verbs in OPERATOR.items()
     }
-    prefix = f"{RELEASE}-discoveryflow"
     assert rights(named(objects, "ClusterRole", f"{prefix}-operator")) == expected
     assert rights(named(objects, "ClusterRole", f"{prefix}-execution")) == EXECUTION
     bound = {

@@ -278,6 +278,16 @@ def test_s01_the_verb_debug_reaches_into_a_crews_pod(stage: Stage) -> None:
     assert changed.ok, changed.stderr
 
 
+def test_s01_a_crews_pod_is_labelled_and_let_go(stage: Stage) -> None:
+    """What controllers do with any pod, such as taking the Job controller's finalizer off."""
+    controller = stage.within(None).acting_as(JOBS, "system:masters")
+    finalizer = "batch.kubernetes.io/job-tracking"
+    for value in ([finalizer], []):
+        patch = json.dumps({"metadata": {"finalizers": value, "labels": {"seen": "yes"}}})
+        done = controller.try_("patch", "pod", "mine", "--type=merge", "-p", patch)
+        assert done.ok, done.stderr
+
+
 @pytest.mark.parametrize("name", JOBS_MADE)
 def test_s01_the_api_server_keeps_a_job_as_it_was_made(name: str, namespace: Kubectl) -> None:
     """What it fills in is told from what somebody has changed."""
