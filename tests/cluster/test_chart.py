@@ -429,6 +429,14 @@ MISSING: dict[str, tuple[list[str], str]] = {
         ],
         "use a certificate each",
     ),
+    "no images": (
+        ["--set=postgresql.embedded.enabled=true"],
+        "name no images: this chart comes from a checkout",
+    ),
+    "no images of the crews": (
+        ["--set=postgresql.embedded.enabled=true,image.repository=registry.example.org/operator"],
+        "build the images, push them to a registry of yours and set both",
+    ),
     "unknown setting": (["--set=postgres.enabled=true"], "'postgres' not allowed"),
     "password in the address": (
         ["--set=database.url=postgresql://a:b@c/d"],

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-from . import binaries, images, install
+from . import binaries, contents, images, install
 from .errors import ClusterError
 from .existing import Existing
 from .kind import Kind, docker_answers
@@ -88,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     build = actions.add_parser("images", help="build what has changed and load it")
     build.add_argument("names", nargs="*", help=f"of {', '.join(images.NAMES)}; default: all")
     actions.add_parser("sizes", help="print the images' sizes and check their limits")
+    bills = actions.add_parser("sbom", help="write the images' bills of materials")
+    bills.add_argument("--output", type=Path, default=images.ROOT / "dist", metavar="FOLDER")
     actions.add_parser(
         "install",
         help="install the charts with the built images; further arguments go to helm upgrade",
@@ -139,7 +141,9 @@ def _act(arguments: argparse.Namespace, extra: list[str], provider: Provider) ->
     elif action == "uninstall":
         install.uninstall(provider.kubeconfig, _path(provider))
     elif action == "sizes":
-        return images.report_sizes()
+        return contents.report_sizes()
+    elif action == "sbom":
+        contents.write_bills(provider.name, arguments.output)
     else:
         provider.load(arguments.archive)
     return 0
