@@ -3,14 +3,14 @@
 from .control import CONTROL, POLICY_TESTS
 from .erasure import ERASURE
 from .files import FILES
-from .identity import IDENTITY
+from .identity import IDENTITY, SUPPLY
 from .model import DatabaseGuard, Guard
 from .requests import REQUESTS
 
 __all__ = ["GUARDS", "ON_THE_CLUSTER", "DatabaseGuard", "Guard"]
 
 GUARDS: tuple[Guard | DatabaseGuard, ...] = (
-    *CONTROL, *IDENTITY, *REQUESTS, *FILES, *ERASURE,
+    *CONTROL, *IDENTITY, *SUPPLY, *REQUESTS, *FILES, *ERASURE,
 )  # fmt: skip
 
 # rules that only an API server evaluates: each is tried there with the rule and without it
