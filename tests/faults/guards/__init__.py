@@ -24,5 +24,9 @@ ON_THE_CLUSTER = {
     "the first answer wins (CEL of the resource)": (
         f"{POLICY_TESTS}::test_answering_for_real_and_once"
     ),
-    "NetworkPolicies, Pod Security, RBAC": "tests/cluster/test_chart.py",
+    "Pod Security, RBAC": "tests/cluster/test_chart.py",
+    "NetworkPolicies, with and without an enforcer": "tests/cluster/test_network_policies.py",
+    "a chart without images is refused": (
+        "tests/cluster/test_chart.py::test_s12_a_chart_without_images_is_refused"
+    ),
 }
