@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,12 +133,57 @@ def test_s12_a_release_without_digests_is_refused(path: str, reference: str, say
         pinned(VALUES.read_text(encoding="utf-8"), {path: reference})
 
 
-def test_s12_a_release_signs_what_it_pushes() -> None:
-    script = (ROOT / "images" / "release").read_text(encoding="utf-8")
-    assert 'cosign sign --yes "$image@$digest"' in script
-    assert "cosign attest --yes --type cyclonedx" in script
-    assert 'cosign sign --yes "$repository/charts/$chart@' in script
-    subprocess.run(["bash", "-n", ROOT / "images" / "release"], check=True)
+# what the three tools are asked goes into $CALLS; an image has its name's length as digest
+STAND_INS = {
+    "docker": """
+case $1 in
+    inspect) name=${!#%:*}; printf '%s@sha256:%064d\\n' "$name" "${#name}" ;;
+    run) printf '%s\\n' 'Package: libc6' 'Status: install ok installed' 'Architecture: amd64' \\
+        'Version: 1' ;;
+esac
+""",
+    "helm": "case $1 in push) printf 'Pushed: x\\nDigest: sha256:%064d\\n' 7 >&2 ;; esac",
+    "cosign": "",
+}
+
+
+def test_s12_a_release_signs_what_it_pushes_and_its_chart_names_it(tmp_path: Path) -> None:
+    checkout, tools, calls = tmp_path / "checkout", tmp_path / "tools", tmp_path / "calls"
+    for name in ("images", "charts", "requirements"):
+        shutil.copytree(ROOT / name, checkout / name)
+    (checkout / "web-assets").mkdir()
+    for name in ("pyproject.toml", "web-assets/package-lock.json"):
+        shutil.copy(ROOT / name, checkout / name)
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    tools.mkdir()
+    for name, does in STAND_INS.items():
+        (tools / name).write_text(f'#!/bin/bash\necho {name} "$@" >> "$CALLS"\n{does}\n')
+        (tools / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "CALLS": str(calls)}
+    repository = "registry.example.org/team"
+    command = ["bash", str(checkout / "images" / "release"), repository, "1.2.3"]
+    subprocess.run(command, check=True, env=environment)
+    values = yaml.safe_load((checkout / "dist/charts/discoveryflow/values.yaml").read_text())
+    signed = [c.split()[-1] for c in calls.read_text().splitlines() if c.startswith("cosign sign")]
+    images = [values["image"], values["crews"]["image"]]
+    assert [f"{image['repository']}@{image['digest']}" for image in images] == signed[:2]
+    assert [image["repository"] for image in images] == [
+        f"{repository}/operator",
+        f"{repository}/crews",
+    ]
+    seven = "sha256:" + "7".zfill(64)
+    assert signed[2:] == [
+        f"{repository}/charts/discoveryflow-crds@{seven}",
+        f"{repository}/charts/discoveryflow@{seven}",
+    ]
+    attested = [c for c in calls.read_text().splitlines() if c.startswith("cosign attest")]
+    assert [call.split()[-1] for call in attested] == signed[:2]
+    for name, image in zip(("operator", "crews"), signed, strict=False):
+        told = json.loads((checkout / "dist" / f"{name}.cdx.json").read_text())
+        assert told["metadata"]["component"]["bom-ref"] == image
 
 
 # -- bills of materials ----------------------------------------------------------------------------
