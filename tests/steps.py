@@ -43,7 +43,7 @@ _UP = Step(
     30,
     (
         f"{_CLUSTER} up",
-        f"{_CLUSTER} build prometheus",
+        f"{_CLUSTER} build prometheus kube-router",
         f"{_PYTHON} -m tests.cluster.leftovers",
     ),
     aside=True,

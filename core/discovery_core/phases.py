@@ -39,20 +39,23 @@ class PhaseInput:
 class PhaseSpec:
     """What the product needs to know about a phase to run it.
 
-    After a `gated` phase the flow stops for a person's decision on the phase's result.
+    After a `gated` phase the flow stops for a person's decision on the phase's result. A phase that
+    `asks_model` is given the flow's API key; another one never sees it.
     """
 
     name: Phase
     title: str
     inputs: tuple[PhaseInput, ...] = ()
     gated: bool = False
+    asks_model: bool = False
 
 
 PHASES: tuple[PhaseSpec, ...] = (
-    PhaseSpec(Phase.DATA_IMPORT, "Import"),
+    PhaseSpec(Phase.DATA_IMPORT, "Import", asks_model=True),
     PhaseSpec(
         Phase.DATA_CLEANSING,
         "Cleansing",
+        asks_model=True,
         inputs=(
             PhaseInput(Phase.DATA_IMPORT, "records"),
             PhaseInput(Phase.DATA_IMPORT, "profile"),
@@ -61,6 +64,7 @@ PHASES: tuple[PhaseSpec, ...] = (
     PhaseSpec(
         Phase.FIELD_MAPPING,
         "Field mapping",
+        asks_model=True,
         inputs=(
             PhaseInput(Phase.DATA_CLEANSING, "records"),
             PhaseInput(Phase.DATA_CLEANSING, "profile"),
@@ -70,6 +74,7 @@ PHASES: tuple[PhaseSpec, ...] = (
     PhaseSpec(
         Phase.ASSET_INVENTORY,
         "Asset inventory",
+        asks_model=True,
         inputs=(
             # cleansed records carry the original text of every column that was changed
             PhaseInput(Phase.DATA_CLEANSING, "records"),
@@ -80,6 +85,7 @@ PHASES: tuple[PhaseSpec, ...] = (
     PhaseSpec(
         Phase.DEPENDENCY_ANALYSIS,
         "Dependency analysis",
+        asks_model=True,
         inputs=(
             PhaseInput(Phase.ASSET_INVENTORY, "inventory"),
             PhaseInput(Phase.DATA_CLEANSING, "records"),
@@ -89,6 +95,7 @@ PHASES: tuple[PhaseSpec, ...] = (
     PhaseSpec(
         Phase.MIGRATION_STRATEGY,
         "Migration strategy",
+        asks_model=True,
         inputs=(
             PhaseInput(Phase.ASSET_INVENTORY, "inventory"),
             PhaseInput(Phase.DEPENDENCY_ANALYSIS, "dependencies"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import ipaddress
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -441,6 +442,21 @@ def test_what_is_missing_is_named(settings: list[str], says: str, helm: Helm) ->
     outcome = helm.try_("template", RELEASE, str(CHART), *settings)
     assert not outcome.ok
     assert says in outcome.stderr
+
+
+@pytest.mark.parametrize("given", ["image.repository", "crews.image.repository"])
+def test_s12_a_chart_without_images_is_refused(given: str, helm: Helm) -> None:
+    """Somebody else could own a default name at a registry, and with it what would run here."""
+    settings = ["--set=postgresql.embedded.enabled=true", f"--set={given}=registry.example.org/x"]
+    outcome = helm.try_("template", RELEASE, str(CHART), *settings)
+    assert not outcome.ok
+    assert "image.repository and crews.image.repository name no images" in outcome.stderr
+
+
+def test_s12_the_embedded_database_is_named_by_digest(helm: Helm) -> None:
+    (stateful,) = of_kind(rendered(helm, EMBEDDED), "StatefulSet")
+    (container,) = stateful["spec"]["template"]["spec"]["containers"]
+    assert re.fullmatch(r"docker\.io/library/postgres@sha256:[0-9a-f]{64}", container["image"])
 
 
 def test_the_notes_say_how_to_go_on(helm: Helm, namespace: Kubectl) -> None:

@@ -314,6 +314,7 @@ def _admission() -> list[Raw]:
             *("--show-only", "templates/admission.yaml", "--namespace", "discoveryflow"),
             *("--show-only", "templates/admission-crews.yaml"),
             *("--set", "postgresql.embedded.enabled=true", "--set", "approval.allowAutomatic=true"),
+            *("--set", "image.repository=none,crews.image.repository=none"),
         ],
         check=True,
         capture_output=True,

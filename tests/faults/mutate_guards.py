@@ -33,8 +33,8 @@ from tests.faults import seeds
 from tests.faults.guards import GUARDS, ON_THE_CLUSTER, DatabaseGuard, Guard
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("core", "operator", "api", "crews", "cli", "tests", "migrations", "charts", "crds",
-          "alembic.ini", "pyproject.toml")  # fmt: skip
+COPIED = ("core", "operator", "api", "crews", "cli", "images", "tests", "migrations", "charts",
+          "crds", "alembic.ini", "pyproject.toml")  # fmt: skip
 WORKERS = 2
 
 

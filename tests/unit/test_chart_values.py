@@ -141,6 +141,13 @@ def test_bad_settings_are_refused(extra: Tree, says: str, schema: Tree, values: 
     assert says in found[0]
 
 
+def test_s20_a_crew_pod_may_not_take_a_whole_node(values: Tree) -> None:
+    limits = values["crews"]["resources"]["limits"]
+    assert limits["memory"] == "2Gi"
+    # a crew's own work and DuckDB's: with less than two it takes longer on the smallest machine
+    assert limits["cpu"] == 2
+
+
 def test_the_manual_lists_every_setting(values: Tree) -> None:
     manual = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
     missing = [path for path in leaves(values) if f"`{path}`" not in manual]

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.cluster.provision import binaries, images
+from tests.cluster.provision import binaries, contents, images
 from tests.cluster.provision.__main__ import choose
 from tests.cluster.provision.binaries import ALL_TOOLS, TOOLS, Tool, folder_of, require
 from tests.cluster.provision.errors import ClusterError
@@ -284,8 +284,8 @@ def test_sizes_fails_for_what_is_too_large_or_misplaced(
 ) -> None:
     images.references_file().parent.mkdir(parents=True)
     images.references_file().write_text('{"operator": "localhost/discoveryflow/operator:1"}')
-    monkeypatch.setattr(images, "_measure", lambda *_: (size, [("/opt/site/kopf", 9.0)], modules))
-    assert images.report_sizes() == (1 if complaint else 0)
+    monkeypatch.setattr(contents, "_measure", lambda *_: (size, [("/opt/site/kopf", 9.0)], modules))
+    assert contents.report_sizes() == (1 if complaint else 0)
     output = capsys.readouterr().out
     assert f"operator: {size:.0f} MB" in output
     assert complaint is None or complaint in output

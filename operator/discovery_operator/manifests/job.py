@@ -18,7 +18,7 @@ from discovery_core.mounts import (
     TOKEN_FOLDER,
     VOLUME_FOLDER,
 )
-from discovery_core.phases import FIRST_PHASE, Phase
+from discovery_core.phases import FIRST_PHASE, Phase, phase_spec
 from discovery_core.resource import API_VERSION, KIND, DiscoveryFlowSpec
 from discovery_core.resource_base import ConfigMapKey
 from discovery_core.wire.protocol import CREW_ACCOUNT, TOKEN_AUDIENCE
@@ -166,8 +166,9 @@ def _environment(attempt: AttemptSpec, settings: JobSettings) -> list[dict[str, 
     environment: list[dict[str, Any]] = [
         {"name": name, "value": value} for name, value in plain.items() if value
     ]
-    secret = attempt.spec.llm.api_key_secret
-    if secret is not None and attempt.spec.llm.provider != "builtin":
+    llm = attempt.spec.llm
+    secret = llm.api_key_secret if phase_spec(attempt.phase).asks_model else None
+    if secret is not None and llm.provider != "builtin":
         environment.append(
             {
                 "name": "DISCOVERY_LLM_API_KEY",

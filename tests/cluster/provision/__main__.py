@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-from . import binaries, images, install
+from . import binaries, contents, images, install, policies
 from .errors import ClusterError
 from .existing import Existing
 from .kind import Kind, docker_answers
-from .native import Native
+from .native import NODE, SERVICES, Native
 
 
 class Provider(Protocol):
@@ -84,10 +84,14 @@ def _parser() -> argparse.ArgumentParser:
     tools.add_argument(
         "names", nargs="+", choices=sorted(t.name for t in binaries.ALL_TOOLS), metavar="NAME"
     )
+    network = actions.add_parser("policies", help="native: enforce NetworkPolicies, or no more")
+    network.add_argument("switch", choices=("on", "off"))
     actions.add_parser("env", help="print KUBECONFIG and PATH for eval")
     build = actions.add_parser("images", help="build what has changed and load it")
     build.add_argument("names", nargs="*", help=f"of {', '.join(images.NAMES)}; default: all")
     actions.add_parser("sizes", help="print the images' sizes and check their limits")
+    bills = actions.add_parser("sbom", help="write the images' bills of materials")
+    bills.add_argument("--output", type=Path, default=images.ROOT / "dist", metavar="FOLDER")
     actions.add_parser(
         "install",
         help="install the charts with the built images; further arguments go to helm upgrade",
@@ -120,10 +124,15 @@ def _act(arguments: argparse.Namespace, extra: list[str], provider: Provider) ->
         print(_environment(provider))
     elif action == "down":
         provider.down()
-    elif action == "stop":
+    elif action in ("stop", "policies"):
         if not isinstance(provider, Native):
             raise ClusterError(f"{provider.name} is not started and stopped by this tool")
-        provider.stop()
+        if action == "stop":
+            provider.stop()
+        elif arguments.switch == "on":
+            policies.enforce(provider, NODE, SERVICES)
+        else:
+            policies.release(provider)
     elif action == "status":
         healthy = provider.healthy()
         print(f"{provider.name}: {'up' if healthy else 'down'}")
@@ -139,7 +148,9 @@ def _act(arguments: argparse.Namespace, extra: list[str], provider: Provider) ->
     elif action == "uninstall":
         install.uninstall(provider.kubeconfig, _path(provider))
     elif action == "sizes":
-        return images.report_sizes()
+        return contents.report_sizes()
+    elif action == "sbom":
+        contents.write_bills(provider.name, arguments.output)
     else:
         provider.load(arguments.archive)
     return 0

@@ -101,6 +101,13 @@ ALL_TOOLS = (
         seconds=30,
         library="sigs.k8s.io/sig-storage-lib-external-provisioner/v13",
     ),
+    Tool(
+        "kube-router",
+        "v2.1.0",
+        ("github.com/cloudnativelabs/kube-router/v2/cmd/kube-router",),
+        seconds=70,
+        cluster=False,
+    ),
     # scrapes addresses that a test names, so it needs none of its ways to discover any
     Tool(
         "prometheus",

@@ -26,7 +26,6 @@ from .locks import exclusive
 from .native_config import PAUSE
 
 ROOT = Path(__file__).resolve().parents[3]
-PUBLIC_BASE = "docker.io/library/debian:trixie-slim"
 LOCAL_BASE = "localhost/debian:trixie-slim"
 LOCAL_POSTGRES_BASE = "localhost/debian-postgres:17"
 BUILDAH = {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot"}
@@ -128,12 +127,12 @@ def build_and_load(provider: Loader, names: list[str]) -> dict[str, str]:
 
 def _bring_web_assets() -> None:
     """The pages' packages, pinned by web-assets/package-lock.json; images copy them."""
-    _run("bash", "web-assets/build")
+    run("bash", "web-assets/build")
 
 
 def _bring(provider: Loader, image: Image) -> str:
-    docker = provider.name != "native" and docker_answers()
-    base = PUBLIC_BASE if docker else _local_base(postgres=image.name == "postgres")
+    docker = _by_docker(provider.name)
+    base = base_of(provider.name, image.name)
     tag = image.tag(base)
     reference = f"{provider.repository}/{image.name}:{tag}"
     if provider.has_image(reference):
@@ -146,7 +145,7 @@ def _bring(provider: Loader, image: Image) -> str:
         print("its files have changed meanwhile; once more.", flush=True)
         return _bring(provider, image)
     if provider.name == "existing":
-        _run("docker" if docker else "buildah", "push", "--quiet", reference)
+        run("docker" if docker else "buildah", "push", "--quiet", reference)
     else:
         with tempfile.TemporaryDirectory(prefix="discoveryflow-image-") as scratch:
             archive = Path(scratch) / f"{image.name}.tar"
@@ -156,22 +155,34 @@ def _bring(provider: Loader, image: Image) -> str:
     return reference
 
 
+def _by_docker(provider: str) -> bool:
+    return provider != "native" and docker_answers()
+
+
+def base_of(provider: str, name: str) -> str:
+    """What the image `name` is built on: by Docker, what its Containerfile names by digest."""
+    if not _by_docker(provider):
+        return _local_base(postgres=name == "postgres")
+    text = (ROOT / "images" / name / "Containerfile").read_text(encoding="utf-8")
+    return next(line for line in text.splitlines() if line.startswith("ARG BASE="))[9:]
+
+
 def _build(image: Image, base: str, reference: str, *, docker: bool) -> None:
     containerfile = ROOT / "images" / image.name / "Containerfile"
     arguments = ["--build-arg", f"BASE={base}", "--tag", reference, "--file", str(containerfile)]
     if docker:
-        _run("docker", "build", *arguments, str(ROOT))
+        run("docker", "build", *arguments, str(ROOT))
         return
     with tempfile.TemporaryDirectory(prefix="discoveryflow-pip-") as scratch:
         mounts = _pip_mounts(Path(scratch))
-        _run("buildah", "build", "--layers", "--quiet", *mounts, *arguments, str(ROOT))
+        run("buildah", "build", "--layers", "--quiet", *mounts, *arguments, str(ROOT))
 
 
 def _save(reference: str, archive: Path, *, docker: bool) -> None:
     if docker:
-        _run("docker", "save", "--output", str(archive), reference)
+        run("docker", "save", "--output", str(archive), reference)
     else:
-        _run("buildah", "push", "--quiet", reference, f"docker-archive:{archive}:{reference}")
+        run("buildah", "push", "--quiet", reference, f"docker-archive:{archive}:{reference}")
 
 
 def _pip_mounts(scratch: Path) -> list[str]:
@@ -211,7 +222,7 @@ def _local_base(*, postgres: bool) -> str:
     print(f"Making the Debian base {reference} with debootstrap (a minute) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="discoveryflow-base-") as scratch:
         root = Path(scratch) / "root"
-        _run("debootstrap", "--variant=minbase", f"--include={packages}", "trixie", str(root))
+        run("debootstrap", "--variant=minbase", f"--include={packages}", "trixie", str(root))
         for waste in ("doc", "man", "locale", "info"):
             shutil.rmtree(root / "usr/share" / waste, ignore_errors=True)
         shutil.rmtree(root / "var/lib/postgresql/17", ignore_errors=True)
@@ -220,14 +231,14 @@ def _local_base(*, postgres: bool) -> str:
                 if path.is_file():
                     path.unlink()  # the folders stay: apt needs them
         archive = Path(scratch) / "root.tar"
-        _run("tar", "-C", str(root), "--numeric-owner", "-cf", str(archive), ".")
+        run("tar", "-C", str(root), "--numeric-owner", "-cf", str(archive), ".")
         containerfile = Path(scratch) / "Containerfile"
         containerfile.write_text(
             "FROM scratch\nADD root.tar /\n"
             'ENV PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"\n'
             'CMD ["bash"]\n'
         )
-        _run(
+        run(
             "buildah", "build", "--quiet", "--tag", reference, "--file", str(containerfile), scratch
         )
     return reference
@@ -250,8 +261,8 @@ def ensure_pause(provider: Loader) -> None:
     with tempfile.TemporaryDirectory(prefix="discoveryflow-pause-") as scratch:
         archive = Path(scratch) / "pause.tar"
         source = ROOT / "images/pause"
-        _run("gcc", "-static", "-Os", "-s", "-o", f"{scratch}/pause", str(source / "pause.c"))
-        _run(
+        run("gcc", "-static", "-Os", "-s", "-o", f"{scratch}/pause", str(source / "pause.c"))
+        run(
             "buildah",
             "build",
             "--quiet",
@@ -261,71 +272,12 @@ def ensure_pause(provider: Loader) -> None:
             str(source / "Containerfile"),
             scratch,
         )
-        _run("buildah", "push", "--quiet", PAUSE, f"docker-archive:{archive}:{PAUSE}")
+        run("buildah", "push", "--quiet", PAUSE, f"docker-archive:{archive}:{PAUSE}")
         provider.load(archive)
 
 
-def report_sizes() -> int:
-    """Prints each image's size and its five largest parts; 1 where a limit is exceeded."""
-    if not references_file().exists():
-        raise ClusterError("there are no images yet; run the action `images` first")
-    references = json.loads(references_file().read_text())
-    failed = 0
-    for image in IMAGES:
-        if image.name not in references:
-            continue
-        size, parts, modules = _measure(references[image.name], image.packages)
-        limit = f" (limit {image.limit} MB)" if image.limit else ""
-        print(f"{image.name}: {size:.0f} MB uncompressed{limit}")
-        for part, megabytes in parts:
-            print(f"  {megabytes:6.1f} MB  {part}")
-        if image.limit and size > image.limit:
-            print(f"  too large: {size:.0f} MB > {image.limit} MB")
-            failed = 1
-        if image.name == "operator" and "crewai" in modules:
-            print("  crewai does not belong into this image")
-            failed = 1
-    return failed
-
-
-def _measure(reference: str, packages: str) -> tuple[float, list[tuple[str, float]], set[str]]:
-    """Size in MB, the five largest parts, and the names below `packages`."""
-    with tempfile.TemporaryDirectory(prefix="discoveryflow-size-") as scratch:
-        root = Path(scratch)
-        if docker_answers():
-            _run(
-                "sh",
-                "-c",
-                f"docker create --name df-size {reference} >/dev/null && "
-                f"docker export df-size | tar -C {root} -xf - ; docker rm df-size >/dev/null",
-            )
-            return _weigh(root, packages)
-        container = _output("buildah", "from", reference)
-        try:
-            return _weigh(Path(_output("buildah", "mount", container)), packages)
-        finally:
-            _run("buildah", "umount", container)
-            _run("buildah", "rm", container)
-
-
-def _weigh(root: Path, packages: str) -> tuple[float, list[tuple[str, float]], set[str]]:
-    site = root / packages.lstrip("/") if packages else None
-    parts: list[tuple[str, float]] = []
-    modules: set[str] = set()
-    if site is not None and site.is_dir():
-        modules = {path.name for path in site.iterdir()}
-        parts = [(f"{packages}/{name}", _megabytes(site / name)) for name in modules]
-    other = [path for path in root.iterdir() if path.name not in ("proc", "sys", "dev", "opt")]
-    parts += [(f"/{path.name}", _megabytes(path)) for path in other if path.is_dir()]
-    parts.sort(key=lambda part: part[1], reverse=True)
-    return _megabytes(root), parts[:5], modules
-
-
-def _megabytes(path: Path) -> float:
-    return int(_output("du", "-sk", "-x", str(path)).split()[0]) / 1024
-
-
-def _output(*command: str) -> str:
+def output(*command: str) -> str:
+    """What a command prints. Raises ClusterError with its last words where it fails."""
     done = subprocess.run(
         command, env=os.environ | BUILDAH, capture_output=True, text=True, check=False
     )
@@ -336,5 +288,6 @@ def _output(*command: str) -> str:
     return done.stdout.strip()
 
 
-def _run(*command: str) -> None:
-    _output(*command)
+def run(*command: str) -> None:
+    """Runs a command. Raises ClusterError with its last words where it fails."""
+    output(*command)

@@ -39,7 +39,7 @@ def _image_values() -> list[str]:
             "--set",
             f"{path}.repository={repository}",
             "--set-string",
-            f"{path}.tag={tag}",
+            f"{path}.tag={tag},{path}.digest=",
         ]
     return values
 

@@ -98,7 +98,7 @@ class Native:
                 "Run it as root, or use --provider kind (a Docker engine) or "
                 "--provider existing --context NAME."
             )
-        self._install_packages()
+        self.install_packages(DEBIAN_PACKAGES)
         path = binaries.require()
         with self._alone():
             if self.healthy() and not self._outdated(path):
@@ -186,8 +186,9 @@ class Native:
         return True
 
     @staticmethod
-    def _install_packages() -> None:
-        missing = sorted({pkg for cmd, pkg in DEBIAN_PACKAGES.items() if shutil.which(cmd) is None})
+    def install_packages(wanted: Mapping[str, str]) -> None:
+        """Installs Debian's packages by command, where one of the commands is missing."""
+        missing = sorted({pkg for cmd, pkg in wanted.items() if shutil.which(cmd) is None})
         if not Path("/usr/lib/cni/bridge").exists():
             missing.append("containernetworking-plugins")
         if not BRIDGED.exists() and shutil.which("modprobe") is None:

@@ -15,6 +15,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from . import policies
 from .errors import ClusterError
 from .processes import all_processes, children, command_line, stop_pids
 
@@ -102,7 +103,9 @@ class Remains:
             )
 
     def remove_network(self) -> None:
-        """Removes bridges, kube-proxy's tables and the leases of pod addresses."""
+        """Removes bridges, kube-proxy's tables, an enforcer's rules, the leases of addresses."""
+        if (self.work / "run" / f"{policies.PROCESS}.log").exists():
+            policies.remove_rules()
         for bridge in self.bridges:
             if has_link(bridge):
                 subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
@@ -164,6 +167,7 @@ _PROGRAMS = frozenset(
         *("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"),
         *(
             "kube-proxy",
+            "kube-router",
             "coredns",
             "containerd",
             "containerd-shim-runc-v2",

@@ -3,14 +3,14 @@
 from .control import CONTROL, POLICY_TESTS
 from .erasure import ERASURE
 from .files import FILES
-from .identity import IDENTITY
+from .identity import IDENTITY, SUPPLY
 from .model import DatabaseGuard, Guard
 from .requests import REQUESTS
 
 __all__ = ["GUARDS", "ON_THE_CLUSTER", "DatabaseGuard", "Guard"]
 
 GUARDS: tuple[Guard | DatabaseGuard, ...] = (
-    *CONTROL, *IDENTITY, *REQUESTS, *FILES, *ERASURE,
+    *CONTROL, *IDENTITY, *SUPPLY, *REQUESTS, *FILES, *ERASURE,
 )  # fmt: skip
 
 # rules that only an API server evaluates: each is tried there with the rule and without it
@@ -24,5 +24,9 @@ ON_THE_CLUSTER = {
     "the first answer wins (CEL of the resource)": (
         f"{POLICY_TESTS}::test_answering_for_real_and_once"
     ),
-    "NetworkPolicies, Pod Security, RBAC": "tests/cluster/test_chart.py",
+    "Pod Security, RBAC": "tests/cluster/test_chart.py",
+    "NetworkPolicies, with and without an enforcer": "tests/cluster/test_network_policies.py",
+    "a chart without images is refused": (
+        "tests/cluster/test_chart.py::test_s12_a_chart_without_images_is_refused"
+    ),
 }

@@ -1,10 +1,11 @@
-"""The guards of who is taken for a crew pod, and who answers."""
+"""The guards of who is taken for a crew pod, who answers, and whose code and keys are where."""
 
 from __future__ import annotations
 
 from .model import API, OPERATOR, DatabaseGuard, Guard, unless
 
 MANIFESTS = "tests/unit/operator/test_manifests.py"
+SUPPLY_CHAIN = "tests/unit/test_supply_chain.py"
 DECIDE = "tests/unit/operator/test_decide.py::test_s01_no_job_is_started_while_nobody_guards_crews"
 SEEN = f"{MANIFESTS}::test_s01_a_look_alike_is_seen"
 
@@ -29,4 +30,17 @@ IDENTITY: tuple[Guard | DatabaseGuard, ...] = (
           *unless("account != CREW_ACCOUNT"),
           "tests/api/test_execution_api.py::test_who_is_not_a_crew_pod_gets_nothing"
           "[s01-another-account]"),
+)  # fmt: skip
+
+SUPPLY = (
+    Guard("the API key is for phases that ask a model", f"{OPERATOR}/manifests/job.py",
+          "llm.api_key_secret if phase_spec(attempt.phase).asks_model else None",
+          "llm.api_key_secret",
+          f"{MANIFESTS}::test_s20_the_api_key_goes_only_to_phases_that_ask_a_model"),
+    Guard("the built-in planner gets no API key", f"{OPERATOR}/manifests/job.py",
+          'if secret is not None and llm.provider != "builtin":', "if secret is not None:",
+          f"{MANIFESTS}::test_s20_the_builtin_planner_gets_no_api_key"),
+    Guard("a release names its images by digest", "images/pin.py",
+          r"[a-z0-9._:/-]*)@(sha256:[0-9a-f]{64})", r"[a-z0-9._:/-]*)[@:](.+)",
+          f"{SUPPLY_CHAIN}::test_s12_a_release_without_digests_is_refused"),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from uuid import UUID
 import pytest
 import yaml
 from discovery_core import mounts as folders
-from discovery_core.phases import Phase
+from discovery_core.phases import PHASES, Phase, phase_spec
 from discovery_core.wire.protocol import TOKEN_AUDIENCE
 from discovery_operator.manifests.job import AttemptSpec, JobSettings, build_job
 from discovery_operator.manifests.likeness import difference
@@ -191,6 +192,29 @@ def test_the_api_key_comes_from_the_secret_and_only_where_it_is_used() -> None:
         "name": "DISCOVERY_LLM_API_KEY",
         "valueFrom": {"secretKeyRef": {"name": "llm", "key": "api-key"}},
     }
+
+
+def key_in(attempt: AttemptSpec) -> bool:
+    return "DISCOVERY_LLM_API_KEY" in json.dumps(pod_of(attempt))
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_s20_the_api_key_goes_only_to_phases_that_ask_a_model(
+    phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = replace(CASES["import-claim-llm"], phase=phase)
+    crew = importlib.import_module(f"discovery_crews.phases.{phase}.phase")
+    assert phase_spec(phase).asks_model is hasattr(crew, "run_crew")
+    assert key_in(attempt) is phase_spec(phase).asks_model
+    silent = tuple(replace(known, asks_model=known.name != phase) for known in PHASES)
+    monkeypatch.setattr("discovery_core.phases.PHASES", silent)
+    assert not key_in(attempt)
+
+
+def test_s20_the_builtin_planner_gets_no_api_key() -> None:
+    with_key = spec(llm={"provider": "builtin"})
+    with_key.llm.api_key_secret = LLM.llm.api_key_secret
+    assert not key_in(replace(FIRST, spec=with_key))
 
 
 def test_the_users_objects_are_mounted_only_until_they_are_stored() -> None:
