@@ -42,6 +42,9 @@ from .settings import ServerSettings
 
 # the CEL rule of the resource that lets the first answer win
 _ANSWERED = "has been answered already"
+# verbs of people: whoever may create tokens in a namespace can be any ServiceAccount of it
+_DECISIONS = ("approve", "purge")
+_ACCOUNT = "system:serviceaccount:"
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,16 @@ class Listed:
 
 
 class Caller:
-    """One request's view of Kubernetes, with the caller's token."""
+    """One request's view of Kubernetes, with the caller's token.
 
-    def __init__(self, client: ApiClient, known: User | None = None) -> None:
+    Unless `accounts_decide`, a ServiceAccount holds no verb by which people decide.
+    """
+
+    def __init__(
+        self, client: ApiClient, known: User | None = None, *, accounts_decide: bool = False
+    ) -> None:
         self._known = known
+        self._accounts_decide = accounts_decide
         self._custom = CustomObjectsApi(client)
         self._reviews = AuthenticationV1Api(client)
         self._access = AuthorizationV1Api(client)
@@ -138,7 +147,9 @@ class Caller:
         return UUID(found.metadata.uid)
 
     async def may(self, verb: str, namespace: str | None, name: str | None = None) -> bool:
-        """Whether RBAC lets the caller do `verb` with DiscoveryFlows there (None: everywhere)."""
+        """Whether the caller may do `verb` with DiscoveryFlows there (None: everywhere)."""
+        if await self._is_account_that_decides(verb):
+            return False
         attributes = V1ResourceAttributes(
             group=GROUP, version=VERSION, resource=PLURAL, namespace=namespace, name=name, verb=verb
         )
@@ -160,10 +171,21 @@ class Caller:
 
     async def require(self, namespace: str, name: str, verb: str) -> None:
         """Raises ProblemError 403 unless the caller may do `verb` with this DiscoveryFlow."""
+        if await self._is_account_that_decides(verb):
+            raise ForbiddenError(
+                f"{await self.user_name()} is a ServiceAccount, and whoever may create tokens in its "
+                "namespace can act as it: a person has to do this, with a user name of their own "
+                "(Helm value approval.allowServiceAccounts lets ServiceAccounts decide)"
+            )
         if not await self.may(verb, namespace, name):
             raise ForbiddenError(
                 f"this needs the verb {verb!r} on the DiscoveryFlow {namespace}/{name}"
             )
+
+    async def _is_account_that_decides(self, verb: str) -> bool:
+        if self._accounts_decide or verb not in _DECISIONS:
+            return False
+        return (await self.user_name()).startswith(_ACCOUNT)
 
     async def set_spec(self, namespace: str, name: str, field: str, value: Any) -> None:
         """Replaces one field of the spec. Raises ProblemError 403, 404, 409 or 422.
@@ -185,7 +207,11 @@ class Caller:
 
 @asynccontextmanager
 async def acting_as(
-    settings: ServerSettings, token: str, known: User | None = None
+    settings: ServerSettings,
+    token: str,
+    known: User | None = None,
+    *,
+    accounts_decide: bool = False,
 ) -> AsyncIterator[Caller]:
     """A client for one request; two requests never share one.
 
@@ -193,7 +219,7 @@ async def acting_as(
     """
     client = client_as(settings, token)
     try:
-        yield Caller(client, known)
+        yield Caller(client, known, accounts_decide=accounts_decide)
     finally:
         await client.close()
 

@@ -108,7 +108,9 @@ async def context_of(connection: Request | WebSocket, token: str) -> AsyncIterat
     asked: tuple[str, User] | None = getattr(connection.state, "known", None)
     known = asked[1] if asked is not None and asked[0] == token else None
     settings = settings_of(connection)
-    async with acting_as(settings, token, known) as caller:
+    async with acting_as(
+        settings, token, known, accounts_decide=settings.allow_service_accounts
+    ) as caller:
         yield RequestContext(connection.app.state.store, settings, caller, log)
 
 

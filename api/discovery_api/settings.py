@@ -142,6 +142,9 @@ class ApiSettings(ServerSettings):
     )
     oidc_scopes: str = Field(default="openid email groups", description="what is asked for")
     oidc_ca_file: Path | None = Field(default=None, description="the issuer's CA (PEM)")
+    allow_service_accounts: bool = Field(
+        default=False, description="whether a ServiceAccount may do what needs approve or purge"
+    )
     decision_wait_seconds: float = Field(
         default=5.0, ge=0, le=60, description="how long an answer waits for its decision"
     )

@@ -8,6 +8,8 @@ _PART = re.compile(r"(\d+)(h|ms|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 DURATION_PATTERN = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?([0-9]{1,6}ms)?$"
+# whole days or hours; an hour is the shortest time that anything is kept
+RETENTION_PATTERN = r"^[1-9][0-9]{0,4}(d|h)$"
 
 
 def parse_duration(text: str) -> float:

@@ -21,6 +21,7 @@ from .resource_text import (
     DigestText,
     Duration,
     ObjectName,
+    Retention,
     between,
     explained,
     rule,
@@ -229,6 +230,11 @@ class DiscoveryFlowSpec(ResourceModel):
         default="Run",
         description="Suspend stops the flow until Run is set again; Cancel is final. Leave it "
         "out of Git.",
+    )
+    retention: Retention | None = Field(
+        default=None,
+        description="How long the data stays after the flow's end, such as 90d or 72h, instead of "
+        "the installation's time. Setting or changing it needs the verb purge.",
     )
     rerun: Rerun | None = Field(
         default=None, description="Asks for another round. Leave it out of Git."

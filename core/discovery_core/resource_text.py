@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 from pydantic.fields import FieldInfo
 
-from .durations import DURATION_PATTERN
+from .durations import DURATION_PATTERN, RETENTION_PATTERN
 
 PATTERN_MESSAGE = "x-pattern-message"
 
@@ -44,6 +44,11 @@ Duration = Annotated[
     str,
     StringConstraints(min_length=2, max_length=24, pattern=DURATION_PATTERN),
     explained("write a duration such as 30s, 15m, 72h or 1h30m"),
+]
+Retention = Annotated[
+    str,
+    StringConstraints(min_length=2, max_length=7, pattern=RETENTION_PATTERN),
+    explained("write whole days or hours, at least one, such as 90d or 72h"),
 ]
 DecimalText = Annotated[
     str,

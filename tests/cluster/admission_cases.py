@@ -13,8 +13,8 @@ from typing import Any
 Spec = dict[str, Any]
 Operation = dict[str, Any]
 
-REQUEST = "11111111-1111-4111-8111-111111111111"
-DIGEST = "sha256:" + "a" * 64
+# most of the tests' people are ServiceAccounts, which may decide only where the installation says so
+ACCOUNTS = "approval.allowServiceAccounts=true"
 ENDPOINTS = "llm.allowedEndpoints={https://api.openai.com/v1,https://llm.example.org/v1/}"
 
 SOURCE: Spec = {"configMap": {"name": "servers", "key": "servers.csv"}}
@@ -37,6 +37,7 @@ ACTORS = {
     "lou": ("edit", "reader"),
     "pia": ("edit", "reader", "builder"),
     "max": ("edit", "mounter"),
+    "pur": ("edit", "purge", "reader"),
 }
 READABLE = ("servers", "exports", "fields", "llm")
 
@@ -52,6 +53,24 @@ ANN = "system:serviceaccount:{namespace}:ann"
 BOSS = "system:serviceaccount:{namespace}:boss"
 GROUP = "system:serviceaccounts:{namespace}"
 
+REQUEST = "11111111-1111-4111-8111-111111111111"
+OTHER_REQUEST = "22222222-2222-4222-8222-222222222222"
+DIGEST = "sha256:" + "a" * 64
+
+
+def answered(request: str) -> Spec:
+    """A flow that ann has answered."""
+    return {
+        "source": SOURCE,
+        "approval": {
+            "requestId": request,
+            "artefactDigest": DIGEST,
+            "decision": "Approve",
+            "decidedBy": ANN,
+        },
+    }
+
+
 # flows that exist already, and whether they ask
 FLOWS: dict[str, tuple[Spec, bool]] = {
     "asked": (PLAIN, True),
@@ -63,6 +82,9 @@ FLOWS: dict[str, tuple[Spec, bool]] = {
         {"source": SOURCE, "requestedBy": BOSS, "approvalPolicy": {"separateRequester": True}},
         True,
     ),
+    "unread": (answered(REQUEST), True),
+    "read": (answered(OTHER_REQUEST), True),
+    "kept": ({"source": SOURCE, "retention": "90d"}, False),
 }
 
 
@@ -106,6 +128,8 @@ def compatible(url: str, secret: str = "llm") -> Spec:
     return {"provider": "openaiCompatible", "baseUrl": url, "model": "m", "apiKeySecret": key}
 
 
+REMOVED: Operation = {"op": "remove", "path": "/spec/approval"}
+
 REFUSED = [
     Attempt(
         "answer on creation",
@@ -147,6 +171,41 @@ REFUSED = [
         says=("decidedBy has to be your own user name: write decidedBy: {me}",),
     ),
     Attempt(
+        "ServiceAccount that answers",
+        "ann",
+        flow="asked",
+        patch=[answer()],
+        rule="decision by a ServiceAccount",
+        says=("{me} is a ServiceAccount", "a person has to decide", "approval.allowServiceAccounts"),
+        policy="people",
+    ),
+    Attempt(
+        "ServiceAccount that takes an answer back",
+        "ann",
+        flow="unread",
+        patch=[REMOVED],
+        rule="decision by a ServiceAccount",
+        says=("{me} is a ServiceAccount",),
+        policy="people",
+    ),
+    Attempt(
+        "ServiceAccount that shortens the deadline",
+        "boss",
+        flow="asked",
+        patch=[put("/spec/approvalPolicy/timeout", "1m")],
+        rule="decision by a ServiceAccount",
+        says=("{me} is a ServiceAccount",),
+        policy="people",
+    ),
+    Attempt(
+        "ServiceAccount that says how long data stays",
+        "pur",
+        spec={"source": SOURCE, "retention": "1h"},
+        rule="decision by a ServiceAccount",
+        says=("{me} is a ServiceAccount",),
+        policy="people",
+    ),
+    Attempt(
         "editor who may not approve",
         "ed",
         flow="asked",
@@ -161,6 +220,14 @@ REFUSED = [
         patch=[answer(decision="Reject")],
         rule="answer without the verb approve",
         says=("{me} may not answer approval requests",),
+    ),
+    Attempt(
+        "editor who takes back an unread answer",
+        "ed",
+        flow="unread",
+        patch=[REMOVED],
+        rule="answer withdrawn by somebody else",
+        says=("{me} may not take back the answer of", ":ann, which has not been read yet"),
     ),
     Attempt(
         "approver who is not named",
@@ -307,6 +374,29 @@ REFUSED = [
         policy="automatic",
     ),
     Attempt(
+        "editor who says how long data stays",
+        "ed",
+        spec={"source": SOURCE, "retention": "1h"},
+        rule="retention without the verb purge",
+        says=("{me} may not say how long data stays", "-purge)"),
+    ),
+    Attempt(
+        "editor who shortens that time",
+        "ed",
+        flow="kept",
+        patch=[put("/spec/retention", "1h")],
+        rule="retention without the verb purge",
+        says=("{me} may not say how long data stays",),
+    ),
+    Attempt(
+        "editor who forgets that time",
+        "ed",
+        flow="kept",
+        patch=[{"op": "remove", "path": "/spec/retention"}],
+        rule="retention without the verb purge",
+        says=("{me} may not say how long data stays",),
+    ),
+    Attempt(
         "hidden ConfigMap",
         "ed",
         spec={"source": {"configMap": {"name": "hidden", "key": "servers.csv"}}},
@@ -410,6 +500,32 @@ ALLOWED = [
         spec={"source": SOURCE, "llm": compatible("https://llm.example.org/v1/")},
     ),
     Attempt("approver approves", "ann", flow="asked", patch=[answer()]),
+    Attempt("approver takes back an unread answer", "ann", flow="unread", patch=[REMOVED]),
+    Attempt("editor tidies up an answer that was read", "ed", flow="read", patch=[REMOVED]),
+    Attempt(
+        "ServiceAccount that creates a flow and keeps it",
+        "ed",
+        spec=PLAIN,
+        policy="people",
+    ),
+    Attempt(
+        "ServiceAccount that stops a flow",
+        "ed",
+        flow="asked",
+        patch=[put("/spec/state", "Suspend")],
+        policy="people",
+    ),
+    Attempt(
+        "who may purge says how long data stays",
+        "pur",
+        spec={"source": SOURCE, "retention": "90d"},
+    ),
+    Attempt(
+        "editor changes something else of a flow that says so",
+        "ed",
+        flow="kept",
+        patch=[put("/spec/retries/maxAttempts", 5)],
+    ),
     Attempt("approver rejects", "ann", flow="asked", patch=[answer(decision="Reject")]),
     Attempt(
         "approver edits",

@@ -101,7 +101,7 @@ class Sandbox:
             self.labelled(manifest)
             for manifest in self.rendered("rbac.yaml")
             if manifest["kind"] == "ClusterRole"
-            and manifest["metadata"]["name"].endswith(("-view", "-edit", "-approve"))
+            and manifest["metadata"]["name"].endswith(("-view", "-edit", "-approve", "-purge"))
         ]
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.admission_cases import (
+    ACCOUNTS,
     ACTORS,
     ALLOWED,
     DIGEST,
@@ -135,11 +136,12 @@ def _in(spec: dict[str, Any], namespace: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def stage(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    names = ["full", "automatic", *(variant(rule) for rule in RULES)]
-    policies = sandbox.policy("full", ENDPOINTS)
-    policies += sandbox.policy("automatic", ENDPOINTS, "approval.allowAutomatic=true")
+    names = ["full", "automatic", "people", *(variant(rule) for rule in RULES)]
+    policies = sandbox.policy("full", ENDPOINTS, ACCOUNTS)
+    policies += sandbox.policy("automatic", ENDPOINTS, ACCOUNTS, "approval.allowAutomatic=true")
+    policies += sandbox.policy("people", ENDPOINTS)
     for rule in RULES:
-        policies += sandbox.policy(variant(rule), ENDPOINTS, without=rule)
+        policies += sandbox.policy(variant(rule), ENDPOINTS, ACCOUNTS, without=rule)
     namespaces = [sandbox.namespace(name, policy=name) for name in names]
     kubectl = sandbox.kubectl
     kubectl.apply([*sandbox.people_roles(), *namespaces])

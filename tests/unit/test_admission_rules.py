@@ -90,3 +90,124 @@ def test_the_refusal_says_which_rights_are_missing() -> None:
     assert "the verb get" in claim
     assert volume.startswith(f"{lou} what is on PersistentVolumeClaim exports")
     assert "create on pods, or the verb mount" in volume
+
+
+# -- who decides -----------------------------------------------------------------------------------
+
+OPEN, OLD = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+ACCOUNT, PERSON = "system:serviceaccount:team:ann", "ann@example.org"
+DECISIONS = ("answering", "withdrawing", "loosened", "shortened", "retaining")
+
+
+def policy(setting: str) -> dict[str, Any]:
+    """The policy's spec, with `setting` in place of every value that Helm fills in."""
+    text = re.sub(r"^\{\{.*\n", "", POLICY.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    spec = next(iter(yaml.safe_load_all(re.sub(r"\{\{.*?\}\}", setting, text))))["spec"]
+    return dict(spec)
+
+
+def computed(expression: str, user: str, *, approves: bool = False, **given: Any) -> Any:
+    """What CEL makes of an expression for `user`; `given` are the policy's objects and variables."""
+
+    def check(_: Any, verb: celtypes.StringType) -> celtypes.BoolType:
+        return celtypes.BoolType(approves and str(verb) in ("approve", "purge"))
+
+    environment = celpy.Environment()
+    program = environment.program(
+        environment.compile(expression), {"check": check, "allowed": lambda found: found}
+    )
+    request = {"operation": "UPDATE", "namespace": "team", "userInfo": {"username": user}}
+    bound = {"request": request, "authorizer": {"requestResource": "flows"}} | given
+    return program.evaluate({name: json_to_cel(value) for name, value in bound.items()})
+
+
+def variable(name: str, user: str = PERSON, **given: Any) -> bool:
+    """A variable of the policy."""
+    (found,) = [one for one in policy("false")["variables"] if one["name"] == name]
+    return bool(computed(found["expression"], user, **given))
+
+
+def lets(message: str, user: str, *, setting: str = "false", **given: Any) -> bool:
+    """Whether a validation lets the request pass."""
+    (found,) = [one for one in policy(setting)["validations"] if one["message"] == message]
+    return bool(computed(found["expression"], user, **given))
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+def test_s11_a_serviceaccount_decides_nothing_unless_the_installation_lets_it(
+    decision: str,
+) -> None:
+    for user, setting, passes_ in (
+        (PERSON, "false", True),
+        (ACCOUNT, "false", False),
+        (ACCOUNT, "true", True),
+    ):
+        variables = dict.fromkeys(DECISIONS, False) | {
+            decision: True,
+            "account": variable("account", user),
+        }
+        may = lets("decision by a ServiceAccount", user, setting=setting, variables=variables)
+        assert may is passes_, (user, setting)
+
+
+def test_s11_a_serviceaccount_may_do_what_decides_nothing() -> None:
+    variables = dict.fromkeys(DECISIONS, False) | {"account": True}
+    assert lets("decision by a ServiceAccount", ACCOUNT, variables=variables)
+
+
+def an_answer(request: str, **changes: str) -> dict[str, Any]:
+    """The spec of a flow with an answer to `request`."""
+    return {"spec": {"approval": {"requestId": request, "decidedBy": "bob"} | changes}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "withdrawn"),
+    [
+        (an_answer(OPEN), {"spec": {}}, True),
+        (an_answer(OPEN), an_answer(OPEN, decision="Reject"), True),
+        (an_answer(OPEN), an_answer(OLD), True),
+        (an_answer(OPEN), an_answer(OPEN), False),
+        (an_answer(OLD), {"spec": {}}, False),
+        (an_answer(OLD), an_answer(OPEN), False),
+        ({"spec": {}}, an_answer(OPEN), False),
+    ],
+)
+def test_s16_an_answer_is_unread_while_its_request_is_the_open_one(
+    before: dict[str, Any], after: dict[str, Any], withdrawn: bool
+) -> None:
+    asked = before | {"status": {"approvalRequest": {"requestId": OPEN}}}
+    found = variable("withdrawing", object=after, oldObject=asked, variables={"asked": True})
+    assert found is withdrawn
+    assert not variable(
+        "withdrawing", object=after, oldObject=before | {"status": {}}, variables={"asked": False}
+    )
+
+
+@pytest.mark.parametrize("missing", ["listed", "separate", "approves", None])
+def test_s16_only_who_may_answer_takes_an_unread_answer_back(missing: str | None) -> None:
+    variables = {"withdrawing": True, "listed": True, "separate": True}
+    if missing in variables:
+        variables[missing] = False
+    rule_ = "answer withdrawn by somebody else"
+    may = lets(rule_, PERSON, variables=variables, approves=missing != "approves")
+    assert may is (missing is None)
+    assert lets(rule_, PERSON, variables=variables | {"withdrawing": False})
+
+
+def test_s06_only_who_may_purge_says_how_long_data_stays() -> None:
+    rule_ = "retention without the verb purge"
+    for retaining, approves, passes_ in (
+        (True, False, False), (True, True, True), (False, False, True),
+    ):  # fmt: skip
+        variables = {"retaining": retaining}
+        assert lets(rule_, PERSON, variables=variables, approves=approves) is passes_
+    for before, after, retaining in (
+        ({}, {"retention": "1h"}, True), ({"retention": "1h"}, {}, False), ({}, {}, False),
+    ):  # fmt: skip
+        made = {"object": {"spec": after}, "oldObject": {"spec": before}}
+        assert variable("retaining", **made, variables={"creating": True}) is retaining
+    for changed in ([], ["retention"], ["state"]):
+        variables = {"creating": False, "changed": changed}
+        assert variable("retaining", object={"spec": {}}, variables=variables) is (
+            "retention" in changed
+        )

@@ -128,6 +128,10 @@ BAD: dict[str, tuple[Tree, str]] = {
         "does not match",
     ),
     "a retention of minutes": ({"retention": {"deletedNamespaces": "30m"}}, "does not match"),
+    "accounts as text": (
+        {"approval": {"allowServiceAccounts": "no"}},
+        "is not of type 'boolean'",
+    ),
     "a schedule of four fields": ({"migration": {"schedule": "* * * *"}}, "does not match"),
     "no replica": ({"api": {"replicas": 0}}, "less than the minimum"),
     "loud": ({"logLevel": "LOUD"}, "is not one of"),
