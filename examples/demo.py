@@ -333,7 +333,7 @@ def main() -> int:
             return 0
         cluster("up")
         cluster("images")
-        # the demo's reviewer is a ServiceAccount, which an installation for people does not let decide
+        # the demo's reviewer is a ServiceAccount, which other installations do not let decide
         cluster("install", "--set", "approval.allowServiceAccounts=true")
         return demonstrate(arguments.file, approved=arguments.approve)
     except DemoError as error:

@@ -173,8 +173,8 @@ class Caller:
         """Raises ProblemError 403 unless the caller may do `verb` with this DiscoveryFlow."""
         if await self._is_account_that_decides(verb):
             raise ForbiddenError(
-                f"{await self.user_name()} is a ServiceAccount, and whoever may create tokens in its "
-                "namespace can act as it: a person has to do this, with a user name of their own "
+                f"{await self.user_name()} is a ServiceAccount, and whoever may create tokens in "
+                "its namespace can act as it: a person has to do this, with a name of their own "
                 "(Helm value approval.allowServiceAccounts lets ServiceAccounts decide)"
             )
         if not await self.may(verb, namespace, name):

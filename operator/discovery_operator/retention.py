@@ -1,4 +1,4 @@
-"""Lets data go when its time is over: flows that ended, namespaces that were deleted.
+"""Lets data go when its time is over: flows that ended or were deleted, deleted namespaces.
 
 It runs on the leader beside everything else and in small steps, so that it never holds a lock for
 long; what is broken off goes on at the next round. A namespace counts as deleted only when a list
@@ -8,13 +8,16 @@ that is certainly this cluster's lacks its UID and a look by name confirms it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from discovery_core.logging import get_logger
 from discovery_core.loops import set_aside
 from discovery_core.store import OperatorStore
+from discovery_core.store.maintenance.deleted import Deleted, Inventory
 from discovery_core.store.maintenance.retention import KnownTenant, PurgeKey, RetentionStore
 
 from . import metrics
@@ -25,6 +28,7 @@ log = get_logger(__name__)
 
 FLOWS_PER_ROUND = 50
 NAMESPACES_SECONDS = 60.0
+GARBAGE_SECONDS = 600.0
 PAUSE_SECONDS = 0.02
 
 
@@ -59,6 +63,7 @@ class Retention:
         poll: float,
     ) -> None:
         self._cluster_id = store.cluster_id
+        self._operator = store
         self._store = RetentionStore(store)
         self._cluster = cluster
         self._leads = leads
@@ -68,6 +73,7 @@ class Retention:
         self._delete_resources = delete_resources
         self._poll = poll
         self._looked_at = float("-inf")
+        self._collected_at = time.monotonic()
 
     async def run(self) -> None:
         """For ever. What fails is logged and done at the next round."""
@@ -86,14 +92,17 @@ class Retention:
         if now - self._looked_at >= NAMESPACES_SECONDS:
             await self.look_for_namespaces()
             self._looked_at = now
-        if self._finished_flows is not None:
-            await self._store.retire_flows(self._finished_flows, FLOWS_PER_ROUND)
+        await self._let_go_of_deleted()
+        await self._store.retire_flows(self._finished_flows, FLOWS_PER_ROUND)
         await self._retire_namespaces()
         for key in await self._store.unfinished(FLOWS_PER_ROUND):
             with set_aside("retention", purge=str(key.purge_id), tenant=str(key.tenant_id)):
                 await self._purge(key)
-        if self._delete_resources and self._finished_flows is not None:
+        if self._delete_resources:
             await self._remove_resources()
+        if now - self._collected_at >= GARBAGE_SECONDS:
+            self._collected_at = now
+            await self._operator.collect_garbage()
 
     # -- namespaces ----------------------------------------------------------------------------
 
@@ -131,10 +140,37 @@ class Retention:
                 else:
                     await self._store.mark_gone(tenant.tenant_id, gone=False)
 
+    # -- deleted flows -------------------------------------------------------------------------
+
+    async def _let_go_of_deleted(self) -> None:
+        """Their rows leave the inventories, each derived anew once, and then their data goes."""
+        found: dict[Inventory, list[Deleted]] = {}
+        for flow in await self._store.deleted_flows(FLOWS_PER_ROUND):
+            found.setdefault(flow.inventory, []).append(flow)
+        for inventory, flows in found.items():
+            with set_aside("retention", tenant=str(inventory.tenant_id)):
+                if any(flow.counts for flow in flows):
+                    await self._rebuild(inventory)
+                for flow in flows:
+                    await _step_by_step(partial(self._store.release_batch, flow))
+                await _step_by_step(self._nothing_to_collect)
+
+    async def _rebuild(self, inventory: Inventory) -> None:
+        changes = await self._store.rebuild_inventory(inventory)
+        log.info(
+            "an inventory was derived anew without flows that are gone",
+            tenant=str(inventory.tenant_id),
+            engagement=inventory.engagement or "",
+            result=str(changes),
+        )
+
     # -- the removal ---------------------------------------------------------------------------
 
     async def _purge(self, key: PurgeKey) -> None:
         """One purge to its end, with a pause between the steps."""
+        inventory = await self._store.begin_purge(key)
+        if inventory is not None:
+            await self._rebuild(inventory)
         await _step_by_step(lambda: self._store.purge_batch(key))
         await _step_by_step(self._nothing_to_collect)
         record = await self._store.purge(key.purge_id)
@@ -157,6 +193,7 @@ class Retention:
     async def _remove_resources(self) -> None:
         """Deletes the resources of flows whose retention is over; that very ones, by their uid."""
         for flow in await self._store.purged_resources(FLOWS_PER_ROUND):
+            await self._store.mark_retired(flow.flow_id)
             try:
                 await self._cluster.delete_flow(flow.namespace, flow.name, str(flow.flow_id))
             except KubernetesError as error:

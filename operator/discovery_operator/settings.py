@@ -29,7 +29,13 @@ def _retention(value: str) -> str:
     return value
 
 
+def _retention_or_none(value: str) -> str:
+    return value if value == AT_ONCE else _retention(value)
+
+
+AT_ONCE = "0"
 Retained = Annotated[str, AfterValidator(_retention)]
+RetainedOrNot = Annotated[str, AfterValidator(_retention_or_none)]
 CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_list)]
 
 
@@ -43,7 +49,7 @@ class OperatorSettings(BaseSettings):
     any, nothing is sent. `public_url` is where people find the pages. A leader that vanishes is
     succeeded after `leader_ttl_seconds` and at most one second more. `metrics_seconds` is how often
     the database is counted. `retention_finished_flows` and `retention_deleted_namespaces` are how
-    long data stays ("90d", "72h"; empty: for ever).
+    long data stays ("90d", "72h"; empty: for ever; a deleted namespace's also "0": not at all).
     """
 
     model_config = SettingsConfigDict(env_prefix="DISCOVERY_", extra="ignore")
@@ -75,7 +81,7 @@ class OperatorSettings(BaseSettings):
     webhook_poll_seconds: float = Field(default=2.0, gt=0)
 
     retention_finished_flows: Retained = ""
-    retention_deleted_namespaces: Retained = "30d"
+    retention_deleted_namespaces: RetainedOrNot = "30d"
     retention_delete_resources: bool = False
     retention_poll_seconds: float = Field(default=10.0, gt=0)
 
@@ -109,7 +115,8 @@ class OperatorSettings(BaseSettings):
     def kept(self) -> tuple[timedelta | None, timedelta | None]:
         """How long finished flows and deleted namespaces keep their data; None: for ever."""
         flows = parse_retention(self.retention_finished_flows)
-        namespaces = parse_retention(self.retention_deleted_namespaces)
+        kept = self.retention_deleted_namespaces
+        namespaces = 0.0 if kept == AT_ONCE else parse_retention(kept)
         return (
             None if flows is None else timedelta(seconds=flows),
             None if namespaces is None else timedelta(seconds=namespaces),

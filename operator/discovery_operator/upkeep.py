@@ -27,8 +27,6 @@ from .tokens import TokenCount
 
 log = get_logger(__name__)
 
-GARBAGE_SECONDS = 600.0
-
 
 class Upkeep:
     """Feeds the queue from the database and from lists. Runs on every operator, leader or not."""
@@ -60,7 +58,6 @@ class Upkeep:
         self._full = True
         self._resynced_at = float("-inf")
         self._counted_at = float("-inf")
-        self._collected_at = time.monotonic()
         self._unseen: dict[Kind, dict[str, int]] = {}
 
     def leadership_gained(self) -> None:
@@ -146,9 +143,6 @@ class Upkeep:
         if now - self._counted_at >= self._metrics_seconds:
             self._counted_at = now
             await self._beside("figures", self._count)
-        if time.monotonic() - self._collected_at >= GARBAGE_SECONDS:
-            self._collected_at = time.monotonic()
-            await self._beside("garbage", self._store.collect_garbage)
 
     async def _enqueue_open(self, *, full: bool, resync: bool) -> None:
         queue, reconciled = self._controller.queue, self._controller.reconciled

@@ -13,7 +13,7 @@ from typing import Any
 Spec = dict[str, Any]
 Operation = dict[str, Any]
 
-# most of the tests' people are ServiceAccounts, which may decide only where the installation says so
+# the tests' people are ServiceAccounts, which may decide only where the installation says so
 ACCOUNTS = "approval.allowServiceAccounts=true"
 ENDPOINTS = "llm.allowedEndpoints={https://api.openai.com/v1,https://llm.example.org/v1/}"
 
@@ -176,7 +176,11 @@ REFUSED = [
         flow="asked",
         patch=[answer()],
         rule="decision by a ServiceAccount",
-        says=("{me} is a ServiceAccount", "a person has to decide", "approval.allowServiceAccounts"),
+        says=(
+            "{me} is a ServiceAccount",
+            "a person has to decide",
+            "approval.allowServiceAccounts",
+        ),
         policy="people",
     ),
     Attempt(

@@ -154,7 +154,7 @@ async def test_bytes_that_are_just_being_collected_are_kept_anew(
     async with operator.db.transaction(
         ClusterScope(operator.cluster_id, operator.epoch)
     ) as session:
-        assert await blobs.collect(session) == 1
+        assert (await blobs.collect(session)).artefacts == 1
         task = asyncio.create_task(other())
         await until_it_waits(stores, task)
         assert not task.done()

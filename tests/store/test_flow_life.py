@@ -7,6 +7,7 @@ from discovery_core import actions as act
 from discovery_core.errors import ErrorCode, IllegalTransitionError
 from discovery_core.states import TRANSITIONS, FlowState, Transition, Trigger
 from discovery_core.store.database import database_url
+from discovery_core.store.maintenance.retention import RetentionStore
 from sqlalchemy import create_engine, text
 
 from tests.postgres import Stores
@@ -160,6 +161,12 @@ async def test_deletion_leaves_no_orphan(stores: Stores) -> None:
     gone = await flow.load()
     assert (gone.state, gone.deleted) == (FlowState.CANCELLED, True)
     assert await stores.operator.open_flows() == []
+    retention = RetentionStore(stores.operator)
+    (left,) = await retention.deleted_flows(10)
+    while not await retention.release_batch(left):
+        pass
+    await stores.operator.collect_garbage()
+    assert await retention.deleted_flows(10) == []
     engine = create_engine(database_url(stores.urls.superuser))
     with engine.connect() as connection:
         for query in (

@@ -107,7 +107,7 @@ def policy(setting: str) -> dict[str, Any]:
 
 
 def computed(expression: str, user: str, *, approves: bool = False, **given: Any) -> Any:
-    """What CEL makes of an expression for `user`; `given` are the policy's objects and variables."""
+    """What CEL makes of an expression for `user`; `given`: the policy's objects and variables."""
 
     def check(_: Any, verb: celtypes.StringType) -> celtypes.BoolType:
         return celtypes.BoolType(approves and str(verb) in ("approve", "purge"))
@@ -117,7 +117,7 @@ def computed(expression: str, user: str, *, approves: bool = False, **given: Any
         environment.compile(expression), {"check": check, "allowed": lambda found: found}
     )
     request = {"operation": "UPDATE", "namespace": "team", "userInfo": {"username": user}}
-    bound = {"request": request, "authorizer": {"requestResource": "flows"}} | given
+    bound: dict[str, Any] = {"request": request, "authorizer": {"requestResource": "flows"}} | given
     return program.evaluate({name: json_to_cel(value) for name, value in bound.items()})
 
 
@@ -204,10 +204,10 @@ def test_s06_only_who_may_purge_says_how_long_data_stays() -> None:
     for before, after, retaining in (
         ({}, {"retention": "1h"}, True), ({"retention": "1h"}, {}, False), ({}, {}, False),
     ):  # fmt: skip
-        made = {"object": {"spec": after}, "oldObject": {"spec": before}}
+        made: dict[str, Any] = {"object": {"spec": after}, "oldObject": {"spec": before}}
         assert variable("retaining", **made, variables={"creating": True}) is retaining
     for changed in ([], ["retention"], ["state"]):
-        variables = {"creating": False, "changed": changed}
-        assert variable("retaining", object={"spec": {}}, variables=variables) is (
-            "retention" in changed
+        found = variable(
+            "retaining", object={"spec": {}}, variables={"creating": False, "changed": changed}
         )
+        assert found is ("retention" in changed)

@@ -30,6 +30,7 @@ from .reads.figures import Figures, TokenUse, read_figures, tokens_since, tokens
 from .schema import DiscoveryFlowRow, MasterFlow, Tenant
 
 T = TypeVar("T")
+STAGED_AT_ONCE = 5000
 ENDED = [str(state) for state in FlowState if is_ended(state)]
 # named one by one, because "not ended" would have the database read every finished flow
 OPEN = [str(state) for state in FlowState if not is_ended(state)]
@@ -233,13 +234,18 @@ class OperatorStore:
     # -- upkeep --------------------------------------------------------------------------------
 
     async def collect_garbage(self) -> int:
-        """Removes artefacts and staged rows that nobody refers to. Returns how many artefacts."""
+        """Removes staged rows and artefacts that nobody refers to. Returns how many artefacts.
 
-        async def work(session: AsyncSession) -> int:
-            await drop_staged(session)
-            return await blobs.collect(session)
-
-        return await self._write(work)
+        In steps, each a short transaction: what is broken off has been done so far.
+        """
+        more, removed = True, 0
+        while more:
+            more = bool(await self._write(lambda session: drop_staged(session, STAGED_AT_ONCE)))
+        more = True
+        while more:
+            step = await self._write(blobs.collect)
+            more, removed = any(step), removed + step.artefacts
+        return removed
 
 
 async def _flows(session: AsyncSession, *, ended: bool) -> list[OpenFlow]:

@@ -168,6 +168,10 @@ async def nothing_found(*_: Any) -> list[Any]:
     return []
 
 
+async def nothing(*_: Any) -> None:
+    return None
+
+
 async def test_a_sweep_is_followed_by_the_next() -> None:
     problems: list[str] = []
     swept = Faulty(answer=[])
@@ -229,7 +233,9 @@ def retention(store: Any, purged: Callable[[UUID], None]) -> Retention:
         poll=0.001,
     )
     made._store = store
-    made._looked_at = float("inf")
+    store.deleted_flows = store.retire_flows = nothing_found
+    store.begin_purge = nothing
+    made._looked_at = made._collected_at = float("inf")
     return made
 
 

@@ -7,20 +7,10 @@ A blob is invisible until it is sealed. Sealing gives it to its flow in the same
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import (
-    ColumnElement,
-    and_,
-    delete,
-    exists,
-    func,
-    select,
-    text,
-    true,
-    tuple_,
-    update,
-)
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -39,7 +29,10 @@ from ..schema import (
 )
 
 UPLOAD_PREFIX = "upload/"
-_AT_ONCE = 1000
+_CLAIMS_AT_ONCE = 1000
+# one artefact may have thousands of pieces of 1 MiB, and a transaction should be short
+_ARTEFACTS_AT_ONCE = 20
+_PIECES_AT_ONCE = 100
 _ENDED = [str(state) for state in FlowState if is_ended(state)]
 
 
@@ -146,10 +139,16 @@ async def run_artefacts(session: AsyncSession, run: PhaseRun) -> dict[str, Artef
     return {name: await reference(session, run.tenant_id, digest) for name, digest in rows.tuples()}
 
 
-async def collect(session: AsyncSession, limit: int | None = None) -> int:
-    """Removes what nobody refers to, as far as the transaction's scope sees. Returns how many.
+class Collected(NamedTuple):
+    """What one step of the collection has removed; nothing at all where nothing is left."""
 
-    With `limit`, at most so many artefacts: one may have a thousand pieces of 1 MiB.
+    artefacts: int
+    pieces: int
+    claims: int
+
+
+async def collect(session: AsyncSession) -> Collected:
+    """Removes some of what nobody refers to, as far as the transaction's scope sees.
 
     Uploads of an attempt that has ended lose their claim; unsealed uploads of such attempts and
     sealed artefacts without a reference go. A person's upload stays until it expires, and as long
@@ -160,47 +159,57 @@ async def collect(session: AsyncSession, limit: int | None = None) -> int:
         PhaseRun.id == FlowArtefact.run_id,
         PhaseRun.state.in_(LIVE_RUN_STATES),
     )
-    await session.execute(
-        delete(FlowArtefact).where(FlowArtefact.name.startswith(UPLOAD_PREFIX), ~live)
+    claim = tuple_(
+        FlowArtefact.tenant_id, FlowArtefact.flow_id, FlowArtefact.run_id, FlowArtefact.name
     )
-    await session.execute(delete(Upload).where(Upload.expires_at <= func.clock_timestamp()))
-    return await _remove_unused(session, true(), limit)
+    ended = select(*claim.clauses).where(FlowArtefact.name.startswith(UPLOAD_PREFIX), ~live)
+    upload = tuple_(Upload.tenant_id, Upload.id)
+    expired = select(*upload.clauses).where(Upload.expires_at <= func.clock_timestamp())
+    claims = 0
+    for kind, key, over in ((FlowArtefact, claim, ended), (Upload, upload, expired)):
+        gone = await session.execute(
+            delete(kind).where(key.in_(over.limit(_CLAIMS_AT_ONCE))).returning(kind.tenant_id)
+        )
+        claims += len(gone.all())
+    artefacts, pieces = await _remove_unused(session)
+    return Collected(artefacts, pieces, claims)
 
 
-async def collect_released(session: AsyncSession, tenant_id: UUID, digests: set[str]) -> None:
-    """Removes those of these artefacts of a tenant that nobody refers to any more.
-
-    Costs what they cost, however much there is of others.
-    """
-    await _remove_unused(
-        session, and_(Artefact.tenant_id == tenant_id, Artefact.digest.in_(digests))
-    )
-
-
-async def _remove_unused(
-    session: AsyncSession, among: ColumnElement[bool], limit: int | None = None
-) -> int:
-    """Removes what nobody refers to. Returns how many.
+async def _remove_unused(session: AsyncSession) -> tuple[int, int]:
+    """Removes some of what nobody refers to. Returns how many artefacts, and how many pieces.
 
     In two statements: what is being sealed or referred to right now is locked, and skipped; what
-    was referred to before the lock was taken is seen by the second one, which looks again.
+    was referred to before the lock was taken is seen by the second one, which looks again. That one
+    takes the digest away, so that nobody finds bytes of which some are gone already.
     """
     keys = tuple_(Artefact.tenant_id, Artefact.id)
     found = await session.execute(
         select(Artefact.tenant_id, Artefact.id)
-        .where(among, _is_unused())
-        .limit(limit)
+        .where(_is_unused())
+        .limit(_ARTEFACTS_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
     locked = [(tenant_id, artefact_id) for tenant_id, artefact_id in found.tuples()]
-    removed = 0
-    for start in range(0, len(locked), _AT_ONCE):
-        some = keys.in_(locked[start : start + _AT_ONCE])
-        gone = await session.execute(
-            delete(Artefact).where(some, _is_unused()).returning(Artefact.id)
-        )
-        removed += len(gone.all())
-    return removed
+    hidden = await session.execute(
+        update(Artefact)
+        .where(keys.in_(locked), _is_unused())
+        .values(digest=None, sealed_at=None)
+        .returning(Artefact.tenant_id, Artefact.id)
+    )
+    unused = [(tenant_id, artefact_id) for tenant_id, artefact_id in hidden.tuples()]
+    piece = tuple_(ArtefactChunk.tenant_id, ArtefactChunk.artefact_id, ArtefactChunk.sequence)
+    whose = tuple_(ArtefactChunk.tenant_id, ArtefactChunk.artefact_id)
+    some = select(*piece.clauses).where(whose.in_(unused)).limit(_PIECES_AT_ONCE)
+    pieces = await session.execute(
+        delete(ArtefactChunk).where(piece.in_(some)).returning(ArtefactChunk.sequence)
+    )
+    left = exists().where(
+        ArtefactChunk.tenant_id == Artefact.tenant_id, ArtefactChunk.artefact_id == Artefact.id
+    )
+    gone = await session.execute(
+        delete(Artefact).where(keys.in_(unused), ~left).returning(Artefact.id)
+    )
+    return len(gone.all()), len(pieces.all())
 
 
 def _is_unused() -> ColumnElement[bool]:

@@ -64,7 +64,8 @@ class AssetSource:
     problems: list[str]
 
 
-# The rows that count: of each flow of the engagement its latest accepted inventory.
+# The rows that count: of each flow of the engagement that nobody has deleted its latest accepted
+# inventory.
 _ACCEPTED = """
     accepted AS (
         SELECT DISTINCT ON (r.flow_id) r.id AS run_id, r.flow_id, m.name AS flow, r.finished_at,
@@ -75,6 +76,7 @@ _ACCEPTED = """
              AND p.engagement = :engagement
         WHERE r.tenant_id = :tenant AND r.phase = 'asset_inventory' AND r.state = 'Succeeded'
           AND coalesce(m.engagement, '') = :engagement
+          AND (m.deleted_at IS NULL OR m.retired_at IS NOT NULL)
         ORDER BY r.flow_id, r.round DESC
     )
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from sqlalchemy import delete, exists, select, text
+from sqlalchemy import exists, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...states import RunState
@@ -62,6 +62,18 @@ _INSERT = text(
     """
 )
 
+_DROP = text(
+    """
+    WITH gone AS (
+        DELETE FROM records WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM records
+            WHERE tenant_id = :tenant AND run_id = ANY (CAST(:runs AS uuid[])) LIMIT :most))
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone
+    """
+)
+
 
 async def insert_records(session: AsyncSession, batch: RecordBatch) -> None:
     """Stages a batch. A repeated batch changes nothing."""
@@ -70,23 +82,38 @@ async def insert_records(session: AsyncSession, batch: RecordBatch) -> None:
     )
 
 
-async def drop_staged(session: AsyncSession) -> None:
-    """Removes inventory rows of attempts that ended without being accepted."""
-    kept = exists().where(
-        PhaseRun.tenant_id == Record.tenant_id,
-        PhaseRun.id == Record.run_id,
-        PhaseRun.state.in_(_KEPT),
+async def drop_staged(session: AsyncSession, limit: int) -> int:
+    """Removes up to `limit` rows of an attempt that ended without being accepted. Returns how many.
+
+    None where there are no such rows any more.
+    """
+    rows = exists().where(Record.tenant_id == PhaseRun.tenant_id, Record.run_id == PhaseRun.id)
+    found = await session.execute(
+        select(PhaseRun.tenant_id, PhaseRun.id).where(PhaseRun.state.not_in(_KEPT), rows).limit(1)
     )
-    await session.execute(delete(Record).where(~kept))
+    run = found.tuples().one_or_none()
+    return 0 if run is None else await drop_rows(session, run[0], [run[1]], limit)
 
 
-async def drop_staged_by(session: AsyncSession, tenant_id: UUID, flow_id: UUID) -> None:
-    """The same for one flow, without a look at any other's rows."""
-    ended = select(PhaseRun.id).where(
-        PhaseRun.tenant_id == tenant_id,
-        PhaseRun.flow_id == flow_id,
-        PhaseRun.state.not_in(_KEPT),
+async def drop_rows_of(
+    session: AsyncSession, tenant_id: UUID, flow_id: UUID, limit: int, *, accepted: bool
+) -> int:
+    """Removes up to `limit` rows of a flow's ended attempts, the `accepted` ones only if so said.
+
+    Returns how many.
+    """
+    kept = LIVE_RUN_STATES if accepted else _KEPT
+    runs = await session.scalars(
+        select(PhaseRun.id).where(
+            PhaseRun.tenant_id == tenant_id,
+            PhaseRun.flow_id == flow_id,
+            PhaseRun.state.not_in(kept),
+        )
     )
-    await session.execute(
-        delete(Record).where(Record.tenant_id == tenant_id, Record.run_id.in_(ended))
-    )
+    return await drop_rows(session, tenant_id, list(runs), limit)
+
+
+async def drop_rows(session: AsyncSession, tenant_id: UUID, runs: list[UUID], limit: int) -> int:
+    """Removes up to `limit` rows of these attempts. Returns how many."""
+    gone = await session.execute(_DROP, {"tenant": tenant_id, "runs": runs, "most": limit})
+    return int(gone.scalar_one())

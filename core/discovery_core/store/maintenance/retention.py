@@ -13,23 +13,21 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Row, func, select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...errors import IllegalTransitionError, NotFoundError
-from ...phases import Phase
-from ...states import RunState, is_ended
+from ...states import is_ended
 from ..artefacts import blobs
 from ..database import ClusterScope
-from ..inventory.assets import rebuild_assets
-from ..ledger.transition import lock_flow
+from ..inventory.assets import Changes, rebuild_assets
 from ..operator import ENDED, OperatorStore
-from ..schema import DiscoveryFlowRow, MasterFlow, PhaseRun, Purge, Tenant
+from ..schema import DiscoveryFlowRow, MasterFlow, Purge, Tenant
+from .deleted import Deleted, Inventory, begin_purge, deleted_flows, release
 
 T = TypeVar("T")
 BATCH_ROWS = 5000
-ARTEFACT_BATCH = 20
 SHORTEST = timedelta(hours=1)
 
 
@@ -205,42 +203,24 @@ class RetentionStore:
 
     # -- flows ---------------------------------------------------------------------------------
 
-    async def retire_flows(self, keep: timedelta, limit: int) -> int:
-        """Begins the purge of flows that ended longer than `keep` ago. Returns how many."""
+    async def retire_flows(self, keep: timedelta | None, limit: int) -> int:
+        """Begins the purge of flows whose time is over. Returns how many.
 
-        async def due(session: AsyncSession, _: int) -> list[tuple[UUID, UUID]]:
-            asked = select(Purge.flow_id).where(
-                Purge.finished_at.is_(None), Purge.flow_id.is_not(None)
-            )
-            rows = await session.execute(
-                select(DiscoveryFlowRow.tenant_id, DiscoveryFlowRow.flow_id)
-                .where(
-                    DiscoveryFlowRow.purged_at.is_(None),
-                    DiscoveryFlowRow.state.in_(ENDED),
-                    # not clock_timestamp: what may change within a statement is not looked up
-                    DiscoveryFlowRow.state_since <= func.now() - keep,
-                    DiscoveryFlowRow.flow_id.not_in(asked),
-                )
-                .order_by(DiscoveryFlowRow.state_since)
-                .limit(limit)
-            )
-            return [(tenant, flow) for tenant, flow in rows.tuples()]
-
+        Their own time (`spec.retention`) counts; where they have none, `keep` (None: for ever).
+        """
+        seconds = None if keep is None else keep.total_seconds()
         begun = 0
-        for tenant_id, flow_id in await self._run(due):
-            begun += await self._retire_flow(tenant_id, flow_id, keep)
+        for tenant_id, flow_id in await self._run(
+            lambda session, _: _due_flows(session, seconds, limit)
+        ):
+            begun += await self._retire_flow(tenant_id, flow_id, seconds)
         return begun
 
-    async def _retire_flow(self, tenant_id: UUID, flow_id: UUID, keep: timedelta) -> bool:
+    async def _retire_flow(self, tenant_id: UUID, flow_id: UUID, seconds: float | None) -> bool:
         async def work(session: AsyncSession, epoch: int) -> bool:
             made = await session.scalar(
-                text("SELECT retire_flow(:tenant, :flow, :epoch, :seconds)"),
-                {
-                    "tenant": tenant_id,
-                    "flow": flow_id,
-                    "epoch": epoch,
-                    "seconds": keep.total_seconds(),
-                },
+                text("SELECT retire_flow(:tenant, :flow, :epoch, CAST(:seconds AS float8))"),
+                {"tenant": tenant_id, "flow": flow_id, "epoch": epoch, "seconds": seconds},
             )
             return made is not None
 
@@ -267,7 +247,42 @@ class RetentionStore:
 
         return await self._run(work)
 
+    async def mark_retired(self, flow_id: UUID) -> None:
+        """Remembers that a flow's resource goes because its time is over, not by people's wish.
+
+        Its rows stay in the inventory, as after every purge by age.
+        """
+
+        async def work(session: AsyncSession, _: int) -> None:
+            await session.execute(
+                update(MasterFlow)
+                .where(MasterFlow.flow_id == flow_id, MasterFlow.deleted_at.is_(None))
+                .values(retired_at=func.clock_timestamp())
+            )
+
+        await self._run(work)
+
+    # -- what deleted flows leave behind -------------------------------------------------------
+
+    async def deleted_flows(self, limit: int) -> list[Deleted]:
+        """Deleted flows that something but their history is left of."""
+        return await self._run(lambda session, _: deleted_flows(session, limit))
+
+    async def rebuild_inventory(self, inventory: Inventory) -> Changes:
+        """Derives an inventory anew, in a transaction that holds no flow's lock."""
+        return await self._run(lambda session, _: rebuild_assets(session, *inventory))
+
+    async def release_batch(self, flow: Deleted, rows: int = BATCH_ROWS) -> bool:
+        """Removes up to `rows` rows of what a deleted flow has left. True when nothing is left."""
+        return await self._run(
+            lambda session, _: release(session, flow.inventory.tenant_id, flow.flow_id, rows)
+        )
+
     # -- the removal ---------------------------------------------------------------------------
+
+    async def begin_purge(self, key: PurgeKey) -> Inventory | None:
+        """Before the first batch: the flow goes on no more, and which inventory loses its rows."""
+        return await self._run(lambda session, _: begin_purge(session, *key))
 
     async def unfinished(self, limit: int) -> list[PurgeKey]:
         """Purges that are to be carried out, a flow's before its namespace's, the oldest first."""
@@ -287,7 +302,6 @@ class RetentionStore:
         """Removes up to `rows` rows of a purge. True when it is finished (or refused)."""
 
         async def work(session: AsyncSession, epoch: int) -> bool:
-            await _take_back_inventory(session, key)
             finished = await session.scalar(
                 text("SELECT purge_batch(:tenant, :purge, :epoch, :rows)"),
                 {"tenant": key.tenant_id, "purge": key.purge_id, "epoch": epoch, "rows": rows},
@@ -307,42 +321,37 @@ class RetentionStore:
 
         return await self._run(work)
 
-    async def collect_artefacts(self) -> int:
-        """Removes a few artefacts that nobody refers to any more. Returns how many."""
-        return await self._run(lambda session, _: blobs.collect(session, limit=ARTEFACT_BATCH))
+    async def collect_artefacts(self) -> bool:
+        """Removes some of the artefacts that nobody refers to. False when nothing is left."""
+        return any(await self._run(lambda session, _: blobs.collect(session)))
 
 
-async def _take_back_inventory(session: AsyncSession, key: PurgeKey) -> None:
-    """Where a person wants the flow's rows out of the inventory too, it is derived anew first.
+async def _due_flows(
+    session: AsyncSession, keep: float | None, limit: int
+) -> list[tuple[UUID, UUID]]:
+    """Tenant and flow of what ended longer ago than its own time, else than `keep` seconds.
 
-    So the inventory never shows a flow of which some rows are gone already.
+    `keep` None: only those with a time of their own.
     """
-    row: Row[Any] | None = (
-        await session.execute(
-            select(Purge.flow_id, Purge.inventory, Purge.requested_at).where(
-                Purge.tenant_id == key.tenant_id,
-                Purge.id == key.purge_id,
-                Purge.finished_at.is_(None),
+    asked = select(Purge.flow_id).where(Purge.finished_at.is_(None), Purge.flow_id.is_not(None))
+    own = DiscoveryFlowRow.retention_seconds
+    due: list[tuple[UUID, UUID]] = []
+    for applies, seconds in ((own.is_(None), keep), (own.is_not(None), own)):
+        if seconds is None:
+            continue
+        rows = await session.execute(
+            select(DiscoveryFlowRow.tenant_id, DiscoveryFlowRow.flow_id)
+            .where(
+                DiscoveryFlowRow.purged_at.is_(None),
+                DiscoveryFlowRow.state.in_(ENDED),
+                applies,
+                # not clock_timestamp: what may change within a statement is not looked up
+                DiscoveryFlowRow.state_since
+                <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds),
+                DiscoveryFlowRow.flow_id.not_in(asked),
             )
+            .order_by(DiscoveryFlowRow.state_since)
+            .limit(limit)
         )
-    ).one_or_none()
-    if row is None or row.flow_id is None or not row.inventory:
-        return
-    flow = await lock_flow(session, row.flow_id)
-    gone_on = not is_ended(flow.state) or flow.state_since > row.requested_at
-    if gone_on or flow.purged_at is not None:
-        return
-    taken = await session.execute(
-        update(PhaseRun)
-        .where(
-            PhaseRun.tenant_id == key.tenant_id,
-            PhaseRun.flow_id == row.flow_id,
-            PhaseRun.phase == Phase.ASSET_INVENTORY,
-            PhaseRun.state == RunState.SUCCEEDED,
-        )
-        .values(state=RunState.SUPERSEDED)
-        .returning(PhaseRun.id)
-    )
-    if taken.all():
-        master = await session.get_one(MasterFlow, (key.tenant_id, row.flow_id))
-        await rebuild_assets(session, key.tenant_id, master.engagement)
+        due += rows.tuples()
+    return due[:limit]

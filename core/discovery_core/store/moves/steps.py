@@ -8,18 +8,16 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...actions import Register
+from ...durations import parse_retention
 from ...phases import FIRST_PHASE
 from ...resource import DiscoveryFlowSpec
 from ...snapshots import FlowSnapshot
 from ...states import FlowState, Occurrence, RunState, Trigger, is_ended
-from ..artefacts import blobs
 from ..database import database_now
-from ..inventory.records import drop_staged_by
 from ..ledger.snapshot import flow_snapshot
 from ..ledger.transition import (
     append_event,
@@ -29,7 +27,7 @@ from ..ledger.transition import (
     open_request,
     transition,
 )
-from ..schema import DiscoveryFlowRow, FlowArtefact, MasterFlow, Tenant
+from ..schema import DiscoveryFlowRow, MasterFlow, Tenant
 from . import rounds
 
 ACTOR = "operator"
@@ -92,6 +90,7 @@ async def register(
         last_fence=0,
         # a copy of an old resource may still carry a request for a round that was another flow's
         rerun_ids=[spec.rerun.id] if spec.rerun else [],
+        retention_seconds=parse_retention(spec.retention or ""),
     )
     session.add(flow)
     await session.flush()
@@ -115,6 +114,7 @@ async def update_spec(
         k for k in stored.keys() | flow.spec.keys() if stored.get(k) != flow.spec.get(k)
     )
     flow.spec = stored
+    flow.retention_seconds = parse_retention(spec.retention or "")
     if flow.reason == Occurrence.ENDPOINT_AWAITED and "llm" in changed:
         flow.not_before = None
     await append_event(
@@ -196,7 +196,11 @@ async def cancel(session: AsyncSession, flow_id: UUID) -> None:
 
 
 async def mark_deleted(session: AsyncSession, flow_id: UUID) -> None:
-    """The resource is gone: ends the flow and lets go of its artefacts. History stays."""
+    """The resource is gone: ends the flow.
+
+    Its rows leave the inventory and its files go later, in steps that hold no flow's lock: see
+    `maintenance.deleted`.
+    """
     flow = await lock_flow(session, flow_id)
     master = await session.get_one(MasterFlow, (flow.tenant_id, flow.flow_id))
     if master.deleted_at is not None:
@@ -209,11 +213,3 @@ async def mark_deleted(session: AsyncSession, flow_id: UUID) -> None:
         await transition(
             session, flow, Trigger.DELETED, actor=ACTOR, message="the resource was deleted"
         )
-    released = await session.scalars(
-        delete(FlowArtefact)
-        .where(FlowArtefact.tenant_id == flow.tenant_id, FlowArtefact.flow_id == flow.flow_id)
-        .returning(FlowArtefact.digest)
-    )
-    digests = set(released)
-    await drop_staged_by(session, flow.tenant_id, flow.flow_id)
-    await blobs.collect_released(session, flow.tenant_id, digests)

@@ -24,7 +24,7 @@ from .gate import ApprovalRequestRow, FieldMappingRow, MappingMemory
 from .inventory import Asset, AssetAlias, AssetDecision, Record, SourcePrecedence
 from .upkeep import CircuitBreaker, Notification, Purge
 
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0011"
 
 TENANT_TABLES = tuple(
     table.name for table in Base.metadata.sorted_tables if "tenant_id" in table.columns

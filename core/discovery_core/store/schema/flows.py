@@ -72,7 +72,12 @@ class Tenant(Base):
 
 
 class MasterFlow(Base):
-    """The register of every flow of every kind. It holds no state, so it cannot disagree."""
+    """The register of every flow of every kind. It holds no state, so it cannot disagree.
+
+    `retired_at` is when the retention had the resource deleted: the inventory keeps such a flow's
+    rows, which it loses with a flow that people delete. `released_at` is when nothing of a deleted
+    flow was left but its history.
+    """
 
     __tablename__ = "master_flows"
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
@@ -83,7 +88,16 @@ class MasterFlow(Base):
     requested_by: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=now)
     deleted_at: Mapped[datetime | None]
-    __table_args__ = (UniqueConstraint("flow_id"),)
+    retired_at: Mapped[datetime | None]
+    released_at: Mapped[datetime | None]
+    __table_args__ = (
+        UniqueConstraint("flow_id"),
+        Index(
+            "ix_master_flows_unreleased",
+            "deleted_at",
+            postgresql_where=text("deleted_at IS NOT NULL AND released_at IS NULL"),
+        ),
+    )
 
 
 class DiscoveryFlowRow(Base):
@@ -91,7 +105,8 @@ class DiscoveryFlowRow(Base):
 
     `round_info` says how the round began: `fromPhase`, `hint`, `by`, `trigger`. `rerun_ids` are
     the ids of spec.rerun that were followed or refused. `purged_at`: the flow's data is gone, and
-    the row stays so that its resource is not taken for a new flow.
+    the row stays so that its resource is not taken for a new flow. `purging`: that has begun, and
+    nothing more happens to the flow. `retention_seconds` is spec.retention.
     """
 
     __tablename__ = "discovery_flows"
@@ -118,6 +133,8 @@ class DiscoveryFlowRow(Base):
     target_schema_digest: Mapped[str | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=now)
     purged_at: Mapped[datetime | None]
+    purging: Mapped[bool] = mapped_column(server_default=text("false"))
+    retention_seconds: Mapped[float | None]
     __table_args__ = (
         ForeignKeyConstraint(
             ["tenant_id", "flow_id"], ["master_flows.tenant_id", "master_flows.flow_id"]
@@ -128,6 +145,11 @@ class DiscoveryFlowRow(Base):
             "ix_discovery_flows_state_since",
             "state_since",
             postgresql_where=text("purged_at IS NULL"),
+        ),
+        Index(
+            "ix_discovery_flows_own_retention",
+            "state_since",
+            postgresql_where=text("purged_at IS NULL AND retention_seconds IS NOT NULL"),
         ),
     )
 
