@@ -9,22 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from .manifests.names import FLOW_UID_LABEL
+from .slim import Kind, slim
+
+__all__ = ["Kind", "ObjectCache", "flow_of", "version_of"]
 
 Raw = Mapping[str, Any]
 _TOMBSTONES = 20_000
-
-
-class Kind(StrEnum):
-    """The three kinds of objects that are watched."""
-
-    FLOW = "DiscoveryFlow"
-    JOB = "Job"
-    POD = "Pod"
 
 
 def version_of(raw: Raw) -> int:
@@ -63,7 +57,7 @@ class ObjectCache:
         known = self._objects(kind, flow).get(uid)
         if known is not None and version_of(known) >= version:
             return False
-        self._store(kind, flow, uid, _trimmed(raw))
+        self._store(kind, flow, uid, slim(kind, raw))
         return True
 
     def remove(self, kind: Kind, raw: Raw) -> bool:
@@ -154,9 +148,3 @@ class ObjectCache:
         for flow, parts in self._parts[kind].items():
             for raw in parts.values():
                 yield flow, raw
-
-
-def _trimmed(raw: Raw) -> Raw:
-    """Without managedFields, which is often half of an object and never looked at."""
-    meta = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
-    return {**raw, "metadata": meta}

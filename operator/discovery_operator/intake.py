@@ -8,6 +8,7 @@ from uuid import UUID
 
 from .cache import Kind, ObjectCache, flow_of
 from .queue import KeyedQueue
+from .slim import slim_in_place
 
 
 class Intake:
@@ -22,6 +23,10 @@ class Intake:
         self._cache = cache
         self._queue = queue
         self._delivers = delivers
+
+    def delivered(self, kind: Kind, event: Mapping[str, Any]) -> None:
+        """An event as kopf's watch brings it, with type and object."""
+        self.changed(kind, event["type"], slim_in_place(kind, event["object"]))
 
     def changed(self, kind: Kind, event: str | None, raw: Mapping[str, Any]) -> None:
         """An event of a watch: `event` is None for the first list, else as Kubernetes writes it.

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -21,11 +22,12 @@ from kubernetes_asyncio.client.exceptions import ApiException
 
 from .manifests.names import SELECTOR
 from .observed import Presence
+from .slim import Kind, slim
 
 Raw = dict[str, Any]
 
-# objects in one answer to a list
-PAGE = 250
+# objects in one answer to a list, each of at most 1.5 MB
+PAGE = 50
 FLOWS = f"/apis/{GROUP}/{VERSION}"
 JOBS = "/apis/batch/v1"
 CORE = "/api/v1"
@@ -87,8 +89,11 @@ class Cluster:
 
     async def list_namespaces(self) -> set[UUID]:
         """The uids of all namespaces, as they are now: never from the API server's cache."""
-        found = await self._call("GET", f"{CORE}/namespaces")
-        return {UUID(raw["metadata"]["uid"]) for raw in found.get("items") or []}
+        return {
+            UUID(raw["metadata"]["uid"])
+            async for page in self._pages(f"{CORE}/namespaces")
+            for raw in page.get("items") or []
+        }
 
     async def secret(self, namespace: str, name: str) -> dict[str, str] | None:
         """A Secret's data, by name, but for what is no text. Raises KubernetesError."""
@@ -119,15 +124,15 @@ class Cluster:
 
     async def list_flows(self) -> tuple[list[Raw], int]:
         """All DiscoveryFlows and the version of the list."""
-        return await self._list(f"{FLOWS}/{PLURAL}")
+        return await self._list(Kind.FLOW, f"{FLOWS}/{PLURAL}")
 
     async def list_jobs(self) -> tuple[list[Raw], int]:
         """All Jobs of the product."""
-        return await self._list(f"{JOBS}/jobs", SELECTOR)
+        return await self._list(Kind.JOB, f"{JOBS}/jobs", SELECTOR)
 
     async def list_pods(self) -> tuple[list[Raw], int]:
         """All crew pods."""
-        return await self._list(f"{CORE}/pods", SELECTOR)
+        return await self._list(Kind.POD, f"{CORE}/pods", SELECTOR)
 
     async def create_job(self, manifest: Raw) -> Raw:
         """Creates a Job. KubernetesError 409 where the name is taken."""
@@ -208,23 +213,32 @@ class Cluster:
                 return None
             raise
 
-    async def _list(self, path: str, selector: str = "") -> tuple[list[Raw], int]:
-        """All objects, and the version that the list is of.
+    async def _list(self, kind: Kind, path: str, selector: str = "") -> tuple[list[Raw], int]:
+        """All objects, of each what is looked at (`slim`), and the version that the list is of."""
+        items: list[Raw] = []
+        version = 0
+        async for page in self._pages(path, selector):
+            items += [slim(kind, raw) for raw in page.get("items") or []]
+            version = int(page["metadata"]["resourceVersion"])
+        return items, version
 
-        In pages, because one answer with thousands of objects would hold up the event loop while
-        it is read. All pages are of the version of the first; one that has meanwhile been
-        forgotten (410) ends the list, which the next resync tries again.
+    async def _pages(self, path: str, selector: str = "") -> AsyncIterator[Raw]:
+        """A list piece by piece.
+
+        One answer with thousands of objects would hold up the event loop while it is read, and fill
+        the memory. All pages are of the version of the first; one that has meanwhile been forgotten
+        (410) ends the list, which the next resync tries again.
         """
         query = [("limit", str(PAGE))] + ([("labelSelector", selector)] if selector else [])
-        items: list[Raw] = []
         more = ""
         while True:
-            page = query + ([("continue", more)] if more else [])
-            found = await self._call("GET", path, query=page)
-            items += found.get("items") or []
-            more = found["metadata"].get("continue") or ""
+            page = await self._call(
+                "GET", path, query=query + ([("continue", more)] if more else [])
+            )
+            yield page
+            more = (page.get("metadata") or {}).get("continue") or ""
             if not more:
-                return items, int(found["metadata"]["resourceVersion"])
+                return
 
     async def _send(
         self, method: str, path: str, body: Raw, *, content_type: str = "application/json"

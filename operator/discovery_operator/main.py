@@ -31,7 +31,7 @@ from .execute import Executor
 from .faults import CLUSTER_FAULTS, DATABASE_FAULTS
 from .health import Health
 from .intake import Intake
-from .kube import Cluster
+from .kube import PAGE, Cluster
 from .leader import Leadership
 from .manifests.names import SELECTOR
 from .observe import Observer
@@ -59,6 +59,9 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = (0.5, 1, 2, 4, 8, 8, 8)
     settings.watching.server_timeout = 300
+    settings.watching.chunk_size = PAGE
+    # it holds on to each object that long after its last event
+    settings.queueing.idle_timeout = 0.5
     settings.watching.connect_timeout = 10
     settings.watching.label_selectors["batch", "v1", "jobs"] = SELECTOR
     settings.watching.label_selectors["", "v1", "pods"] = SELECTOR

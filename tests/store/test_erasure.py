@@ -17,6 +17,7 @@ from discovery_core.states import FlowState
 from discovery_core.store import ClusterScope
 from discovery_core.store.artefacts import blobs
 from discovery_core.store.database import database_url
+from discovery_core.store.inventory.assets import rebuild_assets
 from discovery_core.store.maintenance import retention as maintenance
 from discovery_core.store.schema import TENANT_TABLES, Base
 from discovery_operator.retention import Retention
@@ -100,7 +101,7 @@ async def test_s06_an_inventory_that_cannot_be_derived_anew_keeps_the_rows(
     elsewhere = await finished(stores)
     for one in (flow, elsewhere):
         await stores.operator.apply(one.flow_id, act.MarkDeleted())
-    genuine = maintenance.rebuild_assets
+    genuine = rebuild_assets
 
     async def fails(session: Any, tenant_id: UUID, engagement: str | None) -> Any:
         if engagement:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import kopf
 
-from ..cache import Kind
 from ..manifests.names import MANAGED_BY, PRODUCT
+from ..slim import Kind
 
 
 @kopf.on.event("batch", "v1", "jobs", labels={MANAGED_BY: PRODUCT})
 async def job_changed(event: kopf.RawEvent, memo: kopf.Memo, **_: object) -> None:
     """A Job was listed, added, changed or deleted."""
-    memo.intake.changed(Kind.JOB, event["type"], event["object"])
+    memo.intake.delivered(Kind.JOB, event)

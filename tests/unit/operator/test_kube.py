@@ -179,9 +179,10 @@ async def test_s01_a_policy_that_only_warns_is_none(server: Server, cluster: Clu
 
 
 async def test_lists_are_of_the_product_only(server: Server, cluster: Cluster) -> None:
-    found = {"metadata": {"resourceVersion": "77"}, "items": [{"metadata": {"name": "j"}}]}
+    items = [{"metadata": {"name": "j"}, "status": {"active": 1}}]
+    found = {"metadata": {"resourceVersion": "77"}, "items": items}
     server.answers["GET", "/apis/batch/v1/jobs"] = (200, found)
-    assert await cluster.list_jobs() == (found["items"], 77)
+    assert await cluster.list_jobs() == (items, 77)
     assert "labelSelector=app.kubernetes.io/managed-by%3Ddiscoveryflow" in server.asked[0][1]
 
 
