@@ -52,9 +52,11 @@ SELECT made.*, gen_random_uuid() AS run_id, phase, position FROM made,
 INSERT INTO clusters (id) VALUES (%(cluster)s) ON CONFLICT DO NOTHING;
 INSERT INTO tenants (id, cluster_id, namespace)
 SELECT DISTINCT tenant_id, %(cluster)s::uuid, 'team-' || right(tenant_id::text, 3) FROM made;
-INSERT INTO master_flows (tenant_id, flow_id, name, engagement, created_at, deleted_at)
+INSERT INTO master_flows (tenant_id, flow_id, name, engagement, created_at, deleted_at,
+       released_at)
 SELECT tenant_id, flow_id, 'flow-' || number, 'group-' || number / 50,
-       ended - interval '1 hour', ended + interval '1 minute' FROM made;
+       ended - interval '1 hour', ended + interval '1 minute', ended + interval '1 minute'
+FROM made;
 INSERT INTO discovery_flows (tenant_id, flow_id, spec, generation, phase, state, state_since,
        reason, message, version, event_sequence, last_fence, source_digest, updated_at)
 SELECT tenant_id, flow_id, '{"source": {"configMap": {"name": "servers", "key": "servers.csv"}}}',

@@ -149,13 +149,19 @@ class Retention:
             found.setdefault(flow.inventory, []).append(flow)
         for inventory, flows in found.items():
             with set_aside("retention", tenant=str(inventory.tenant_id)):
-                if any(flow.counts for flow in flows):
-                    await self._rebuild(inventory)
+                counted = [flow.flow_id for flow in flows if flow.counts]
+                if counted:
+                    await self._rebuild(inventory, counted)
                 for flow in flows:
                     await _step_by_step(partial(self._store.release_batch, flow))
                 await _step_by_step(self._nothing_to_collect)
 
-    async def _rebuild(self, inventory: Inventory) -> None:
+    async def _rebuild(self, inventory: Inventory, without: list[UUID]) -> None:
+        """What only these flows know goes in steps, so that the rebuild is short."""
+        after: str | None = ""
+        while after is not None:
+            after = await self._store.drop_assets_batch(inventory, without, after)
+            await asyncio.sleep(PAUSE_SECONDS)
         changes = await self._store.rebuild_inventory(inventory)
         log.info(
             "an inventory was derived anew without flows that are gone",
@@ -168,9 +174,9 @@ class Retention:
 
     async def _purge(self, key: PurgeKey) -> None:
         """One purge to its end, with a pause between the steps."""
-        inventory = await self._store.begin_purge(key)
-        if inventory is not None:
-            await self._rebuild(inventory)
+        leaving = await self._store.begin_purge(key)
+        if leaving is not None:
+            await self._rebuild(leaving.inventory, [leaving.flow_id])
         await _step_by_step(lambda: self._store.purge_batch(key))
         await _step_by_step(self._nothing_to_collect)
         record = await self._store.purge(key.purge_id)

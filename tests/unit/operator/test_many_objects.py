@@ -254,3 +254,17 @@ def test_s08_what_is_kept_says_the_same(kind: Kind, view: Any) -> None:
     same = slim_in_place(kind, raw)
     assert same is raw
     assert view(same) == view(large(kind, 3)) or kind is not Kind.FLOW
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_s08_what_the_api_server_answers_is_kept_light(kind: Kind) -> None:
+    """Answers to a GET, a POST or a PATCH come into the cache by no list and no watch."""
+    cache = ObjectCache()
+    raw = large(kind, 3)
+    assert cache.put(kind, raw)
+    flow = UUID(int=4)
+    kept = {
+        Kind.FLOW: [cache.flow(flow)], Kind.JOB: cache.jobs(flow), Kind.POD: cache.pods(flow),
+    }[kind]  # fmt: skip
+    assert len(kept) == 1
+    assert LARGE not in json.dumps(kept)

@@ -9,7 +9,7 @@ rebuilt.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -167,6 +167,20 @@ _WHERE_FROM = text(
     ORDER BY a.position NULLS LAST, a.created_at DESC, a.flow DESC, r.row DESC LIMIT :most
     """  # noqa: S608 - texts of ours
 )
+_DROP_OWN = text(
+    """
+    WITH page AS (
+        SELECT identity, sources FROM assets
+        WHERE tenant_id = :tenant AND engagement = :engagement AND identity > :after
+        ORDER BY identity LIMIT :most
+    ), gone AS (
+        DELETE FROM assets a USING page p
+        WHERE a.tenant_id = :tenant AND a.engagement = :engagement AND a.identity = p.identity
+          AND p.sources <@ to_jsonb(CAST(:flows AS text[]))
+    )
+    SELECT max(identity) FROM page
+    """
+)
 _FORGET_ALIASES = text(
     "DELETE FROM asset_aliases WHERE tenant_id = :tenant AND engagement = :engagement"
 )
@@ -209,6 +223,28 @@ async def rebuild_assets(session: AsyncSession, tenant_id: UUID, engagement: str
         await session.execute(_ALIASES, key)
         row = (await session.execute(_REBUILD, key)).one()
     return Changes(*(int(count) for count in row))
+
+
+async def drop_own_assets(
+    session: AsyncSession,
+    tenant_id: UUID,
+    engagement: str | None,
+    flows: Sequence[UUID],
+    *,
+    after: str,
+    limit: int,
+) -> str | None:
+    """Removes assets that only these flows know, of the next `limit` assets `after` an identity.
+
+    So that a rebuild without those flows has little left to remove. Returns where to go on; None
+    at the end.
+    """
+    found: str | None = await session.scalar(
+        _DROP_OWN,
+        key_of(tenant_id, engagement)
+        | {"flows": [str(flow) for flow in flows], "after": after, "most": limit},
+    )
+    return found
 
 
 async def asset_sources(

@@ -28,7 +28,7 @@ class Inventory(NamedTuple):
 
 
 class Deleted(NamedTuple):
-    """A deleted flow that still has data. `counts`: its rows were part of the inventory."""
+    """A flow whose data is to go. `counts`: its rows were part of the inventory."""
 
     inventory: Inventory
     flow_id: UUID
@@ -93,11 +93,11 @@ async def release(session: AsyncSession, tenant_id: UUID, flow_id: UUID, limit: 
     return True
 
 
-async def begin_purge(session: AsyncSession, tenant_id: UUID, purge_id: UUID) -> Inventory | None:
+async def begin_purge(session: AsyncSession, tenant_id: UUID, purge_id: UUID) -> Deleted | None:
     """From here on nothing more happens to the flow that is to be purged.
 
-    Returns the inventory that is to be derived anew, where its rows are to leave it; None also
-    where the flow has gone on, which the purge itself will find and say.
+    Returns the flow where its rows are to leave the inventory; None also where it has gone on,
+    which the purge itself will find and say.
     """
     found = (
         await session.execute(
@@ -121,4 +121,4 @@ async def begin_purge(session: AsyncSession, tenant_id: UUID, purge_id: UUID) ->
         .values(state=RunState.SUPERSEDED)
     )
     master = await session.get_one(MasterFlow, (tenant_id, flow.flow_id))
-    return Inventory(tenant_id, master.engagement)
+    return Deleted(Inventory(tenant_id, master.engagement), flow.flow_id, counts=True)

@@ -7,7 +7,7 @@ transaction, so a purge that is broken off goes on where it was, under whichever
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +21,7 @@ from ...errors import IllegalTransitionError, NotFoundError
 from ...states import is_ended
 from ..artefacts import blobs
 from ..database import ClusterScope
-from ..inventory.assets import Changes, rebuild_assets
+from ..inventory.assets import Changes, drop_own_assets, rebuild_assets
 from ..operator import ENDED, OperatorStore
 from ..schema import DiscoveryFlowRow, MasterFlow, Purge, Tenant
 from .deleted import Deleted, Inventory, begin_purge, deleted_flows, release
@@ -268,6 +268,14 @@ class RetentionStore:
         """Deleted flows that something but their history is left of."""
         return await self._run(lambda session, _: deleted_flows(session, limit))
 
+    async def drop_assets_batch(
+        self, inventory: Inventory, flows: Sequence[UUID], after: str, rows: int = BATCH_ROWS
+    ) -> str | None:
+        """Looks at the next `rows` assets for some that only these flows know, see there."""
+        return await self._run(
+            lambda session, _: drop_own_assets(session, *inventory, flows, after=after, limit=rows)
+        )
+
     async def rebuild_inventory(self, inventory: Inventory) -> Changes:
         """Derives an inventory anew, in a transaction that holds no flow's lock."""
         return await self._run(lambda session, _: rebuild_assets(session, *inventory))
@@ -280,7 +288,7 @@ class RetentionStore:
 
     # -- the removal ---------------------------------------------------------------------------
 
-    async def begin_purge(self, key: PurgeKey) -> Inventory | None:
+    async def begin_purge(self, key: PurgeKey) -> Deleted | None:
         """Before the first batch: the flow goes on no more, and which inventory loses its rows."""
         return await self._run(lambda session, _: begin_purge(session, *key))
 
