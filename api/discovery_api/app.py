@@ -10,10 +10,11 @@ from discovery_core.store import ApiStore, Database
 from discovery_core.tasks import end
 from fastapi import FastAPI
 
-from .auth import authenticate
-from .limits import RateLimit, SecurityHeaders
+from .auth import given_token, identify
+from .callers import Callers
+from .headers import SecurityHeaders
+from .limits import AtATime, Failures, Requests
 from .live import Live
-from .middleware import KnownCallers
 from .openapi import describe_problems
 from .routes import (
     analytics,
@@ -34,6 +35,8 @@ from .settings import ApiSettings
 from .web.install import install_pages
 
 STRANGERS = ("/sign-in", "/sign-out")
+# where nobody is known yet, or need be
+PUBLIC = (*STRANGERS, "/oidc/start", "/oidc/callback", "/static/", "/api/v1/openapi.json")
 
 
 def create_app(db: Database, settings: ApiSettings) -> FastAPI:
@@ -58,6 +61,15 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     )
     app.state.store = ApiStore(db)
     app.state.live = Live(app.state.store)
+    app.state.streams = AtATime(
+        settings.streams_per_person,
+        "streams of events per person (Helm value api.streamsPerPerson)",
+    )
+    app.state.uploads = AtATime(
+        settings.uploads_per_tenant,
+        "uploads at a time per namespace (Helm value tenants.maxUploadsAtATime)",
+    )
+    app.state.failures = Failures(settings.failed_tokens)
     app.state.sessions = Sessions(settings)
     app.state.settings = settings
     for routes in (
@@ -67,12 +79,13 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
         app.include_router(routes.router)
     describe_problems(app)
     install_pages(app)
-    app.add_middleware(KnownCallers, authenticate=authenticate, strangers=STRANGERS)
     app.add_middleware(
-        RateLimit,
-        per_second=settings.requests_per_second,
-        burst=settings.request_burst,
-        session_cookie=f"{app.state.sessions.cookie}.0",
+        Callers,
+        token_of=given_token,
+        identify=identify,
+        requests=Requests(settings.requests_per_second, settings.request_burst),
+        failures=app.state.failures,
+        public=PUBLIC,
     )
     app.add_middleware(SecurityHeaders, public_url=settings.public_url)
     return finish(

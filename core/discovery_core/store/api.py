@@ -261,8 +261,10 @@ class ApiStore:
         uploaded_by: str,
         stream: AsyncIterator[bytes],
         max_bytes: int,
+        tenant_bytes: int | None = None,
+        declared: int = 1,
     ) -> uploads.Uploaded:
-        """Stores a person's file. Raises DiscoveryError(LIMIT_EXCEEDED)."""
+        """Stores a person's file. Raises DiscoveryError (LIMIT_EXCEEDED, QUOTA_EXCEEDED)."""
         return await uploads.store_upload(
             self.db,
             tenant_id,
@@ -271,6 +273,8 @@ class ApiStore:
             uploaded_by=uploaded_by,
             stream=stream,
             max_bytes=max_bytes,
+            tenant_bytes=tenant_bytes,
+            declared=declared,
         )
 
     async def analytics(self, tenant_id: UUID, engagement: str | None) -> dict[str, Any]:
