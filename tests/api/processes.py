@@ -26,9 +26,17 @@ class Process:
     port: int
 
     def most_memory(self) -> int:
-        """The most bytes that the process has ever held."""
+        """The most bytes that the process has held since `begin_to_measure`, or ever."""
+        return self._memory("VmHWM")
+
+    def begin_to_measure(self) -> int:
+        """Forgets the most; returns the bytes that the process holds now."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        return self._memory("VmRSS")
+
+    def _memory(self, what: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        found = re.search(rf"{what}:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) * 1024
 
