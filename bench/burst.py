@@ -79,7 +79,7 @@ class Burst:
     async def pages(self, http: httpx.AsyncClient) -> None:
         """Looks at pages as somebody who has signed in, some at a time."""
         begun = await http.post("/sign-in", data={"token": "person-0"})
-        cookies = {name: value for name, value in begun.cookies.items()}
+        cookies = dict(begun.cookies.items())
         flow = f"/flows/{self.flow.flow_id}"
         places = ("/", flow, f"{flow}/review", f"{flow}/history")
         gate = asyncio.Semaphore(AT_ONCE)

@@ -28,8 +28,9 @@ class FakeKubernetes:
     """What it knows, and what it was asked: `tokens` are those that callers sent, in order.
 
     `request_id` is what the flow's status shows, once it has been looked at `shown_after` times.
-    `identify` names the user of a token, `tls` serves by TLS. With `drops`, connections end without an answer; with
-    `drops_confirmation`, they do after an answer to the request has been taken.
+    `identify` names the user of a token, and with `tls` it serves by TLS. With `drops`, connections
+    end without an answer; with `drops_confirmation`, they do after an answer to the request has
+    been taken.
     """
 
     flow_uid: str = ""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 
-from tests.api.hostile_requests import EXECUTION, USER, Hostile, sent
+from tests.api.desk import API
+from tests.api.hostile_requests import EXECUTION, MIB, USER, Hostile, sent
 from tests.api.kubernetes import FakeKubernetes
-from tests.api.processes import Process, running
+from tests.api.processes import ANN, Process, running
 from tests.postgres import Stores
 
 pytestmark = pytest.mark.slow
@@ -25,7 +29,8 @@ def kubernetes() -> FakeKubernetes:
 async def user(
     stores: Stores, kubernetes: FakeKubernetes, tmp_path: Path
 ) -> AsyncIterator[Process]:
-    async with running("discovery_api", stores.urls.api, kubernetes, tmp_path) as process:
+    limits = {"uploads_per_tenant": "50"}
+    async with running("discovery_api", stores.urls.api, kubernetes, tmp_path, **limits) as process:
         yield process
 
 
@@ -56,3 +61,26 @@ async def test_s02_no_request_costs_the_user_api_memory(user: Process) -> None:
 
 async def test_s02_no_request_costs_the_execution_api_memory(execution: Process) -> None:
     assert await tried(execution, EXECUTION) == []
+
+
+async def test_s07_the_memory_of_a_burst_comes_back(user: Process) -> None:
+    """What fifty uploads at once have taken; the first one only warms up."""
+    headers = {"Authorization": f"Bearer {ANN}"}
+
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{user.port}", headers=headers, timeout=60
+    ) as client:
+
+        async def upload(number: int) -> None:
+            query = {"namespace": "migration", "name": f"{number}.csv"}
+            content = os.urandom(4 * MIB)
+            sent = await client.post(f"{API}/uploads", params=query, content=content)
+            assert sent.status_code == 201, sent.text
+
+        await upload(0)
+        before = user.begin_to_measure()
+        await asyncio.gather(*(upload(number) for number in range(1, 51)))
+    async with asyncio.timeout(30):
+        while user.begin_to_measure() - before > 32 * MIB:
+            await asyncio.sleep(0.5)
+    assert user.begin_to_measure() - before <= 32 * MIB
