@@ -79,6 +79,8 @@ async def running(
     (folder / "token").write_text("own-token")
     environment = {
         **os.environ,
+        # the tree under test, whatever is installed
+        "PYTHONPATH": os.pathsep.join(sys.path),
         "DISCOVERY_DATABASE_URL": url,
         "DISCOVERY_PORT": str(port),
         "DISCOVERY_HOST": "127.0.0.1",
