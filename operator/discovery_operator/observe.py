@@ -218,8 +218,8 @@ class Observer:
         """
         most = self._rules.most_open_flows
         words = (
-            f"room for one more open flow: this namespace has as many as it may, {most} (Helm value "
-            "tenants.maxOpenFlows); it begins when one of them has ended"
+            f"room for one more open flow: this namespace has as many as it may, {most} (Helm "
+            "value tenants.maxOpenFlows); it begins when one of them has ended"
         )
         begins = flow.state is FlowState.PENDING or words in flow.missing
         return [words] if begins and admitted >= most else []

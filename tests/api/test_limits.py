@@ -298,7 +298,8 @@ async def test_s04_so_many_uploads_of_a_namespace_at_a_time(
         )
         tenant = namespaces.namespaces["migration"]
         await until_stored(stores, tenant)
-        query, other = {"params": WHERE, "headers": ANN}, WHERE | {"namespace": "other"}
+        query: dict[str, Any] = {"params": WHERE, "headers": ANN}
+        other = WHERE | {"namespace": "other"}
         refused = await client.post(f"{API}/uploads", content=b"a", **query)
         assert refused.status_code == 429
         assert "tenants.maxUploadsAtATime" in refused.json()["detail"]
@@ -339,7 +340,7 @@ async def test_s04_a_pod_stores_so_many_files_at_a_time(
     await launch(flow, kubernetes)
     async with executing(stores, kubernetes, bodies_per_pod=1) as client:
         claim = (await client.post("/execution/v1/claim", json={}, headers=POD)).json()
-        query = {"params": {"fence": claim["fence"]}, "headers": POD}
+        query: dict[str, Any] = {"params": {"fence": claim["fence"]}, "headers": POD}
         first = asyncio.create_task(
             client.put("/execution/v1/artefacts", content=pieces(2, hold=hold), **query)
         )

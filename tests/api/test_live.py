@@ -280,3 +280,28 @@ async def test_s07_a_person_has_so_many_streams(
             await until(lambda: other.messages, "somebody else's stream")
     async with listening(address, path, ANN) as later:
         await until(lambda: later.messages, "one more when others have ended")
+
+
+@pytest.mark.parametrize(
+    ("headers", "heard"),
+    [
+        ({"Origin": "https://evil.example"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({}, True),
+    ],
+    ids=["origin", "fetch-site", "own"],
+)
+async def test_another_site_s_page_opens_no_socket_with_a_session(
+    address: str, flow: Flow, headers: dict[str, str], heard: bool
+) -> None:
+    """A browser sends the session with it, where nothing forbids that."""
+    async with httpx.AsyncClient(base_url=address) as client:
+        begun = await client.post("/sign-in", data={"token": "token-ann"})
+    session = {"Cookie": begun.headers["set-cookie"].split(";")[0]}
+    socket = f"{address.replace('http', 'ws')}{API}/ws?flow_id={flow.flow_id}"
+    try:
+        async with websockets.connect(socket, additional_headers=session | headers) as opened:
+            told = json.loads(await opened.recv())["event"] == "entry"
+    except websockets.InvalidStatus:
+        told = False
+    assert told is heard

@@ -147,6 +147,27 @@ async def test_nobody_fills_the_memory_through_a_socket(api: Process) -> None:
     assert client.close_code == 1009
 
 
+async def test_s02_connections_are_so_many_and_no_more(
+    stores: Stores, kubernetes: FakeKubernetes, tmp_path: Path
+) -> None:
+    """Those who came first stay; the next is told nothing, until one of them goes."""
+    url, few = stores.urls.api, {"max_connections": "10", "head_seconds": "60"}
+    async with (
+        running("discovery_api", url, kubernetes, tmp_path, **few) as api,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        first = [await stack.enter_async_context(api.connected()) for _ in range(10)]
+        async with api.connected() as (reader, _):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        for reader, writer in first:
+            writer.write(head("GET", "/healthz", "Connection: close\r\n", NOBODY))
+            assert (await reader.readline()).split()[1] == b"200"
+        async with api.connected() as (reader, writer):
+            writer.write(head("GET", "/healthz", "", NOBODY))
+            assert (await reader.readline()).split()[1] == b"200"
+
+
 # -- slow ones
 
 
