@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+from discovery_core.loops import keep_on
 from discovery_core.store import ApiStore, Database
 from discovery_core.tasks import end
 from fastapi import FastAPI
@@ -34,9 +36,18 @@ from .sessions import Sessions
 from .settings import ApiSettings
 from .web.install import install_pages
 
+# how often it is asked which sessions have been ended elsewhere
+ENDED_SECONDS = 2.0
 STRANGERS = ("/sign-in", "/sign-out")
 # where nobody is known yet, or need be
 PUBLIC = (*STRANGERS, "/oidc/start", "/oidc/callback", "/static/", "/api/v1/openapi.json")
+
+
+async def _learn_of_ended(app: FastAPI) -> None:
+    """Has sessions end here that were ended in another process."""
+    while True:
+        app.state.sessions.learn(await app.state.store.ended_sessions())
+        await asyncio.sleep(ENDED_SECONDS)
 
 
 def create_app(db: Database, settings: ApiSettings) -> FastAPI:
@@ -45,9 +56,15 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         live: Live = app.state.live
-        listener = asyncio.create_task(live.run(), name="live")
+        loops = [
+            asyncio.create_task(live.run(), name="live"),
+            asyncio.create_task(
+                keep_on("sessions", partial(_learn_of_ended, app)), name="sessions"
+            ),
+        ]
         yield
-        await end(listener)
+        for loop in loops:
+            await end(loop)
         await db.close()
 
     app = FastAPI(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import hashlib
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from discovery_api.app import _learn_of_ended
 from discovery_api.headers import CONTENT_POLICY
 from discovery_api.routes.results import MOST_BYTES
 from discovery_api.sessions import Sessions
@@ -74,7 +76,13 @@ async def test_the_issuer_is_given_a_challenge_whose_answer_only_we_know(
     ann: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sealed: list[str] = []
-    monkeypatch.setattr(Sessions, "seal", lambda self, text: sealed.append(text) or "sealed")
+
+    def seal(self: Sessions, text: str) -> str:
+        del self
+        sealed.append(text)
+        return "sealed"
+
+    monkeypatch.setattr(Sessions, "seal", seal)
     known = type("Issuer", (), {"authorization": "https://issuer.example/authorize", "until": 1e12})
     ann._transport.app.state.issuer = known  # type: ignore[attr-defined]
     ann._transport.app.state.settings.oidc_issuer = "https://issuer.example"  # type: ignore[attr-defined]
@@ -104,7 +112,8 @@ async def test_a_session_ends(
     begin = Sessions.begin
 
     def older(self: Sessions, token: str, user: str) -> Any:
-        return dataclasses.replace(begin(self, token, user), **{field: time.time() - seconds})
+        changed: dict[str, Any] = {field: time.time() - seconds}
+        return dataclasses.replace(begin(self, token, user), **changed)
 
     assert (await ann.get("/flows/new")).status_code == 200
     monkeypatch.setattr(Sessions, "begin", older)
@@ -120,6 +129,42 @@ async def test_a_session_ends(
 def _cookies(answer: httpx.Response) -> str:
     """What the answer sets, which a client that means well would drop once it has expired."""
     return "; ".join(line.split(";")[0] for line in answer.headers.get_list("set-cookie"))
+
+
+async def test_s19_a_session_that_was_ended_is_of_no_use_to_whoever_kept_it(
+    stores: Stores, kubernetes: FakeKubernetes, tmp_path: Path
+) -> None:
+    """Neither here nor in another process with the same keys; the person's other session is."""
+    (keys := tmp_path / "keys").write_text("k" * 40)
+    async with (
+        serving(stores, kubernetes, session_key_file=keys) as client,
+        serving(stores, kubernetes, session_key_file=keys) as elsewhere,
+    ):
+        begun = [await client.post("/sign-in", data={"token": "token-ann"}) for _ in range(2)]
+        client.cookies.clear()
+        first, second = ({"Cookie": _cookies(answer)} for answer in begun)
+        shown = await client.get("/flows/new", headers=first)
+        csrf = shown.text.split('data-csrf="', 1)[1].split('"', 1)[0]
+        assert (await elsewhere.get("/flows/new", headers=first)).status_code == 200
+        ended = await client.post("/sign-out", data={"csrf": csrf}, headers=first)
+        assert ended.status_code == 303
+        app = elsewhere._transport.app  # type: ignore[attr-defined]
+        looking = asyncio.create_task(_learn_of_ended(app))
+        await until_answered(elsewhere, first, 401)
+        looking.cancel()
+        for one in (client, elsewhere):
+            assert (await one.get("/flows/new", headers=first)).status_code == 401
+            assert (await one.get(f"{API}/me", headers=first)).status_code == 401
+            assert (await one.get("/flows/new", headers=second)).status_code == 200
+
+
+async def until_answered(client: httpx.AsyncClient, headers: dict[str, str], status: int) -> None:
+    """Waits until the page is answered so."""
+    async with asyncio.timeout(30):
+        while True:
+            if (await client.get("/flows/new", headers=headers)).status_code == status:
+                return
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("target", ["https://evil.example", "//evil.example", "/\\evil.example"])

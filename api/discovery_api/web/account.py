@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from discovery_core.errors import ProblemError
+from discovery_core.store import ApiStore
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
@@ -12,7 +13,7 @@ from ..caller import acting_as
 from ..callers import address_of, hashed
 from ..context import settings_of
 from ..limits import Failures
-from ..sessions import Sessions
+from ..sessions import Sessions, key_of
 from .templating import page
 
 router = APIRouter(include_in_schema=False)
@@ -78,11 +79,14 @@ async def sign_in(
 
 @router.post("/sign-out")
 async def sign_out(request: Request, csrf: Annotated[str, Form(max_length=100)] = "") -> Response:
-    """Ends the session."""
+    """Ends the session for good: here at once, in other processes at their next look."""
     sessions: Sessions = request.app.state.sessions
     session = sessions.of(request)
     if session is not None:
         sessions.check_forgery(request, session, csrf)
+        store: ApiStore = request.app.state.store
+        await store.end_session(key_of(session), session.expires)
+        sessions.learn({key_of(session): session.expires})
     answer = RedirectResponse("/sign-in", status_code=303)
     sessions.end(answer)
     return answer

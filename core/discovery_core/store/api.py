@@ -16,6 +16,7 @@ from ..errors import NotFoundError
 from ..snapshots import AttemptRecord, FlowEvent, FlowSnapshot
 from ..wire.protocol import ApprovedMapping
 from ..wire.results import FieldMapping
+from . import sessions
 from .artefacts import uploads
 from .artefacts.streams import read_chunks
 from .database import Database, TenantScope
@@ -245,6 +246,14 @@ class ApiStore:
             return list(found)
 
         return await self.db.run(None, work)
+
+    async def end_session(self, key: str, ends: float) -> None:
+        """Ends a browser's session before its time, which is `ends` (seconds since 1970)."""
+        await self.db.run(None, lambda session: sessions.end_session(session, key, ends))
+
+    async def ended_sessions(self) -> dict[str, float]:
+        """Sessions that were ended before their time, and when that is."""
+        return await self.db.run(None, sessions.ended_sessions)
 
     async def offer_tenant(
         self, namespace_uid: UUID, namespace: str, cluster_id: UUID | None

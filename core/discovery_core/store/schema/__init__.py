@@ -22,9 +22,10 @@ from .flows import (
 )
 from .gate import ApprovalRequestRow, FieldMappingRow, MappingMemory
 from .inventory import Asset, AssetAlias, AssetDecision, Record, SourcePrecedence
+from .sessions import EndedSession
 from .upkeep import CircuitBreaker, Notification, Purge
 
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0010"
 
 TENANT_TABLES = tuple(
     table.name for table in Base.metadata.sorted_tables if "tenant_id" in table.columns
@@ -45,6 +46,7 @@ __all__ = [
     "CircuitBreaker",
     "Cluster",
     "DiscoveryFlowRow",
+    "EndedSession",
     "FieldMappingRow",
     "FlowArtefact",
     "FlowEventRow",
