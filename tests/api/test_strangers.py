@@ -168,6 +168,23 @@ async def test_s02_connections_are_so_many_and_no_more(
             assert (await reader.readline()).split()[1] == b"200"
 
 
+@pytest.mark.parametrize(("trusted", "last"), [("", 429), ("127.0.0.1", 401)])
+async def test_s07_nobody_says_from_where_it_comes(
+    stores: Stores, kubernetes: FakeKubernetes, tmp_path: Path, trusted: str, last: int
+) -> None:
+    """A header names the address that failed tokens count for, where a proxy of ours wrote it."""
+    settings = {"failed_tokens": "2", "trusted_proxies": trusted}
+    url = stores.urls.api
+    async with running("discovery_api", url, kubernetes, tmp_path, **settings) as api:
+        statuses = [
+            await api.status_of(
+                "GET", f"{API}/me", f"X-Forwarded-For: 192.0.2.{n}\r\n", f"guess-{n}"
+            )
+            for n in range(3)
+        ]
+    assert statuses == [401, 401, last]
+
+
 # -- slow ones
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .model import API, CORE, OPERATOR, DatabaseGuard, Guard, unless
 
 LIMITS = "tests/api/test_limits.py"
+QUOTA = "tests/api/test_quota.py"
 BROWSERS = "tests/api/test_browsers.py"
 HOSTILE = "tests/api/test_hostile_requests.py"
 GUARDS = "tests/api/test_guards.py"
@@ -95,6 +96,11 @@ BODIES = (
     Guard("the memory of a burst is given back", f"{API}/__main__.py",
           "    give_memory_back()\n", "",
           f"{HOSTILE}::test_s07_the_memory_of_a_burst_comes_back"),
+    Guard("nobody says from where it comes", f"{API}/server.py",
+          """        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
+""", "",
+          f"{STRANGERS}::test_s07_nobody_says_from_where_it_comes"),
     Guard("connections are so many", f"{API}/connections.py",
           *unless("len(self.connections) > self.most"),
           f"{STRANGERS}::test_s02_connections_are_so_many_and_no_more"),
@@ -106,19 +112,19 @@ BODIES = (
 TENANTS = (
     Guard("a namespace's bytes, at each piece", f"{CORE}/artefacts/streams.py",
           "await require_room(session, scope.tenant_id, tenant_bytes, len(chunk.data))", "pass",
-          f"{LIMITS}::test_s04_a_namespace_stores_so_many_bytes_and_no_more"),
+          f"{QUOTA}::test_s04_a_namespace_stores_so_many_bytes_and_no_more"),
     Guard("a namespace's bytes, at the beginning", f"{CORE}/artefacts/uploads.py",
           "        await require_room(session, tenant_id, tenant_bytes, declared)\n", "",
-          f"{LIMITS}::test_s04_a_file_that_is_said_to_be_too_large_is_refused_at_once"),
+          f"{QUOTA}::test_s04_a_file_that_is_said_to_be_too_large_is_refused_at_once"),
     Guard("a namespace's bytes of what is still being stored", f"{CORE}/artefacts/streams.py",
           ".values(size=size)", ".values(size=0)",
-          f"{LIMITS}::test_s04_files_that_come_side_by_side_see_each_other"),
+          f"{QUOTA}::test_s04_files_that_come_side_by_side_see_each_other"),
     Guard("uploads of a namespace at a time", f"{API}/routes/create.py",
           "    with uploads.one(str(tenant_id)):", "    if uploads:",
-          f"{LIMITS}::test_s04_so_many_uploads_of_a_namespace_at_a_time"),
+          f"{QUOTA}::test_s04_so_many_uploads_of_a_namespace_at_a_time"),
     Guard("files of a pod at a time", f"{API}/limits.py",
           *unless("self._held[holder] >= self._most"),
-          f"{LIMITS}::test_s04_a_pod_stores_so_many_files_at_a_time"),
+          f"{QUOTA}::test_s04_a_pod_stores_so_many_files_at_a_time"),
     Guard("streams of a person at a time", f"{API}/routes/live.py",
           "    streams.require(person)\n", "",
           f"{LIVE}::test_s07_a_person_has_so_many_streams"),
