@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from discovery_core.logging import configure_logging
+from discovery_core.memory import give_memory_back
 from discovery_core.store import Database
 
 from .server import serve
@@ -11,6 +12,7 @@ from .settings import ApiSettings, settings_from_environment
 
 def main() -> None:
     """Reads the settings and serves until told to stop."""
+    give_memory_back()
     settings = settings_from_environment(
         ApiSettings,
         module="discovery_api",

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+from discovery_core.loops import keep_on
 from discovery_core.store import ApiStore, Database
 from discovery_core.tasks import end
 from fastapi import FastAPI
 
-from .auth import authenticate
-from .limits import RateLimit, SecurityHeaders
+from .auth import given_token, identify
+from .callers import Callers
+from .headers import SecurityHeaders
+from .limits import AtATime, Failures, Requests
 from .live import Live
-from .middleware import KnownCallers
 from .openapi import describe_problems
 from .routes import (
     analytics,
@@ -33,7 +36,18 @@ from .sessions import Sessions
 from .settings import ApiSettings
 from .web.install import install_pages
 
+# how often it is asked which sessions have been ended elsewhere
+ENDED_SECONDS = 2.0
 STRANGERS = ("/sign-in", "/sign-out")
+# where nobody is known yet, or need be
+PUBLIC = (*STRANGERS, "/oidc/start", "/oidc/callback", "/static/", "/api/v1/openapi.json")
+
+
+async def _learn_of_ended(app: FastAPI) -> None:
+    """Has sessions end here that were ended in another process."""
+    while True:
+        app.state.sessions.learn(await app.state.store.ended_sessions())
+        await asyncio.sleep(ENDED_SECONDS)
 
 
 def create_app(db: Database, settings: ApiSettings) -> FastAPI:
@@ -42,9 +56,15 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         live: Live = app.state.live
-        listener = asyncio.create_task(live.run(), name="live")
+        loops = [
+            asyncio.create_task(live.run(), name="live"),
+            asyncio.create_task(
+                keep_on("sessions", partial(_learn_of_ended, app)), name="sessions"
+            ),
+        ]
         yield
-        await end(listener)
+        for loop in loops:
+            await end(loop)
         await db.close()
 
     app = FastAPI(
@@ -58,6 +78,15 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
     )
     app.state.store = ApiStore(db)
     app.state.live = Live(app.state.store)
+    app.state.streams = AtATime(
+        settings.streams_per_person,
+        "streams of events per person (Helm value api.streamsPerPerson)",
+    )
+    app.state.uploads = AtATime(
+        settings.uploads_per_tenant,
+        "uploads at a time per namespace (Helm value tenants.maxUploadsAtATime)",
+    )
+    app.state.failures = Failures(settings.failed_tokens)
     app.state.sessions = Sessions(settings)
     app.state.settings = settings
     for routes in (
@@ -67,12 +96,13 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
         app.include_router(routes.router)
     describe_problems(app)
     install_pages(app)
-    app.add_middleware(KnownCallers, authenticate=authenticate, strangers=STRANGERS)
     app.add_middleware(
-        RateLimit,
-        per_second=settings.requests_per_second,
-        burst=settings.request_burst,
-        session_cookie=f"{app.state.sessions.cookie}.0",
+        Callers,
+        token_of=given_token,
+        identify=identify,
+        requests=Requests(settings.requests_per_second, settings.request_burst),
+        failures=app.state.failures,
+        public=PUBLIC,
     )
     app.add_middleware(SecurityHeaders, public_url=settings.public_url)
     return finish(

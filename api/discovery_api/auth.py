@@ -62,15 +62,26 @@ def _token(
     return token
 
 
-async def authenticate(request: Request) -> None:
-    """Asks Kubernetes who calls, before the body is read. Raises ProblemError 401, 403 and 503.
+def given_token(connection: HTTPConnection) -> str | None:
+    """The token that a connection comes with, whatever it is worth."""
+    try:
+        return _credentials(connection)[0]
+    except UnauthenticatedError:
+        return None
 
-    What it says of the token is kept in `request.state.known`, so that it is asked once.
+
+async def identify(connection: HTTPConnection) -> str:
+    """Asks Kubernetes who calls. Raises ProblemError 401, 403 and 503.
+
+    What it says of the token is kept in `state.known`, so that a request asks once.
     """
-    settings: ApiSettings = request.app.state.settings
-    token = token_of(request)
+    settings: ApiSettings = connection.app.state.settings
+    changes = connection.scope.get("method", "GET") not in SAFE_METHODS
+    token = token_of(connection) if changes else _credentials(connection)[0]
     async with acting_as(settings, token) as caller:
-        request.state.known = (token, await caller.user())
+        user = await caller.user()
+    connection.state.known = (token, user)
+    return user.name
 
 
 Token = Annotated[str, Depends(_token)]

@@ -2,7 +2,7 @@
 
 The server itself waits without end for the head of a request, and takes a body that was refused
 as long as it comes. The size of a head is bounded by its parser (h11, 64 KiB), which is why no
-other one is used.
+other one is used, and the number of heads by `connections_at_once`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ _REFUSED_FACTOR = 4
 class Connection(H11Protocol):
     """Ends where the next head, or the rest of a refused body, takes too long.
 
-    The head has the seconds of `timeout_keep_alive`.
+    The head has the seconds of `timeout_keep_alive`. Of more than `most` connections the latest end
+    at once: whoever holds them has to let go within those seconds.
     """
 
+    most = 0
     _late: asyncio.TimerHandle | None = None
     _waits_for = ""
 
     def connection_made(self, transport: Any) -> None:
         """See asyncio."""
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.abort()
+            return
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -65,3 +70,13 @@ class Connection(H11Protocol):
             self._late = None
         if what:
             self._late = self.loop.call_later(seconds, self.transport.close)
+
+
+def connections_at_once(most: int) -> type[Connection]:
+    """Connections of which a process has so many at once."""
+
+    class Bounded(Connection):
+        """Of one server."""
+
+    Bounded.most = most
+    return Bounded

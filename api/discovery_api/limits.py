@@ -1,106 +1,35 @@
-"""Headers that keep browsers safe, and a limit on how often one caller may ask."""
+"""How much one caller may have: so many requests a second, failures and things at a time.
+
+Counted per process and forgotten for whoever has not been heard of for the longest, because
+strangers can be as many as they like. Not here: who a request is counted for (`callers.py`).
+"""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections import OrderedDict
-from urllib.parse import urlsplit
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from .problems import TooManyRequestsError
 
-from .middleware import QUIET
-from .problems import TooManyRequestsError, respond
-
-CONTENT_POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "font-src 'self'",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    ]
-)
-_HEADERS = {
-    "Content-Security-Policy": CONTENT_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
 _MOST_CALLERS = 10_000
+FAILURE_SECONDS = 300.0
 
 
-class SecurityHeaders:
-    """Adds the headers to every answer.
+class Requests:
+    """So many requests a second for each caller, and some more at once."""
 
-    Browsers are told to come back by TLS only under the public name: through a port-forward the
-    name is `localhost`, which other programs of that machine have as well.
-    """
-
-    def __init__(self, app: ASGIApp, *, public_url: str) -> None:
-        self._app = app
-        public = urlsplit(public_url)
-        self._strict_host = public.netloc if public.scheme == "https" else ""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection, as ASGI has it."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        strict = self._strict_host and Headers(scope=scope).get("host") == self._strict_host
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if strict:
-                    headers["Strict-Transport-Security"] = "max-age=31536000"
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
-
-
-class RateLimit:
-    """So many requests a second for each caller, and some more at once. Counted per process."""
-
-    def __init__(self, app: ASGIApp, *, per_second: float, burst: int, session_cookie: str) -> None:
-        self._app = app
-        self._session_cookie = session_cookie
+    def __init__(self, per_second: float, burst: int) -> None:
         self._rate = per_second
         self._burst = float(burst)
-        # tokens left and when they were counted, by caller; the longest unheard of goes first
+        # tokens left and when they were counted, by caller
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection, as ASGI has it."""
-        counted = scope["type"] in ("http", "websocket") and scope["path"] not in QUIET
-        wait = self.take(self._caller(scope)) if counted and self._rate > 0 else 0.0
-        if wait > 0 and scope["type"] == "websocket":
-            # not accepted yet, so this is an HTTP answer 403
-            await send({"type": "websocket.close", "code": 1013, "reason": "too many requests"})
+    def count(self, caller: str) -> None:
+        """Counts one request. Raises ProblemError 429 where there are too many."""
+        if self._rate <= 0:
             return
-        if wait > 0:
-            refused = TooManyRequestsError(
-                f"at most {self._rate:g} a second; try again in {wait:.1f} seconds", wait
-            )
-            await respond(refused)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def take(self, caller: str) -> float:
-        """Counts one request; seconds to wait where there are too many, else 0."""
         now = time.monotonic()
         left, since = self._buckets.pop(caller, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
@@ -108,18 +37,76 @@ class RateLimit:
         self._buckets[caller] = (left - 1 if allowed else left, now)
         if len(self._buckets) > _MOST_CALLERS:
             self._buckets.popitem(last=False)
-        return 0.0 if allowed else (1 - left) / self._rate
+        if not allowed:
+            wait = (1 - left) / self._rate
+            raise TooManyRequestsError(
+                f"at most {self._rate:g} requests a second; try again in {wait:.1f} seconds", wait
+            )
 
-    def _caller(self, scope: Scope) -> str:
-        """Whom a request is counted for: its token, its session, or else its address.
 
-        Of the cookies only the session's counts: with any other one anybody could be many.
+class Failures:
+    """Tokens that were not accepted, by the address that sent them; each counts once.
+
+    Whoever gets in costs nobody anything, because many people may come from one address; a program
+    that goes on with a token that has expired is one failure, however often it asks.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        # by address: what has failed there and when, the oldest first
+        self._failed: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
+
+    def count(self, address: str, what: str) -> bool:
+        """Counts `what` as failed; True where it is counted already.
+
+        Raises ProblemError 429 where too much has failed before.
         """
-        connection = HTTPConnection(scope)
-        given = connection.headers.get("authorization") or connection.cookies.get(
-            self._session_cookie
-        )
-        if given:
-            return hashlib.sha256(given.encode()).hexdigest()
-        client = scope.get("client") or ("",)
-        return str(client[0])
+        now = time.monotonic()
+        failed = self._failed.setdefault(address, OrderedDict())
+        while failed and next(iter(failed.values())) < now - FAILURE_SECONDS:
+            failed.popitem(last=False)
+        if what in failed:
+            return True
+        if len(failed) >= self._most:
+            wait = int(next(iter(failed.values())) + FAILURE_SECONDS - now) + 1
+            raise TooManyRequestsError(
+                f"{self._most} tokens from {address or 'your address'} were not accepted in the "
+                f"last {FAILURE_SECONDS / 60:g} minutes; try again in {wait} seconds",
+                wait,
+                title="Too many attempts",
+            )
+        failed[what] = now
+        self._failed.move_to_end(address)
+        if len(self._failed) > _MOST_CALLERS:
+            self._failed.popitem(last=False)
+        return False
+
+    def forgive(self, address: str, what: str) -> None:
+        """Takes it back: it did not fail, or for no fault of its own."""
+        self._failed.get(address, OrderedDict()).pop(what, None)
+
+
+class AtATime:
+    """So many of one kind at a time for each holder. `words` say what, and where it is set."""
+
+    def __init__(self, most: int, words: str) -> None:
+        self._most = most
+        self._words = words
+        self._held: Counter[str] = Counter()
+
+    def require(self, holder: str) -> None:
+        """Raises ProblemError 429 where the holder has as many as it may."""
+        if self._held[holder] >= self._most:
+            raise TooManyRequestsError(f"at most {self._most} {self._words}", 5.0)
+
+    @contextmanager
+    def one(self, holder: str) -> Iterator[None]:
+        """Holds one until the block ends. Raises ProblemError 429."""
+        self.require(holder)
+        self._held[holder] += 1
+        try:
+            yield
+        finally:
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]

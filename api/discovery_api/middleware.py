@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
 from discovery_core.errors import ProblemError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .problems import TooLargeError, answer_to, respond
+from .problems import TooLargeError, respond
 
 log = structlog.get_logger(__name__)
 
@@ -61,40 +60,6 @@ class RequestLog:
             )
 
 
-class KnownCallers:
-    """Lets `authenticate` refuse (ProblemError) before any byte of a request's body is taken.
-
-    Paths in `strangers` are for people who are not known yet.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        authenticate: Callable[[Request], Awaitable[None]],
-        strangers: Collection[str] = (),
-    ) -> None:
-        self._app = app
-        self._authenticate = authenticate
-        self._strangers = frozenset(strangers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection, as ASGI has it."""
-        if scope["type"] == "http" and _has_body(scope) and scope["path"] not in self._strangers:
-            request = Request(scope)
-            try:
-                await self._authenticate(request)
-            except ProblemError as refused:
-                await answer_to(request, refused)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-def _has_body(scope: Scope) -> bool:
-    headers = Headers(scope=scope)
-    return "transfer-encoding" in headers or headers.get("content-length", "0").strip() != "0"
-
-
 @dataclass(frozen=True)
 class Bounds:
     """What one request's body may be: bytes (None: the route counts), and seconds in all."""
@@ -104,11 +69,12 @@ class Bounds:
 
 
 class BodyGuard:
-    """Ends requests whose body is too large (413), stops arriving or takes too long (408).
+    """Ends requests whose body is too large (413), stops arriving, drips or takes too long (408).
 
     `bounds` are those of every body, unless its path is in `special`. `stall_seconds` is how long
-    the next piece may take. The framework's own limit is not used, because it answers in plain
-    text.
+    the next piece may take, and how long a body may be waited for beyond what it takes at `rate`
+    (bytes a second); what the server does in between counts for nobody. The framework's own limit
+    is not used, because it answers in plain text.
     """
 
     def __init__(
@@ -117,11 +83,13 @@ class BodyGuard:
         *,
         bounds: Bounds,
         stall_seconds: float,
+        rate: float,
         special: Mapping[str, Bounds],
     ) -> None:
         self._app = app
         self._bounds = bounds
         self._stall = stall_seconds
+        self._rate = rate
         self._special = special
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,26 +106,29 @@ class BodyGuard:
         await self._app(scope, self._guarded(receive, bounds), send)
 
     def _guarded(self, receive: Receive, bounds: Bounds) -> Receive:
-        received, complete, limit = 0, False, bounds.most_bytes
+        received, waited, complete, limit = 0, 0.0, False, bounds.most_bytes
         clock = asyncio.get_running_loop().time
         ends = clock() + bounds.seconds
 
         async def guarded() -> Message:
-            nonlocal received, complete
+            nonlocal received, waited, complete
             if complete:
                 # what comes now is the end of the connection, which may take its time
                 return await receive()
+            began = clock()
+            too_slow = began + self._stall + received / self._rate - waited
             try:
-                async with asyncio.timeout_at(min(ends, clock() + self._stall)):
+                async with asyncio.timeout_at(min(ends, began + self._stall, too_slow)):
                     message = await receive()
             except TimeoutError as error:
-                late = clock() >= ends
-                why = (
-                    f"not complete after {bounds.seconds:g} seconds"
-                    if late
-                    else (f"no data for {self._stall:g} seconds")
-                )
+                if clock() >= ends:
+                    why = f"not complete after {bounds.seconds:g} seconds"
+                elif clock() >= too_slow and received:
+                    why = f"fewer than {self._rate:g} bytes a second"
+                else:
+                    why = f"no data for {self._stall:g} seconds"
                 raise HTTPException(408, why) from error
+            waited += clock() - began
             complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if limit is not None and received > limit:

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from . import problems
-from .connections import Connection
+from .connections import connections_at_once
 from .metrics import RequestMetrics, serve_metrics
 from .middleware import QUIET, BodyGuard, Bounds, RequestLog
 from .settings import ServerSettings
@@ -54,6 +54,7 @@ def finish(
         BodyGuard,
         bounds=Bounds(max_message_bytes, settings.body_seconds),
         stall_seconds=settings.body_stall_seconds,
+        rate=settings.body_bytes_per_second,
         special=dict.fromkeys(streamed, Bounds(None, settings.stream_seconds))
         | dict.fromkeys(small, Bounds(SMALL_BYTES, settings.body_seconds)),
     )
@@ -72,7 +73,7 @@ def _add_health(app: FastAPI) -> None:
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
-        reason = await app.state.monitor.problem()
+        reason = await app.state.monitor.recent()
         if reason is None:
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
@@ -110,7 +111,9 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ssl_certfile=cert,
         ssl_keyfile=key,
-        http=Connection,
+        http=connections_at_once(settings.max_connections),
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_keep_alive=settings.head_seconds,
         ws_max_size=SOCKET_MESSAGE_BYTES,
         ws_max_queue=SOCKET_MESSAGES,

@@ -1,4 +1,6 @@
-"""A browser's session: the person's Kubernetes token in an encrypted cookie, nothing on the server.
+"""A browser's session: the person's Kubernetes token in an encrypted cookie.
+
+The server keeps only which sessions have been ended, so that a copy of their cookie is of no use.
 
 The cookie is HttpOnly, SameSite=Strict and, over TLS, bound to this host. Every change that is made
 with it has to prove that it came from one of our own pages: by a token that only they know, and by
@@ -13,6 +15,7 @@ import hmac
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -58,6 +61,8 @@ class Sessions:
         self.secure = own
         self.cookie = "__Host-discovery" if own else "discovery"
         self._public_host = urlsplit(settings.public_url).netloc
+        # what people have signed out of, and when it would be over
+        self._ended: dict[str, float] = {}
 
     def begin(self, token: str, user: str) -> Session:
         """A new session; it ends with the token at the latest."""
@@ -80,7 +85,13 @@ class Sessions:
         now = time.time()
         if now >= session.expires or now >= session.seen + self._idle:
             return None
-        return session
+        return None if key_of(session) in self._ended else session
+
+    def learn(self, ended: Mapping[str, float]) -> None:
+        """Takes no session any more that has been ended, here or elsewhere (`key_of`, its end)."""
+        now = time.time()
+        known = self._ended | dict(ended)
+        self._ended = {key: ends for key, ends in known.items() if ends > now}
 
     def sent(self, connection: HTTPConnection) -> bool:
         """Whether the browser has sent a session, valid or not."""
@@ -147,6 +158,11 @@ class Sessions:
         self.check_origin(connection)
         if not hmac.compare_digest((given or "").encode(), session.csrf.encode()):
             raise ForgedError("the page is out of date; load it again")
+
+
+def key_of(session: Session) -> str:
+    """What a session is known by when it has ended: each has a secret of its own."""
+    return hashlib.sha256(session.csrf.encode()).hexdigest()
 
 
 def _keys(file: Path | None) -> list[bytes]:

@@ -43,6 +43,9 @@ class ServerSettings(BaseSettings):
     body_stall_seconds: float = Field(
         default=60.0, gt=0, description="how long the next piece of a request may take"
     )
+    body_bytes_per_second: float = Field(
+        default=4096, gt=0, description="slowest body that is waited for, after body_stall_seconds"
+    )
     body_seconds: float = Field(
         default=60.0, gt=0, description="how long a whole request may take, streams apart"
     )
@@ -53,6 +56,27 @@ class ServerSettings(BaseSettings):
         default=15,
         ge=1,
         description="how long a connection may do without a request and take for its head",
+    )
+    max_connections: int = Field(
+        default=2000, ge=10, description="connections at once; each may cost 64 KiB for a head"
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="addresses or networks, by commas, whose X-Forwarded-For names the caller",
+    )
+    requests_per_second: float = Field(
+        default=50, ge=0, description="requests per caller, 0: no limit"
+    )
+    request_burst: int = Field(default=200, ge=1, description="requests per caller at once")
+    failed_tokens: int = Field(
+        default=100,
+        ge=1,
+        description="tokens of an address that may fail in five minutes; then new ones wait",
+    )
+    stored_bytes_per_tenant: int = Field(
+        default=20 * 1024**3,
+        ge=1024**2,
+        description="bytes of all files of a namespace: uploads and what crews make",
     )
     kubernetes_url: str | None = Field(
         default=None, description="address of the API server; default: the pod's own cluster"
@@ -89,6 +113,9 @@ class ExecutionSettings(ServerSettings):
     max_record_bytes: int = Field(default=1024**2, ge=1024, description="longest record line")
     max_message_bytes: int = Field(
         default=16 * 1024**2, ge=1024, description="largest body of every other call"
+    )
+    bodies_per_pod: int = Field(
+        default=8, ge=1, description="artefacts and streams of records of a crew pod at once"
     )
     identity_cache_seconds: float = Field(
         default=30.0, ge=0, le=60, description="how long a reviewed token is remembered"
@@ -131,10 +158,12 @@ class ApiSettings(ServerSettings):
     session_idle_seconds: float = Field(
         default=3600, gt=0, description="how long a session lasts without a look at a page"
     )
-    requests_per_second: float = Field(
-        default=50, ge=0, description="requests per caller, 0: no limit"
+    streams_per_person: int = Field(
+        default=20, ge=1, description="streams of events (SSE and WebSocket) per person at once"
     )
-    request_burst: int = Field(default=200, ge=1, description="requests per caller at once")
+    uploads_per_tenant: int = Field(
+        default=5, ge=1, description="files that are uploaded to a namespace at once"
+    )
     oidc_issuer: str = Field(default="", description="sign in by OpenID Connect at this issuer")
     oidc_client_id: str = Field(default="discoveryflow", description="our name at the issuer")
     oidc_client_secret_file: Path | None = Field(

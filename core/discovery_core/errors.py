@@ -119,6 +119,8 @@ class DiscoveryError(ProblemError):
         self.retry_after = retry_after
         if code is ErrorCode.LIMIT_EXCEEDED:
             self.status = 413
+        elif code is ErrorCode.QUOTA_EXCEEDED:
+            self.status = 507
 
     @property
     def retryable(self) -> bool:

@@ -5,14 +5,14 @@ for deleted flows without it. Those that were deleted before this revision have 
 rows leave the inventory as well.
 
 Revision ID: 0011
-Revises: 0009
+Revises: 0010
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0011"
-down_revision = "0009"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

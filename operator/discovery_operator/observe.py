@@ -103,7 +103,7 @@ class Observer:
             pod=pod,
             jobs=jobs,
             capacity=row.capacity,
-            missing=await self._missing(flow, row.now),
+            missing=await self._missing(flow, row),
             guard=await self._guard(flow, resource),
             crew_guard=await self._crew_guard(flow, row),
             launch_problem=launch_problem,
@@ -186,13 +186,13 @@ class Observer:
             self._crews_guarded_until = time.monotonic() + GUARD_REMEMBERED
         return Guard(name, Presence.PRESENT)
 
-    async def _missing(self, flow: FlowSnapshot, now: datetime) -> tuple[str, ...] | None:
+    async def _missing(self, flow: FlowSnapshot, row: Look) -> tuple[str, ...] | None:
         """What the spec names and is not there; None where that does not matter now."""
         if flow.state not in _LOOKS_AT_REFERENCES or flow.deleted:
             return None
-        if flow.state is FlowState.QUEUED and not _is_due(flow, now):
+        if flow.state is FlowState.QUEUED and not _is_due(flow, row.now):
             return None
-        missing = _missing_budget(flow)
+        missing = _missing_budget(flow) + self._missing_room(flow, row.admitted)
         if flow.source_pinned:
             return tuple(missing)
         spec = flow.spec
@@ -210,6 +210,19 @@ class Observer:
         if spec.target_schema is not None:
             missing += await self._missing_key(flow.namespace, spec.target_schema.config_map)
         return tuple(missing)
+
+    def _missing_room(self, flow: FlowSnapshot, admitted: int) -> list[str]:
+        """What a flow lacks that has yet to begin, where its namespace has enough of them open.
+
+        One that has begun and stalls for something else goes on as soon as that is there.
+        """
+        most = self._rules.most_open_flows
+        words = (
+            f"room for one more open flow: this namespace has as many as it may, {most} (Helm "
+            "value tenants.maxOpenFlows); it begins when one of them has ended"
+        )
+        begins = flow.state is FlowState.PENDING or words in flow.missing
+        return [words] if begins and admitted >= most else []
 
     async def _missing_key(self, namespace: str, reference: ConfigMapKey) -> list[str]:
         found = await self._cluster.config_map(namespace, reference.name)

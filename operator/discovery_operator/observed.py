@@ -113,7 +113,10 @@ class Policies:
 
 @dataclass(frozen=True)
 class Rules:
-    """The installation's settings that decisions depend on. Times are seconds."""
+    """The installation's settings that decisions depend on. Times are seconds.
+
+    `most_open_flows` of a namespace are admitted before one of them has ended.
+    """
 
     launch_timeout: float = 600.0
     allow_automatic_approval: bool = False
@@ -121,6 +124,7 @@ class Rules:
     progress_poll: float = 15.0
     stray_grace: float = 60.0
     pod_grace: float = 5.0
+    most_open_flows: int = 200
 
 
 @dataclass(frozen=True)

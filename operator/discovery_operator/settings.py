@@ -68,6 +68,7 @@ class OperatorSettings(BaseSettings):
 
     max_running: int = Field(default=20, ge=1)
     max_running_per_tenant: int = Field(default=5, ge=1)
+    max_open_flows_per_tenant: int = Field(default=200, ge=1)
     allow_automatic_approval: bool = False
     admission_policy: str = "discoveryflow-approval"
     crew_policy: str = "discoveryflow-crews"
@@ -106,6 +107,7 @@ class OperatorSettings(BaseSettings):
         return Rules(
             launch_timeout=float(self.pending_allowance_seconds),
             allow_automatic_approval=self.allow_automatic_approval,
+            most_open_flows=self.max_open_flows_per_tenant,
         )
 
     def policies(self) -> Policies:

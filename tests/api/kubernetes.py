@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,8 +28,9 @@ class FakeKubernetes:
     """What it knows, and what it was asked: `tokens` are those that callers sent, in order.
 
     `request_id` is what the flow's status shows, once it has been looked at `shown_after` times.
-    `identify` names the user of a token. With `drops`, connections end without an answer; with
-    `drops_confirmation`, they do after an answer to the request has been taken.
+    `identify` names the user of a token, and with `tls` it serves by TLS. With `drops`, connections
+    end without an answer; with `drops_confirmation`, they do after an answer to the request has
+    been taken.
     """
 
     flow_uid: str = ""
@@ -54,6 +56,7 @@ class FakeKubernetes:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     identify: Callable[[str], str | None] = USERS.get
     server: TestServer | None = None
+    tls: ssl.SSLContext | None = None
 
     def of(self, plural: str) -> dict[str, Any]:
         """The one object of a kind."""
@@ -80,8 +83,8 @@ class FakeKubernetes:
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may_approve
         )
         app.router.add_get("/{path:.*}", self._get_object)
-        self.server = TestServer(app)
-        await self.server.start_server()
+        self.server = TestServer(app, scheme="http" if self.tls is None else "https")
+        await self.server.start_server(ssl=self.tls)
         return str(self.server.make_url("")).rstrip("/")
 
     async def stop(self) -> None:

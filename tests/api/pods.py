@@ -1,13 +1,21 @@
-"""The objects that a crew pod's token leads to, as the fake API server has them."""
+"""The execution API, and what a crew pod's token leads to, as the fake API server has it."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import httpx
+from discovery_api.execution.app import create_app
+from discovery_api.execution.identity import Identifier
+from discovery_api.kubernetes import client_as
+from discovery_api.settings import ExecutionSettings
 from discovery_core.wire.protocol import TOKEN_AUDIENCE
 
 from tests.api.kubernetes import FakeKubernetes
+from tests.postgres import Stores
 from tests.store.flows import Flow
 
 POD = {"Authorization": "Bearer pod-token"}
@@ -68,3 +76,23 @@ def crew_pod(
     kubernetes.objects[f"/api/v1/namespaces/{NAMESPACE}"] = {
         "metadata": {"name": NAMESPACE, "uid": str(flow.tenant_id)}
     }
+
+
+@asynccontextmanager
+async def executing(
+    stores: Stores, kubernetes: FakeKubernetes, **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the execution API."""
+    configured = ExecutionSettings(
+        host="127.0.0.1",
+        database_url=stores.urls.execution,
+        kubernetes_url=await kubernetes.start(),
+        **settings,
+    )
+    kube = client_as(configured, "own-token")
+    app = create_app(stores.execution.db, configured, Identifier(kube, 30))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        yield client
+    await kube.close()
+    await kubernetes.stop()

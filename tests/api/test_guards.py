@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -11,10 +10,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from discovery_api.limits import RateLimit
 from discovery_api.web.account import safe_target
 from discovery_api.web.assets import FOR_GOOD
-from starlette.types import Message, Receive, Scope, Send
 
 from tests.api.desk import ANN, API, serving
 from tests.api.kubernetes import FakeKubernetes
@@ -32,11 +29,12 @@ def kubernetes() -> FakeKubernetes:
 
 @pytest.fixture
 async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(stores, kubernetes, public_url="https://discovery.test") as client:
+    settings = {"public_url": "https://discovery.test", "failed_tokens": 20}
+    async with serving(stores, kubernetes, **settings) as client:
         yield client
 
 
-async def test_a_stranger_s_form_is_not_even_read(client: httpx.AsyncClient) -> None:
+async def test_s02_a_stranger_s_form_is_not_even_read(client: httpx.AsyncClient) -> None:
     read = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -55,7 +53,7 @@ async def test_a_stranger_s_form_is_not_even_read(client: httpx.AsyncClient) -> 
     ("size", "status", "says"),
     [(1, 400, "more than 20 fields"), (60_000, 413, "262144 B together")],
 )
-async def test_a_form_has_so_many_fields_and_no_more(
+async def test_s02_a_form_has_so_many_fields_and_no_more(
     client: httpx.AsyncClient, size: int, status: int, says: str
 ) -> None:
     async def many() -> AsyncIterator[bytes]:
@@ -74,7 +72,7 @@ async def test_a_form_has_so_many_fields_and_no_more(
 
 
 @pytest.mark.parametrize(("count", "size"), [(17, 10), (1, 5000)])
-async def test_a_part_has_so_many_headers_and_no_more(
+async def test_s02_a_part_has_so_many_headers_and_no_more(
     client: httpx.AsyncClient, count: int, size: int
 ) -> None:
     async def many() -> AsyncIterator[bytes]:
@@ -113,7 +111,7 @@ async def flow_of(stores: Stores, kubernetes: FakeKubernetes) -> Flow:
     return flow
 
 
-async def test_tokens_cannot_be_tried_out_by_the_hundred(client: httpx.AsyncClient) -> None:
+async def test_s19_tokens_cannot_be_tried_out_by_the_hundred(client: httpx.AsyncClient) -> None:
     # those who get in cost nobody an attempt
     for _ in range(21):
         assert (await client.post("/sign-in", data={"token": "token-ann"})).status_code == 303
@@ -183,65 +181,3 @@ async def test_a_browser_keeps_the_scripts_of_this_version_for_good(
         assert (answer.status_code, answer.headers["Cache-Control"]) == (200, FOR_GOOD)
         other = await client.get(f"{address}0")
         assert (other.status_code, other.headers["Cache-Control"]) == (200, "no-cache")
-
-
-# -- so many requests and no more
-
-
-class Counted:
-    """An application behind a limit of 5 at once, and how it answered."""
-
-    def __init__(self) -> None:
-        self.app = RateLimit(self._serve, per_second=0.01, burst=5, session_cookie="session.0")
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del receive
-        kind = "websocket.accept" if scope["type"] == "websocket" else "http.response.start"
-        await send({"type": kind, "status": 200})
-
-    async def ask(self, kind: str = "http", **headers: str) -> Message:
-        """The first message of the answer."""
-        sent: list[Message] = []
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
-        async def receive() -> Message:
-            return {"type": "http.request"}
-
-        scope: dict[str, Any] = {
-            "type": kind,
-            "method": "GET",
-            "path": "/api/v1/discovery/flows",
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "client": ("192.0.2.1", 1),
-        }
-        await self.app(scope, receive, send)
-        return sent[0]
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"authorization": "Bearer a"},
-        {"cookie": "session.0=a"},
-        {"cookie": "session.0=a; other={}"},
-        {"cookie": "other={}"},
-    ],
-    ids=json.dumps,
-)
-async def test_a_caller_is_counted_whatever_else_it_sends(headers: dict[str, str]) -> None:
-    counted = Counted()
-    statuses = []
-    for number in range(8):
-        sent = {name: value.format(number) for name, value in headers.items()}
-        statuses.append((await counted.ask(**sent))["status"])
-    assert statuses == [200] * 5 + [429] * 3
-    assert (await counted.ask(authorization="Bearer b"))["status"] == 200
-
-
-async def test_sockets_are_counted_too() -> None:
-    counted = Counted()
-    kinds = [(await counted.ask("websocket", authorization="Bearer a"))["type"] for _ in range(7)]
-    assert kinds == ["websocket.accept"] * 5 + ["websocket.close"] * 2

@@ -19,7 +19,7 @@ from discovery_api.settings import ApiSettings
 from discovery_core.store.database import database_url
 from sqlalchemy import create_engine, text
 
-from tests.api.desk import ANN, API, EVE, resource, url
+from tests.api.desk import ANN, API, BOB, EVE, resource, url
 from tests.api.kubernetes import FakeKubernetes
 from tests.postgres import Stores
 from tests.store.flows import Flow
@@ -43,6 +43,7 @@ async def address(
         host="127.0.0.1",
         database_url=stores.urls.api,
         kubernetes_url=await kubernetes.start(),
+        streams_per_person=2,
     )
     app = create_app(stores.api.db, settings)
     server = Server(
@@ -257,3 +258,50 @@ async def test_streams_end_before_the_process_does(
         assert [line async for line in lines]
     await asyncio.wait_for(serving, SECONDS)
     await kubernetes.stop()
+
+
+async def test_s07_a_person_has_so_many_streams(
+    address: str, flow: Flow, kubernetes: FakeKubernetes
+) -> None:
+    """Whatever tokens they come with, and whatever kind the streams are of."""
+    kubernetes.identify = lambda token: "bob" if token == "token-bob" else "ann"
+    again = {"Authorization": "Bearer another-of-ann"}
+    socket = f"{address.replace('http', 'ws')}{API}/ws"
+    path = url(flow, "/events")
+    async with listening(address, path, ANN), listening(address, f"{API}/events", again) as second:
+        await until(lambda: second.messages, "the second stream")
+        async with httpx.AsyncClient(base_url=address) as client:
+            refused = await client.get(path, headers=again)
+            assert refused.status_code == 429
+            assert "api.streamsPerPerson" in refused.json()["detail"]
+        with pytest.raises(websockets.InvalidStatus):
+            await websockets.connect(f"{socket}?flow_id={flow.flow_id}", additional_headers=ANN)
+        async with listening(address, path, BOB) as other:
+            await until(lambda: other.messages, "somebody else's stream")
+    async with listening(address, path, ANN) as later:
+        await until(lambda: later.messages, "one more when others have ended")
+
+
+@pytest.mark.parametrize(
+    ("headers", "heard"),
+    [
+        ({"Origin": "https://evil.example"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({}, True),
+    ],
+    ids=["origin", "fetch-site", "own"],
+)
+async def test_another_site_s_page_opens_no_socket_with_a_session(
+    address: str, flow: Flow, headers: dict[str, str], heard: bool
+) -> None:
+    """A browser sends the session with it, where nothing forbids that."""
+    async with httpx.AsyncClient(base_url=address) as client:
+        begun = await client.post("/sign-in", data={"token": "token-ann"})
+    session = {"Cookie": begun.headers["set-cookie"].split(";")[0]}
+    socket = f"{address.replace('http', 'ws')}{API}/ws?flow_id={flow.flow_id}"
+    try:
+        async with websockets.connect(socket, additional_headers=session | headers) as opened:
+            told = json.loads(await opened.recv())["event"] == "entry"
+    except websockets.InvalidStatus:
+        told = False
+    assert told is heard

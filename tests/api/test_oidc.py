@@ -167,6 +167,18 @@ async def test_without_a_beginning_there_is_no_end(
     assert issuer.asked == []
 
 
+async def test_another_sign_in_s_answer_is_not_taken(
+    client: httpx.AsyncClient, issuer: FakeIssuer
+) -> None:
+    """Somebody leads a browser to our callback with a code of their own."""
+    asked = await begun(client)
+    issuer.token = jwt(nonce=asked["nonce"])
+    assert (await back(client, state="theirs")).status_code == 400
+    assert (await back(client)).status_code == 400
+    assert issuer.asked == []
+    assert (await back(client, state=asked["state"])).status_code == 200
+
+
 async def test_a_session_s_cookie_does_not_pass_for_a_beginning(
     client: httpx.AsyncClient, issuer: FakeIssuer
 ) -> None:

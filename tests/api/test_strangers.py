@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,6 +19,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from tests.api.desk import API
 from tests.api.kubernetes import FakeKubernetes
+from tests.api.processes import ANN, NOBODY, Process, chunk, head, running
 from tests.postgres import Stores
 
 pytestmark = pytest.mark.slow
@@ -32,87 +28,6 @@ MIB = 1024**2
 CHANGES = {"POST", "PUT", "PATCH", "DELETE"}
 FORM = "Content-Type: multipart/form-data; boundary=b\r\n"
 CHUNKED = "Transfer-Encoding: chunked\r\n"
-ANN, NOBODY = "token-ann", "nobody"
-
-
-@dataclass
-class Process:
-    """A running API, without TLS."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-
-    def most_memory(self) -> int:
-        """The most bytes that the process has ever held."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) * 1024
-
-    @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection; whatever is wrong, no test waits for longer than a minute."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            async with asyncio.timeout(60):
-                yield reader, writer
-        finally:
-            writer.close()
-
-    async def status_of(self, method: str, path: str, headers: str, token: str = NOBODY) -> int:
-        """The answer to the head of a request whose body never comes."""
-        async with self.connected() as (reader, writer):
-            writer.write(head(method, path, headers, token))
-            return int((await reader.readline()).split()[1])
-
-
-def head(method: str, path: str, headers: str, token: str) -> bytes:
-    text = (
-        f"{method} {path} HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {token}\r\n{headers}\r\n"
-    )
-    return text.encode()
-
-
-def chunk(data: bytes) -> bytes:
-    """A piece of a body whose length nobody knows."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-@contextlib.asynccontextmanager
-async def running(
-    module: str, url: str, kubernetes: FakeKubernetes, folder: Path, **settings: str
-) -> AsyncIterator[Process]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    (folder / "token").write_text("own-token")
-    environment = {
-        **os.environ,
-        "DISCOVERY_DATABASE_URL": url,
-        "DISCOVERY_PORT": str(port),
-        "DISCOVERY_HOST": "127.0.0.1",
-        "DISCOVERY_KUBERNETES_URL": await kubernetes.start(),
-        "DISCOVERY_KUBERNETES_TOKEN_FILE": str(folder / "token"),
-        **{f"DISCOVERY_{name.upper()}": value for name, value in settings.items()},
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: ASYNC220 - tests wait for nothing else here
-            [sys.executable, "-m", module], env=environment, stderr=log
-        )
-    api = Process(process, port)
-    try:
-        async with asyncio.timeout(60):
-            while True:
-                with contextlib.suppress(OSError):
-                    if await api.status_of("GET", "/healthz", "") == 200:
-                        break
-                assert process.poll() is None, (folder / "log").read_text()
-                await asyncio.sleep(0.1)
-        yield api
-    finally:
-        process.terminate()
-        await asyncio.to_thread(process.wait, 40)
-        await kubernetes.stop()
 
 
 @pytest.fixture
@@ -230,6 +145,44 @@ async def test_nobody_fills_the_memory_through_a_socket(api: Process) -> None:
         async with asyncio.timeout(60):
             await client.wait_closed()
     assert client.close_code == 1009
+
+
+async def test_s02_connections_are_so_many_and_no_more(
+    stores: Stores, kubernetes: FakeKubernetes, tmp_path: Path
+) -> None:
+    """Those who came first stay; the next is told nothing, until one of them goes."""
+    url, few = stores.urls.api, {"max_connections": "10", "head_seconds": "60"}
+    async with (
+        running("discovery_api", url, kubernetes, tmp_path, **few) as api,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        first = [await stack.enter_async_context(api.connected()) for _ in range(10)]
+        async with api.connected() as (reader, _):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        for reader, writer in first:
+            writer.write(head("GET", "/healthz", "Connection: close\r\n", NOBODY))
+            assert (await reader.readline()).split()[1] == b"200"
+        async with api.connected() as (reader, writer):
+            writer.write(head("GET", "/healthz", "", NOBODY))
+            assert (await reader.readline()).split()[1] == b"200"
+
+
+@pytest.mark.parametrize(("trusted", "last"), [("", 429), ("127.0.0.1", 401)])
+async def test_s07_nobody_says_from_where_it_comes(
+    stores: Stores, kubernetes: FakeKubernetes, tmp_path: Path, trusted: str, last: int
+) -> None:
+    """A header names the address that failed tokens count for, where a proxy of ours wrote it."""
+    settings = {"failed_tokens": "2", "trusted_proxies": trusted}
+    url = stores.urls.api
+    async with running("discovery_api", url, kubernetes, tmp_path, **settings) as api:
+        statuses = [
+            await api.status_of(
+                "GET", f"{API}/me", f"X-Forwarded-For: 192.0.2.{n}\r\n", f"guess-{n}"
+            )
+            for n in range(3)
+        ]
+    assert statuses == [401, 401, last]
 
 
 # -- slow ones

@@ -477,6 +477,13 @@ REFUSED = [
         says=("data may not be sent to https://llm.example.org/v1/../v2",),
     ),
     Attempt(
+        "phase that may take longer than the installation allows",
+        "ed",
+        spec={"source": SOURCE, "phaseTimeout": "5h"},
+        rule="phaseTimeout is too long",
+        says=("spec.phaseTimeout is 5h", "at most 4h (Helm value crews.maxPhaseTimeout)"),
+    ),
+    Attempt(
         "requested in another's name",
         "ed",
         spec={"source": SOURCE, "requestedBy": "the-director"},

@@ -6,15 +6,17 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from discovery_core import actions as act
 from discovery_core.errors import ErrorCode, SupersededError
 from discovery_core.phases import Phase
 from discovery_core.states import FlowState
 from discovery_core.store.operator import OperatorStore
 from discovery_core.tasks import end
 from discovery_core.wire.protocol import Fail, Usage
+from discovery_operator.observed import Rules
 
 from tests.postgres import Stores
-from tests.store.flows import SPEC
+from tests.store.flows import SPEC, Flow
 from tests.store.operator_world import NAMESPACE, World, controller_of
 
 
@@ -65,6 +67,26 @@ async def test_a_missing_configmap_is_named_and_found_again(world: World) -> Non
     world.cluster.config_maps[NAMESPACE, "servers"] = found
     assert (await world.settle()).state is FlowState.RUNNING
     assert world.condition("Stalled")["status"] == "False"
+
+
+async def test_s04_a_namespace_has_so_many_open_flows(world: World) -> None:
+    """The next one waits, in words, for one of them to end, and for nothing of its own."""
+    world.controller = controller_of(
+        world.stores.operator, world.cluster, world.cache, world.queue,
+        rules=Rules(most_open_flows=1),
+    )  # fmt: skip
+    other = Flow(world.stores, tenant_id=world.flow.tenant_id, namespace=NAMESPACE, name="other")
+    await other.queue()
+    elsewhere = Flow(world.stores, name="elsewhere")
+    await elsewhere.queue()
+    found = world.cluster.config_maps.pop((NAMESPACE, "servers"))
+    assert (await world.settle()).state is FlowState.WAITING
+    assert "this namespace has as many as it may, 1" in world.status()["message"]
+    world.cluster.config_maps[NAMESPACE, "servers"] = found
+    assert (await world.settle()).state is FlowState.WAITING
+    assert "tenants.maxOpenFlows" in world.status()["message"]
+    await world.stores.operator.apply(other.flow_id, act.Cancel())
+    assert (await world.settle()).state is FlowState.RUNNING
 
 
 async def test_a_spent_budget_stalls_the_flow_until_it_is_raised(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from discovery_core.logging import configure_logging
+from discovery_core.memory import give_memory_back
 from discovery_core.store import Database
 
 from ..server import serve
@@ -12,6 +13,7 @@ from .app import create_app
 
 def main() -> None:
     """Reads the settings and serves until told to stop."""
+    give_memory_back()
     settings = settings_from_environment(
         ExecutionSettings,
         module="discovery_api.execution",

@@ -26,9 +26,11 @@ from discovery_core.wire.protocol import (
 )
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.requests import HTTPConnection
 
+from ..callers import Callers
 from ..kubernetes import own_client
-from ..middleware import KnownCallers
+from ..limits import AtATime, Failures, Requests
 from ..server import finish
 from ..settings import ExecutionSettings
 from .identity import Identifier, Identity, NobodysPodError
@@ -62,9 +64,15 @@ async def _identity(
     return identity
 
 
-async def _known(request: Request) -> None:
+def _given_token(connection: HTTPConnection) -> str | None:
+    """The token that a connection comes with, whatever it is worth."""
+    return connection.headers.get("authorization")
+
+
+async def _pod(connection: HTTPConnection) -> str:
     """Raises ProblemError for whoever is no crew pod; who it is, is remembered for the route."""
-    await request.app.state.identifier.identify(request.headers.get("authorization"))
+    identifier: Identifies = connection.app.state.identifier
+    return (await identifier.identify(_given_token(connection))).pod_uid
 
 
 def _store(request: Request) -> ExecutionStore:
@@ -119,15 +127,18 @@ async def put_artefact(
 ) -> ArtefactReference:
     """Stores a stream of bytes; the answer names its digest."""
     limit = request.app.state.settings.max_artefact_bytes
-    _check_declared(request, limit)
-    return await store.store_artefact(
-        tenant_id=caller.tenant_id,
-        pod_uid=caller.pod_uid,
-        fence=fence,
-        media_type=media_type,
-        stream=request.stream(),
-        max_bytes=limit,
-    )
+    declared = _check_declared(request, limit)
+    with request.app.state.bodies.one(caller.pod_uid):
+        return await store.store_artefact(
+            tenant_id=caller.tenant_id,
+            pod_uid=caller.pod_uid,
+            fence=fence,
+            media_type=media_type,
+            stream=request.stream(),
+            max_bytes=limit,
+            tenant_bytes=request.app.state.settings.stored_bytes_per_tenant,
+            declared=declared,
+        )
 
 
 @router.get("/artefacts/{digest}")
@@ -156,16 +167,17 @@ async def put_records(
     """Stages inventory rows, one JSON object a line."""
     settings = request.app.state.settings
     _check_declared(request, settings.max_artefact_bytes)
-    staged = await store.stage_records(
-        tenant_id=caller.tenant_id,
-        pod_uid=caller.pod_uid,
-        fence=fence,
-        records=records_of(
-            request.stream(),
-            max_line=settings.max_record_bytes,
-            max_bytes=settings.max_artefact_bytes,
-        ),
-    )
+    with request.app.state.bodies.one(caller.pod_uid):
+        staged = await store.stage_records(
+            tenant_id=caller.tenant_id,
+            pod_uid=caller.pod_uid,
+            fence=fence,
+            records=records_of(
+                request.stream(),
+                max_line=settings.max_record_bytes,
+                max_bytes=settings.max_artefact_bytes,
+            ),
+        )
     return RecordsAnswer(records=staged)
 
 
@@ -185,11 +197,13 @@ async def fail(caller: Caller, store: Store, message: Fail) -> Accepted:
     return Accepted()
 
 
-def _check_declared(request: Request, limit: int) -> None:
-    """Refuses a body that says itself that it is too large, before anything is stored."""
+def _check_declared(request: Request, limit: int) -> int:
+    """The bytes that a body says it has, or 1. Raises DiscoveryError(LIMIT_EXCEEDED)."""
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    size = int(declared) if declared.isdecimal() else 1
+    if size > limit:
         raise DiscoveryError(ErrorCode.LIMIT_EXCEEDED, f"the body is larger than {limit} bytes")
+    return size
 
 
 def create_app(
@@ -227,7 +241,17 @@ def create_app(
     )
     app.state.settings = settings
     app.include_router(router)
-    app.add_middleware(KnownCallers, authenticate=_known)
+    app.state.bodies = AtATime(
+        settings.bodies_per_pod, "artefacts and streams of records per crew pod at once"
+    )
+    app.add_middleware(
+        Callers,
+        token_of=_given_token,
+        identify=_pod,
+        requests=Requests(settings.requests_per_second, settings.request_burst),
+        failures=Failures(settings.failed_tokens),
+        public=("/execution/v1/openapi.json",),
+    )
     return finish(
         app,
         db,

@@ -23,6 +23,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from ..context import Context, RequestContext
+from ..limits import AtATime
 from ..multipart import Form, Part
 from ..problems import ForbiddenError, InvalidRequestError, UnavailableError
 
@@ -37,6 +38,8 @@ CREATED: dict[int | str, dict[str, Any]] = {
     409: {"description": "a flow of that name exists"},
     413: {"description": "the file is too large"},
     415: {"description": "not multipart/form-data"},
+    429: {"description": "too many uploads to the namespace at once; `Retry-After` says when"},
+    507: {"description": "the namespace's files have all the bytes that they may have"},
 }
 
 
@@ -74,7 +77,7 @@ async def upload(
 ) -> UploadView:
     """Stores the request's body, as a stream, for a flow of that namespace."""
     tenant_id, user = await _may_create(context, namespace)
-    stored = await _store(context, tenant_id, user, name, request.stream())
+    stored = await _store(request, context, tenant_id, user, name, request.stream())
     return UploadView(
         digest=stored.digest,
         size=stored.size,
@@ -132,7 +135,7 @@ async def create_flow(
         if part.file_name is None:
             fields[part.name] = await part.text()
             continue
-        made = await _create(context, fields, part, idempotency_key)
+        made = await _create(request, context, fields, part, idempotency_key)
         place = f"/api/v1/discovery/flows/{made.flow_id}"
         return JSONResponse(
             made.model_dump(mode="json"), status_code=201, headers={"Location": place}
@@ -141,7 +144,11 @@ async def create_flow(
 
 
 async def _create(
-    context: RequestContext, fields: dict[str, str], part: Part, key: str | None
+    request: Request,
+    context: RequestContext,
+    fields: dict[str, str],
+    part: Part,
+    key: str | None,
 ) -> Created:
     namespace = fields.get("namespace", "")
     if not namespace:
@@ -157,7 +164,7 @@ async def _create(
     spec = _further_spec(fields)
     tenant_id, user = await _may_create(context, namespace)
     file_name = (part.file_name or "").replace("\\", "/").rsplit("/", 1)[-1][:253] or "upload"
-    stored = await _store(context, tenant_id, user, file_name, part.stream())
+    stored = await _store(request, context, tenant_id, user, file_name, part.stream())
     name = fields.get("name") or _name_for(file_name, user, key)
     artefact = {"digest": stored.digest, "name": stored.name}
     body = {
@@ -212,17 +219,23 @@ async def _may_create(context: RequestContext, namespace: str) -> tuple[UUID, st
 
 
 async def _store(
-    context: RequestContext, tenant_id: UUID, user: str, name: str, stream: Any
+    request: Request, context: RequestContext, tenant_id: UUID, user: str, name: str, stream: Any
 ) -> Uploaded:
+    """Takes the file. Raises ProblemError 413, 429 for too many at a time, and 507."""
     context.log["tenant"] = str(tenant_id)
-    return await context.store.store_upload(
-        tenant_id,
-        name=name,
-        media_type=media_type(name),
-        uploaded_by=user,
-        stream=stream,
-        max_bytes=context.settings.max_upload_bytes,
-    )
+    uploads: AtATime = request.app.state.uploads
+    declared = request.headers.get("content-length", "")
+    with uploads.one(str(tenant_id)):
+        return await context.store.store_upload(
+            tenant_id,
+            name=name,
+            media_type=media_type(name),
+            uploaded_by=user,
+            stream=stream,
+            max_bytes=context.settings.max_upload_bytes,
+            tenant_bytes=context.settings.stored_bytes_per_tenant,
+            declared=int(declared) if declared.isdecimal() else 1,
+        )
 
 
 def _name_for(file_name: str, user: str, key: str | None) -> str:

@@ -8,6 +8,7 @@ begins with where each of them stands, and so does every reconnect.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from ..auth import token_of
 from ..context import Context, RequestContext, Visit, Visited, context_of
+from ..limits import AtATime
 from ..live import Live
+from ..problems import TooManyRequestsError
 from .listing import Namespace, all_flows
 
 router = APIRouter(prefix="/api/v1/discovery", tags=["live"])
@@ -69,7 +72,7 @@ async def flow_events(
 ) -> StreamingResponse:
     """What happens to one flow: `entry` (history), `progress`, `gone`; SSE."""
     begin = int(last_event_id) if last_event_id.isdecimal() else after
-    messages = of_flow(_live(request), visited, begin)
+    messages = _counted(request, of_flow(_live(request), visited, begin))
     return StreamingResponse(
         _events(messages), media_type="text/event-stream", headers=STREAM_HEADERS
     )
@@ -82,7 +85,7 @@ async def all_events(
     """Where the flows that you may see stand: `flow` whenever one moves; SSE."""
     # refused here, while an error can still be an answer
     await all_flows(context, namespace)
-    messages = of_all(_live(request), context, namespace)
+    messages = _counted(request, of_all(_live(request), context, namespace))
     return StreamingResponse(
         _events(messages), media_type="text/event-stream", headers=STREAM_HEADERS
     )
@@ -104,8 +107,9 @@ async def socket(
                 messages = of_all(live, context, namespace)
             else:
                 messages = of_flow(live, await context.visit(flow_id), after)
+            counted = _counted(websocket, messages)
             await websocket.accept()
-            async for message in messages:
+            async for message in counted:
                 await websocket.send_text(message.as_text())
         await websocket.close(code=1000)
     except ProblemError as refused:
@@ -113,6 +117,23 @@ async def socket(
         await websocket.close(code=1008, reason=refused.title[:100])
     except WebSocketDisconnect:
         return
+
+
+def _counted(
+    connection: Request | WebSocket, messages: AsyncIterator[Message]
+) -> AsyncIterator[Message]:
+    """The messages of a stream, which is counted for whoever asks. Raises ProblemError 429."""
+    streams: AtATime = connection.app.state.streams
+    person: str = connection.state.principal
+    streams.require(person)
+
+    async def counted() -> AsyncIterator[Message]:
+        # begun side by side, the last ones find no place: they end, and are told when they return
+        with contextlib.suppress(TooManyRequestsError), streams.one(person):
+            async for message in messages:
+                yield message
+
+    return counted()
 
 
 def _live(connection: Request | WebSocket) -> Live:

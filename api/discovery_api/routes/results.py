@@ -9,21 +9,23 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from discovery_core.errors import NotFoundError
-from discovery_core.files import file_name
+from discovery_core.files import MEDIA_TYPES, UNKNOWN, file_name
 from discovery_core.phases import PHASES, Phase
 from discovery_core.store.inventory.assets import AssetSource
 from discovery_core.store.reads.contents import AssetRow, StoredArtefact
 from discovery_core.wire.results import ColumnProfile, QualityPart, RuleApplication
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from ..context import Visit, Visited
 from ..problems import TooLargeError
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}", tags=["results"])
-MOST_BYTES = 32 * 1024 * 1024
+# what is read into memory to be shown; the same as JSON takes some ten times that
+MOST_BYTES = 4 * 1024 * 1024
 MOST_EDGES = 2000
+_COLUMNS = TypeAdapter(list[ColumnProfile])
 MISSING: dict[int | str, dict[str, Any]] = {
     404: {"description": "no such flow, or its phase has no result yet; `detail` says which"}
 }
@@ -162,7 +164,7 @@ async def get_quality(visited: Visited) -> Quality:
     results = await visited.store.results(visited.tenant_id, visited.flow_id)
     imported = _result(results, Phase.DATA_IMPORT)
     cleansed = results.get(Phase.DATA_CLEANSING, {})
-    profile = json.loads(await content(visited, Phase.DATA_IMPORT, "profile"))
+    profile = _COLUMNS.validate_json(await content(visited, Phase.DATA_IMPORT, "profile"))
     return Quality.model_validate(
         {
             "quality_score": imported.get("qualityScore"),
@@ -303,14 +305,17 @@ def saved_as(visited: Visit, entry: StoredArtefact, called: str = "") -> str:
 async def download(visited: Visit, phase: str, name: str, called: str = "") -> StreamingResponse:
     """An artefact as a stream. Raises NotFoundError."""
     found = await visited.store.artefact(visited.tenant_id, visited.flow_id, phase, name)
+    # a crew says what its file is; no browser is to show it as ours, whatever that is
+    known = found.media_type in MEDIA_TYPES.values()
     return StreamingResponse(
         visited.store.read_artefact(visited.tenant_id, found),
-        media_type=found.media_type,
+        media_type=found.media_type if known else UNKNOWN,
         headers={
             "Content-Length": str(found.size),
             "Content-Disposition": f'attachment; filename="{saved_as(visited, found, called)}"',
             "ETag": f'"{found.digest}"',
             "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
         },
     )
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict, deque
 from typing import Annotated
 
 from discovery_core.errors import ProblemError
+from discovery_core.store import ApiStore
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from ..caller import acting_as
+from ..callers import address_of, hashed
 from ..context import settings_of
-from ..problems import TooManyRequestsError
-from ..sessions import Sessions
+from ..limits import Failures
+from ..sessions import Sessions, key_of
 from .templating import page
 
 router = APIRouter(include_in_schema=False)
-ATTEMPTS, WINDOW_SECONDS = 20, 300.0
-_MOST_ADDRESSES = 10_000
 _TARGET_LENGTH = 1000
 
 
@@ -52,16 +50,16 @@ async def sign_in(
     sessions: Sessions = request.app.state.sessions
     settings = settings_of(request)
     sessions.check_origin(request)
-    attempts: Attempts = request.app.state.attempts
-    address = request.client.host if request.client else ""
-    attempts.count(address)
+    failures: Failures = request.app.state.failures
     pasted = "".join(token.split()).encode("ascii", "ignore").decode() or "none"
+    attempt = (address_of(request), hashed(pasted))
+    failures.count(*attempt)
     try:
         async with acting_as(settings, pasted) as caller:
             user = await caller.user_name()
     except ProblemError as refused:
         if refused.status not in (401, 403):
-            attempts.forgive(address)
+            failures.forgive(*attempt)
         return page(
             request,
             "sign_in.html",
@@ -71,7 +69,7 @@ async def sign_in(
             oidc=bool(settings.oidc_issuer),
             problem=refused.detail,
         )
-    attempts.forgive(address)
+    failures.forgive(*attempt)
     request.state.log["user"] = user
     # a look before the redirect, because a browser sends a Strict cookie to our own pages only
     answer = RedirectResponse(safe_target(target), status_code=303)
@@ -81,44 +79,14 @@ async def sign_in(
 
 @router.post("/sign-out")
 async def sign_out(request: Request, csrf: Annotated[str, Form(max_length=100)] = "") -> Response:
-    """Ends the session."""
+    """Ends the session for good: here at once, in other processes at their next look."""
     sessions: Sessions = request.app.state.sessions
     session = sessions.of(request)
     if session is not None:
         sessions.check_forgery(request, session, csrf)
+        store: ApiStore = request.app.state.store
+        await store.end_session(key_of(session), session.expires)
+        sessions.learn({key_of(session): session.expires})
     answer = RedirectResponse("/sign-in", status_code=303)
     sessions.end(answer)
     return answer
-
-
-class Attempts:
-    """When each address has failed to sign in. Counted per process.
-
-    Whoever gets in costs nobody an attempt, because many people may come from one address.
-    """
-
-    def __init__(self) -> None:
-        # the address that has not failed for the longest time goes first
-        self._failed: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def count(self, address: str) -> None:
-        """Counts an attempt as failed. Raises ProblemError 429 where there were too many."""
-        now = time.monotonic()
-        times = self._failed.setdefault(address, deque())
-        while times and times[0] < now - WINDOW_SECONDS:
-            times.popleft()
-        if len(times) >= ATTEMPTS:
-            wait = int(times[0] + WINDOW_SECONDS - now) + 1
-            raise TooManyRequestsError(
-                f"try again in {wait} seconds", wait, title="Too many attempts"
-            )
-        times.append(now)
-        self._failed.move_to_end(address)
-        if len(self._failed) > _MOST_ADDRESSES:
-            self._failed.popitem(last=False)
-
-    def forgive(self, address: str) -> None:
-        """Takes back the latest attempt: it did not fail, or for no fault of its token."""
-        times = self._failed.get(address)
-        if times:
-            times.pop()

@@ -20,7 +20,6 @@ def install_pages(app: FastAPI) -> None:
     app.mount(PLACE, Assets(), name="static")
     for routes in (account, oidc, pages, actions):
         app.include_router(routes.router)
-    app.state.attempts = account.Attempts()
     app.state.page_errors = error_page
 
 

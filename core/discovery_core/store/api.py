@@ -16,6 +16,7 @@ from ..errors import NotFoundError
 from ..snapshots import AttemptRecord, FlowEvent, FlowSnapshot
 from ..wire.protocol import ApprovedMapping
 from ..wire.results import FieldMapping
+from . import sessions
 from .artefacts import uploads
 from .artefacts.streams import read_chunks
 from .database import Database, TenantScope
@@ -246,6 +247,14 @@ class ApiStore:
 
         return await self.db.run(None, work)
 
+    async def end_session(self, key: str, ends: float) -> None:
+        """Ends a browser's session before its time, which is `ends` (seconds since 1970)."""
+        await self.db.run(None, lambda session: sessions.end_session(session, key, ends))
+
+    async def ended_sessions(self) -> dict[str, float]:
+        """Sessions that were ended before their time, and when that is."""
+        return await self.db.run(None, sessions.ended_sessions)
+
     async def offer_tenant(
         self, namespace_uid: UUID, namespace: str, cluster_id: UUID | None
     ) -> bool:
@@ -261,8 +270,10 @@ class ApiStore:
         uploaded_by: str,
         stream: AsyncIterator[bytes],
         max_bytes: int,
+        tenant_bytes: int | None = None,
+        declared: int = 1,
     ) -> uploads.Uploaded:
-        """Stores a person's file. Raises DiscoveryError(LIMIT_EXCEEDED)."""
+        """Stores a person's file. Raises DiscoveryError (LIMIT_EXCEEDED, QUOTA_EXCEEDED)."""
         return await uploads.store_upload(
             self.db,
             tenant_id,
@@ -271,6 +282,8 @@ class ApiStore:
             uploaded_by=uploaded_by,
             stream=stream,
             max_bytes=max_bytes,
+            tenant_bytes=tenant_bytes,
+            declared=declared,
         )
 
     async def analytics(self, tenant_id: UUID, engagement: str | None) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from ..wire.protocol import (
     PinnedInputs,
 )
 from .artefacts import blobs
+from .artefacts.quota import require_room
 from .artefacts.streams import read_chunks, write_chunks
 from .database import Database, TenantScope, database_now
 from .inventory.records import RecordBatch, insert_records
@@ -172,16 +173,21 @@ class ExecutionStore:
         media_type: str,
         stream: AsyncIterator[bytes],
         max_bytes: int,
+        tenant_bytes: int | None = None,
+        declared: int = 1,
     ) -> ArtefactReference:
         """Stores a stream. No transaction stays open while bytes travel.
 
-        Raises SupersededError, and DiscoveryError(LIMIT_EXCEEDED) beyond `max_bytes`.
+        `declared` bytes have to have room from the beginning. Raises SupersededError, and
+        DiscoveryError: LIMIT_EXCEEDED beyond `max_bytes`, QUOTA_EXCEEDED where the tenant's
+        artefacts would have more than `tenant_bytes`.
         """
         scope = TenantScope(tenant_id)
         artefact_id = uuid4()
 
         async def begin(session: AsyncSession) -> None:
             run = await _held_run(session, pod_uid, fence)
+            await require_room(session, tenant_id, tenant_bytes, declared)
             if await session.get(Artefact, (tenant_id, artefact_id)) is None:
                 session.add(
                     Artefact(
@@ -193,7 +199,9 @@ class ExecutionStore:
                 )
 
         await self.db.run(scope, begin)
-        digest, size = await write_chunks(self.db, scope, artefact_id, stream, max_bytes)
+        digest, size = await write_chunks(
+            self.db, scope, artefact_id, stream, max_bytes, tenant_bytes
+        )
 
         async def finish(session: AsyncSession) -> ArtefactReference:
             run = await _held_run(session, pod_uid, fence)

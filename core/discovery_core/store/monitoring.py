@@ -42,6 +42,8 @@ _NOT_MIGRATED = ("password authentication failed", "does not exist", "permission
 _NO_DATABASE = re.compile(r'database "[^"]*" does not exist')
 # shorter than a probe's own timeout, so that the reason is told
 TIMEOUT_SECONDS = 4.0
+# whoever asks again sooner is told the same: a probe needs no login, and must cost no query
+FRESH_SECONDS = 1.0
 # metrics are told anyway; a check that takes longer shows at the next scrape
 MEASURE_SECONDS = 0.5
 
@@ -79,6 +81,13 @@ class DatabaseMonitor:
         if waited >= TIMEOUT_SECONDS:
             DATABASE_UP.set(0)
         return f"the database has not answered for {waited:.0f} seconds"
+
+    async def recent(self) -> str | None:
+        """As `problem`, but what a check of the last second has found is not asked again."""
+        check = self._check
+        if check and check.done() and time.monotonic() - self._began < FRESH_SECONDS:
+            return check.result()
+        return await self.problem()
 
     async def measure(self) -> str | None:
         """Brings the gauges up to date; returns what `problem` finds in a moment."""

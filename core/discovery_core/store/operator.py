@@ -50,11 +50,16 @@ class OpenFlow(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What one reconciliation starts from. `capacity` is given for a flow that is due to start."""
+    """What one reconciliation starts from. `capacity` is given for a flow that is due to start.
+
+    `admitted` is how many flows of the tenant are open beyond Pending and Waiting, given for one
+    that is Pending or Waiting itself.
+    """
 
     now: datetime
     flow: FlowSnapshot | None
     capacity: Capacity | None
+    admitted: int = 0
 
 
 class OperatorStore:
@@ -123,6 +128,8 @@ class OperatorStore:
             if found is None:
                 return Look(await database_now(session), None, None)
             now, flow = found
+            if flow.state in (FlowState.PENDING, FlowState.WAITING):
+                return Look(now, flow, None, await attempts.admitted(session, flow.tenant_id))
             if flow.state is not FlowState.QUEUED:
                 return Look(now, flow, None)
             if flow.not_before is not None and flow.not_before > now:

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import AsyncIterator
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...errors import DiscoveryError, ErrorCode, NotFoundError
 from ..database import Database, TenantScope
 from ..schema import CHUNK_BYTES, Artefact, ArtefactChunk
+from .quota import require_room
 
 
 async def write_chunks(
@@ -20,11 +21,13 @@ async def write_chunks(
     artefact_id: UUID,
     stream: AsyncIterator[bytes],
     max_bytes: int,
+    tenant_bytes: int | None = None,
 ) -> tuple[str, int]:
     """Stores a stream as chunks of an unsealed artefact; returns its digest and size.
 
-    Raises DiscoveryError(LIMIT_EXCEEDED) beyond `max_bytes`, and NotFoundError where the artefact
-    has been removed meanwhile.
+    Raises DiscoveryError: LIMIT_EXCEEDED beyond `max_bytes`, QUOTA_EXCEEDED where all of the
+    tenant's would have more than `tenant_bytes`. Raises NotFoundError where the artefact has been
+    removed meanwhile.
     """
     hasher, size, sequence = hashlib.sha256(), 0, 0
     async for piece in pieces(stream):
@@ -34,27 +37,30 @@ async def write_chunks(
                 ErrorCode.LIMIT_EXCEEDED, f"the artefact is larger than {max_bytes} bytes"
             )
         hasher.update(piece)
-        await _put_chunk(db, scope, artefact_id, sequence, piece)
+        chunk = ArtefactChunk(
+            tenant_id=scope.tenant_id, artefact_id=artefact_id, sequence=sequence, data=piece
+        )
+        await _put_chunk(db, scope, chunk, size, tenant_bytes)
         sequence += 1
     return "sha256:" + hasher.hexdigest(), size
 
 
 async def _put_chunk(
-    db: Database, scope: TenantScope, artefact_id: UUID, sequence: int, data: bytes
+    db: Database, scope: TenantScope, chunk: ArtefactChunk, size: int, tenant_bytes: int | None
 ) -> None:
+    """Stores a piece with which the artefact has `size` bytes."""
+
     async def work(session: AsyncSession) -> None:
+        await require_room(session, scope.tenant_id, tenant_bytes, len(chunk.data))
         held = await session.scalar(
-            select(Artefact.id)
-            .where(Artefact.tenant_id == scope.tenant_id, Artefact.id == artefact_id)
-            .with_for_update(read=True, key_share=True)
+            update(Artefact)
+            .where(Artefact.tenant_id == scope.tenant_id, Artefact.id == chunk.artefact_id)
+            .values(size=size)
+            .returning(Artefact.id)
         )
         if held is None:
             raise NotFoundError("the upload took too long and has been removed; send it again")
-        await session.merge(
-            ArtefactChunk(
-                tenant_id=scope.tenant_id, artefact_id=artefact_id, sequence=sequence, data=data
-            )
-        )
+        await session.merge(chunk)
 
     await db.run(scope, work)
 

@@ -19,6 +19,7 @@ from ...errors import NotFoundError
 from ..database import Database, TenantScope, database_now
 from ..schema import Artefact, Upload
 from . import blobs
+from .quota import require_room
 from .streams import write_chunks
 
 UNFINISHED_HOURS = 2
@@ -59,10 +60,13 @@ async def store_upload(
     uploaded_by: str,
     stream: AsyncIterator[bytes],
     max_bytes: int,
+    tenant_bytes: int | None = None,
+    declared: int = 1,
 ) -> Uploaded:
-    """Stores a stream under its digest.
+    """Stores a stream under its digest; `declared` bytes have to have room from the beginning.
 
-    Raises DiscoveryError(LIMIT_EXCEEDED), and NotFoundError for one that took too long.
+    Raises DiscoveryError: LIMIT_EXCEEDED beyond `max_bytes`, QUOTA_EXCEEDED where the tenant's
+    artefacts would have more than `tenant_bytes`. Raises NotFoundError for one that took too long.
     """
     scope = TenantScope(tenant_id)
     artefact_id = uuid4()
@@ -81,12 +85,13 @@ async def store_upload(
         upload.expires_at = await database_now(session) + timedelta(hours=KEPT_HOURS)
         return upload.expires_at
 
-    await db.run(
-        scope,
-        lambda session: _begin(session, tenant_id, artefact_id, name, media_type, uploaded_by),
-    )
+    async def begin(session: AsyncSession) -> None:
+        await require_room(session, tenant_id, tenant_bytes, declared)
+        await _begin(session, tenant_id, artefact_id, name, media_type, uploaded_by)
+
+    await db.run(scope, begin)
     try:
-        digest, size = await write_chunks(db, scope, artefact_id, stream, max_bytes)
+        digest, size = await write_chunks(db, scope, artefact_id, stream, max_bytes, tenant_bytes)
         expires_at = await db.run(scope, finish)
     except BaseException:
         # also when the client went away, which cancels this task

@@ -16,13 +16,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...actions import FailAttempt, StartAttempt
 from ...snapshots import Capacity, FlowSnapshot
-from ...states import FlowState, Occurrence, RunState, Trigger
+from ...states import FlowState, Occurrence, RunState, Trigger, is_ended
 from ..database import database_now
 from ..ledger.snapshot import spec_of
 from ..ledger.transition import append_event, lock_flow, transition
 from ..schema import LIVE_RUN_STATES, DiscoveryFlowRow, PhaseRun
 from .breakers import Refusal, admit, endpoint_of
 from .steps import ACTOR
+
+_ADMITTED = [
+    str(state)
+    for state in FlowState
+    if not is_ended(state) and state not in (FlowState.PENDING, FlowState.WAITING)
+]
 
 
 async def start(
@@ -182,6 +188,15 @@ async def live_counts(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]
         )
     ).one()
     return int(row[0]), int(row[1])
+
+
+async def admitted(session: AsyncSession, tenant_id: UUID) -> int:
+    """How many flows of a tenant are open, those apart that have yet to begin, or cannot go on."""
+    row = DiscoveryFlowRow
+    found = await session.scalar(
+        select(func.count()).where(row.tenant_id == tenant_id, row.state.in_(_ADMITTED))
+    )
+    return int(found or 0)
 
 
 async def capacity(

@@ -22,6 +22,7 @@ from .flows import (
 )
 from .gate import ApprovalRequestRow, FieldMappingRow, MappingMemory
 from .inventory import Asset, AssetAlias, AssetDecision, Record, SourcePrecedence
+from .sessions import EndedSession
 from .upkeep import CircuitBreaker, Notification, Purge
 
 SCHEMA_REVISION = "0011"
@@ -45,6 +46,7 @@ __all__ = [
     "CircuitBreaker",
     "Cluster",
     "DiscoveryFlowRow",
+    "EndedSession",
     "FieldMappingRow",
     "FlowArtefact",
     "FlowEventRow",
