@@ -50,7 +50,7 @@ def _check(root: Path, path: Path, descriptor: int) -> None:
 
 def where(descriptor: int) -> Path:
     """Where an open file lies, as the kernel knows it."""
-    return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
 def copy_at_most(source: BinaryIO, target: BinaryIO, limit: int) -> int:

@@ -96,11 +96,11 @@ def test_s21_a_pipe_is_refused_at_once(volume: Path) -> None:
 
 
 def test_s21_a_refused_file_is_closed(volume: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         with pytest.raises(OutsideError), open_within(volume, volume):
             pass
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_s21_a_file_that_grows_while_it_is_copied_ends_at_the_limit(

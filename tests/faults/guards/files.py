@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from .model import CORE, DatabaseGuard, Guard
+from .model import CORE, CREW, OPERATOR, DatabaseGuard, Guard, unless
 
 REFERENCES = "tests/store/test_artefact_references.py"
+MOUNTED = "tests/crews/test_mounted.py"
+ADDRESSES = (
+    "tests/unit/operator/test_addresses.py::test_s13_what_only_looks_like_an_allowed_one_is_refused"
+)
+WEBHOOKS = "tests/store/test_bad_webhooks.py"
 WIRE = "core/discovery_core/wire"
 
 ARTEFACTS = (
@@ -22,4 +27,58 @@ ARTEFACTS = (
           f"{REFERENCES}::test_s17_names_of_artefacts_are_of_a_closed_form[source]"),
 )  # fmt: skip
 
-FILES: tuple[Guard | DatabaseGuard, ...] = (*ARTEFACTS,)
+MOUNTS = (
+    Guard("a mounted file is judged as it is open", f"{CREW}/mounted.py",
+          "if not where(descriptor).is_relative_to(", "if not path.resolve().is_relative_to(",
+          f"{MOUNTED}::test_s21_a_link_that_was_there_for_a_moment_only_is_refused"),
+    Guard("a mounted file lies in its volume", f"{CREW}/mounted.py",
+          *unless("not where(descriptor).is_relative_to(root.resolve())"),
+          f"{MOUNTED}::test_s21_a_folder_of_the_way_that_leads_out_is_refused"),
+    Guard("what was opened is what is read", f"{CREW}/mounted.py",
+          'with os.fdopen(descriptor, "rb") as stream:', 'with path.open("rb") as stream:',
+          f"{MOUNTED}::test_s21_a_link_that_takes_the_files_place_after_the_look_is_not_followed"),
+    Guard("no pipe is read", f"{CREW}/mounted.py", *unless("not stat.S_ISREG(kind)"),
+          f"{MOUNTED}::test_s21_a_pipe_is_refused_at_once"),
+    Guard("a mounted file's size as it is copied", f"{CREW}/mounted.py",
+          "min(_PIECE, limit + 1 - copied)", "_PIECE",
+          f"{MOUNTED}::test_s21_a_file_that_grows_while_it_is_copied_ends_at_the_limit"),
+)  # fmt: skip
+
+RECEIVERS = (
+    Guard("an address has no signs that are read differently", f"{OPERATOR}/addresses.py",
+          "if _SIGNS.search(text) or ", "if ",
+          f"{ADDRESSES}[https://root.example/a#b]"),
+    Guard("an address has no encoded dots and slashes", f"{OPERATOR}/addresses.py",
+          " or _ENCODED.search(place)", "",
+          f"{ADDRESSES}[https://hooks.example.org/team-a/..%2fteam-b]"),
+    Guard("an address names no person", f"{OPERATOR}/addresses.py",
+          'if "@" in authority or any(', "if any(",
+          f"{ADDRESSES}[https://user:pw@hooks.example.org/team-a]"),
+    Guard("an address has no dots with parameters", f"{OPERATOR}/addresses.py",
+          ' or any(_leads_out(segment) for segment in path.split("/"))', "",
+          f"{ADDRESSES}[https://hooks.example.org/team-a/..;x=1/team-b]"),
+    Guard("scheme, host and port of a webhook", f"{OPERATOR}/addresses.py",
+          " or _server(endpoint) != _server(url)", "",
+          f"{ADDRESSES}[https://hooks.example.org:8443/team-a]"),
+    Guard("paths of webhooks by whole segments", f"{OPERATOR}/addresses.py",
+          'url.raw_path.startswith(f"{base}/")', "url.raw_path.startswith(base)",
+          f"{ADDRESSES}[https://hooks.example.org/team-ab]"),
+    Guard("a webhook's address is an allowed one", f"{OPERATOR}/webhook.py",
+          "if url is None or not is_allowed(url, self._endpoints):", "if url is None:",
+          f"{WEBHOOKS}::test_s13_an_address_that_is_not_allowed_is_told_nothing"),
+    Guard("a webhook is of the very namespace", f"{OPERATOR}/webhook.py",
+          "return secret if found == message.tenant_id else None", "return secret",
+          f"{WEBHOOKS}::test_s14_a_namespace_made_anew_is_not_told_of_the_old_one"),
+    Guard("a webhook's redirect is not followed", f"{OPERATOR}/webhook.py",
+          "allow_redirects=False, ", "",
+          f"{WEBHOOKS}::test_s05_a_receiver_leads_nowhere"),
+    Guard("webhooks go through no proxy of the environment", f"{OPERATOR}/webhook.py",
+          "aiohttp.ClientSession(timeout=self._timeout)",
+          "aiohttp.ClientSession(timeout=self._timeout, trust_env=True)",
+          f"{WEBHOOKS}::test_s05_a_receiver_leads_nowhere"),
+    Guard("what a receiver says is not told on", f"{OPERATOR}/webhook.py",
+          "UndeliverableError(_network(error))", "UndeliverableError(str(error))",
+          f"{WEBHOOKS}::test_s05_what_a_receiver_has_sent_is_not_told_on"),
+)  # fmt: skip
+
+FILES: tuple[Guard | DatabaseGuard, ...] = (*ARTEFACTS, *MOUNTS, *RECEIVERS)
