@@ -21,6 +21,7 @@ from kubernetes.stream import portforward
 
 from .cluster import Cluster, translated
 from .errors import CliError, ExitCode, of_status
+from .output import plain
 
 PORT = 8444
 PIECE = 256 * 1024
@@ -174,6 +175,6 @@ def _words(answer: http.client.HTTPResponse) -> str:
         problem = json.loads(body)
     except ValueError:
         return f"{answer.status} {answer.reason}"
-    told = ": ".join(str(problem[key]) for key in ("title", "detail") if problem.get(key))
-    more = "".join(f"\n  {line}" for line in problem.get("problems", []))
+    told = ": ".join(plain(str(problem[key])) for key in ("title", "detail") if problem.get(key))
+    more = "".join(f"\n  {plain(str(line))}" for line in problem.get("problems", []))
     return (told or f"{answer.status} {answer.reason}") + more

@@ -10,6 +10,7 @@ ADDRESSES = (
     "tests/unit/operator/test_addresses.py::test_s13_what_only_looks_like_an_allowed_one_is_refused"
 )
 WEBHOOKS = "tests/store/test_bad_webhooks.py"
+PRINTED = "tests/unit/test_cli_output.py"
 WIRE = "core/discovery_core/wire"
 
 ARTEFACTS = (
@@ -81,4 +82,29 @@ RECEIVERS = (
           f"{WEBHOOKS}::test_s05_what_a_receiver_has_sent_is_not_told_on"),
 )  # fmt: skip
 
-FILES: tuple[Guard | DatabaseGuard, ...] = (*ARTEFACTS, *MOUNTS, *RECEIVERS)
+CLI = "cli/discovery_cli"
+TERMINALS = (
+    Guard("lines on a terminal", f"{CLI}/output.py",
+          'sys.stdout.write(plain(text) + "\\n")', 'sys.stdout.write(text + "\\n")',
+          f"{PRINTED}::test_s15_what_is_printed_is_seen_as_it_is[mappings servers -o name-0]"),
+    Guard("errors on a terminal", f"{CLI}/output.py",
+          'plain(text, keep="\\n") + "\\n"', 'text + "\\n"',
+          f"{PRINTED}::test_s15_what_is_printed_is_seen_as_it_is[export servers --format x-3]"),
+    Guard("a problem of the API is one line each", f"{CLI}/api.py",
+          "{plain(str(line))}", "{line}",
+          f"{PRINTED}::test_s15_what_is_printed_is_seen_as_it_is[purge servers-1]"),
+    Guard("JSON on a terminal", f"{CLI}/output.py",
+          'if text.replace("\\n", "").isprintable():', "if True:",
+          f"{PRINTED}::test_s15_programs_get_the_same_values_without_a_sign_that_is_obeyed[json]"),
+    Guard("YAML on a terminal", f"{CLI}/output.py",
+          'if all(_is_plain(sign) or sign == "\\n" for sign in text):', "if True:",
+          f"{PRINTED}::test_s15_programs_get_the_same_values_without_a_sign_that_is_obeyed[yaml]"),
+    Guard("a file on a terminal", f"{CLI}/output.py", *unless("sys.stdout.isatty()"),
+          f"{PRINTED}::test_s15_a_file_on_a_terminal_is_plain_text"),
+    Guard("a sample in the editor ends no remark", f"{CLI}/edit.py",
+          'plain(", ".join(_one_line(text)[:30] for text in mapping["samples"][:3]))',
+          '", ".join(text[:30] for text in mapping["samples"][:3])',
+          f"{PRINTED}::test_s15_what_an_editor_shows_says_nothing_by_itself"),
+)  # fmt: skip
+
+FILES: tuple[Guard | DatabaseGuard, ...] = (*ARTEFACTS, *MOUNTS, *RECEIVERS, *TERMINALS)
