@@ -78,7 +78,7 @@ def changes(
     if not problems:
         problems = faults(edits, mappings, request)
     if problems:
-        raise CliError("\n".join(map(plain, problems)), ExitCode.USAGE)
+        raise CliError("the changes cannot be sent:", ExitCode.USAGE, problems)
     return edits
 
 

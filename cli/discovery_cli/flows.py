@@ -17,7 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from .cluster import Resource, flow_body, translated
 from .common import FlowName, Output, Work, Yes, confirmed, settings_of, status_of
 from .errors import CliError, ExitCode
-from .output import Format, age, lines, name_of, plain, say, structured, table, tell
+from .output import Format, age, lines, name_of, say, structured, table, tell
 
 ENDED = ("Succeeded", "Failed", "Rejected", "Cancelled")
 CONFIG_MAP_BYTES = 1_000_000
@@ -296,7 +296,7 @@ def retry(
     elif (status_of(seen).get("round") or 1) > before:
         say(f"{name}: round {status_of(seen)['round']} begins with {phase}")
     else:
-        raise CliError(plain(str(status_of(seen)["message"])), ExitCode.CONFLICT)
+        raise CliError(str(status_of(seen)["message"]), ExitCode.CONFLICT)
 
 
 @app.command()

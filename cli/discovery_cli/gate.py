@@ -12,7 +12,7 @@ from . import edit as editing
 from .cluster import Resource
 from .common import FlowName, Output, Work, Yes, confirmed, status_of
 from .errors import CliError, ExitCode
-from .output import Format, plain, say, structured, table
+from .output import Format, say, structured, table
 
 WAIT_SECONDS = 5.0
 app = typer.Typer()
@@ -156,6 +156,6 @@ def _answer(
         return
     status = status_of(seen)
     if "the answer was refused" in (status.get("message") or ""):
-        raise CliError(plain(f"{name}: {status['message']}"))
+        raise CliError(f"{name}: {status['message']}")
     done = {"Approve": "approved", "Reject": "rejected", "AskAgain": "asked again"}
     say(f"{name} {done[answer['decision']]}")

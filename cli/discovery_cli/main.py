@@ -82,7 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = app(args=arguments, standalone_mode=False)
     except CliError as error:
-        warn(f"error: {error.message}")
+        first, *more = error.lines
+        warn(f"error: {first}")
+        for line in more:
+            warn(f"  {line}")
         return int(error.code)
     except typer.Abort:
         warn("aborted")

@@ -53,8 +53,8 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Lines on standard error."""
-    sys.stderr.write(plain(text, keep="\n") + "\n")
+    """A line on standard error."""
+    sys.stderr.write(plain(text) + "\n")
 
 
 def tell(text: str) -> None:

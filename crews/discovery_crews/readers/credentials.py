@@ -43,7 +43,8 @@ _KEY = (
 )
 _KEY_HERE = re.compile(_KEY.replace(r"\z", r"\Z"))
 TRACES = ("PRIVATE KEY-----", "AKIA", "ASIA")
-_JSON_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
+# a text of JSON, and what shows that it is a key; also one that is not closed, to go past it
+_JSON_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)(?:"\s*(:)?)?')
 _LONGEST_KEY_ROWS = 200
 
 
@@ -113,7 +114,7 @@ def hide_json(rejection: Rejection, *, keep: bool) -> Rejection:
         if found:
             return replace(rejection, value=value, raw=_written(shown))
     except (ValueError, RecursionError):
-        keys = _JSON_KEY.findall(rejection.raw)
+        keys = [key for key, colon in _JSON_TEXT.findall(rejection.raw) if colon]
         paths = [f"{outer}.{inner}" for outer, inner in itertools.pairwise(keys)]
         if any(map(is_credential_header, [*keys, *paths])):
             return replace(rejection, value="", raw=WITHHELD)

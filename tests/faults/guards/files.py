@@ -11,6 +11,7 @@ ADDRESSES = (
 )
 WEBHOOKS = "tests/store/test_bad_webhooks.py"
 PRINTED = "tests/unit/test_cli_output.py"
+STEPS = "tests/crews/test_patterns.py"
 WIRE = "core/discovery_core/wire"
 
 ARTEFACTS = (
@@ -88,11 +89,8 @@ TERMINALS = (
           'sys.stdout.write(plain(text) + "\\n")', 'sys.stdout.write(text + "\\n")',
           f"{PRINTED}::test_s15_what_is_printed_is_seen_as_it_is[mappings servers -o name-0]"),
     Guard("errors on a terminal", f"{CLI}/output.py",
-          'plain(text, keep="\\n") + "\\n"', 'text + "\\n"',
+          'sys.stderr.write(plain(text) + "\\n")', 'sys.stderr.write(text + "\\n")',
           f"{PRINTED}::test_s15_what_is_printed_is_seen_as_it_is[export servers --format x-3]"),
-    Guard("a problem of the API is one line each", f"{CLI}/api.py",
-          "{plain(str(line))}", "{line}",
-          f"{PRINTED}::test_s15_what_is_printed_is_seen_as_it_is[purge servers-1]"),
     Guard("JSON on a terminal", f"{CLI}/output.py",
           'if text.replace("\\n", "").isprintable():', "if True:",
           f"{PRINTED}::test_s15_programs_get_the_same_values_without_a_sign_that_is_obeyed[json]"),
@@ -107,4 +105,28 @@ TERMINALS = (
           f"{PRINTED}::test_s15_what_an_editor_shows_says_nothing_by_itself"),
 )  # fmt: skip
 
-FILES: tuple[Guard | DatabaseGuard, ...] = (*ARTEFACTS, *MOUNTS, *RECEIVERS, *TERMINALS)
+TIME = (
+    Guard("a pattern over cells is linear", f"{CREW}/readers/layout.py",
+          r"[a-z][a-z-]*\d{2,}[a-z]*|", r"[a-z]+[a-z-]*\d{2,}[a-z]*|",
+          f"{STEPS}::test_s10_twice_the_text_takes_twice_the_steps"
+          "[discovery_crews.readers.layout._VALUE]"),
+    Guard("a pattern over a file's beginning is linear", f"{CREW}/readers/json_faults.py",
+          r"(?:\s|//", r"(?:\s+|//",
+          f"{STEPS}::test_s10_twice_the_text_takes_twice_the_steps"
+          "[discovery_crews.readers.json_faults._LIKE_JSON]"),
+    Guard("a remark is gone through once", f"{CREW}/readers/json_faults.py",
+          r"(?:\*/|\Z))*+", r"(?:\*/|\Z))*",
+          f"{STEPS}::test_s10_twice_the_text_takes_twice_the_steps"
+          "[discovery_crews.readers.json_faults._LIKE_JSON]"),
+    Guard("cells are cut before they are matched", f"{CREW}/readers/layout.py",
+          "return cell.strip()[:_TELLING]", "return cell.strip()",
+          f"{STEPS}::test_s10_only_the_beginning_of_a_cell_tells_what_it_is"),
+    Guard("people's patterns run in RE2", f"{CREW}/tables/patterns.py",
+          "compiled = re2.compile(pattern, options)", 'compiled = __import__("re").compile(pattern)',
+          f"{STEPS}::test_s10_what_people_cannot_write_is_named"),
+    Guard("people's patterns take bounded memory", f"{CREW}/target_schema.py",
+          "Field(default=None, max_length=LONGEST_PATTERN)", "None",
+          f"{STEPS}::test_s10_what_people_cannot_write_is_named"),
+)  # fmt: skip
+
+FILES: tuple[Guard | DatabaseGuard, ...] = (*ARTEFACTS, *MOUNTS, *RECEIVERS, *TERMINALS, *TIME)
