@@ -12,6 +12,8 @@ ADDRESSES = (
 WEBHOOKS = "tests/store/test_bad_webhooks.py"
 PRINTED = "tests/unit/test_cli_output.py"
 STEPS = "tests/crews/test_patterns.py"
+APART = "tests/crews/test_reading_apart.py"
+MEASURED = "tests/crews/test_workbook_memory.py"
 WIRE = "core/discovery_core/wire"
 
 ARTEFACTS = (
@@ -129,4 +131,44 @@ TIME = (
           f"{STEPS}::test_s10_what_people_cannot_write_is_named"),
 )  # fmt: skip
 
-FILES: tuple[Guard | DatabaseGuard, ...] = (*ARTEFACTS, *MOUNTS, *RECEIVERS, *TERMINALS, *TIME)
+ROOM = (
+    Guard("the process that reads has a limit of memory", f"{CREW}/readers/apart.py",
+          "    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))\n", "",
+          f"{APART}::test_s09_the_process_has_the_limit_before_it_reads"),
+    Guard("an end of the process that reads is a refusal", f"{CREW}/readers/apart.py",
+          " or (process.exitcode or 0) < 0", "",
+          f"{APART}::test_s09_too_much_memory_is_a_refusal_that_is_not_tried_again[aborts]"),
+    Guard("too little memory to read is a refusal", f"{CREW}/readers/apart.py",
+          "if answer is MemoryError or ", "if ",
+          f"{APART}::test_s09_too_much_memory_is_a_refusal_that_is_not_tried_again[takes_all]"),
+    Guard("the pod has room beside the process that reads", f"{CREW}/readers/apart.py",
+          "return min(wanted, int(pod * _MOST_OF_POD))", "return wanted",
+          f"{APART}::test_s09_the_pod_has_room_for_the_rest"),
+    Guard("the import reads in a process of its own", f"{CREW}/phases/data_import/phase.py",
+          "table = read_apart(request,", "from discovery_crews.readers import read_source\n"
+          "    table = read_source(request,",
+          f"{APART}::test_s09_the_import_reads_apart"),
+    Guard("a far cell of a workbook is measured", f"{CREW}/readers/measure.py",
+          *unless("self.last_row * self.last_column > limit or self.cells > limit"),
+          f"{MEASURED}::test_a_far_cell_is_refused_however_it_is_written"),
+    Guard("cells of a workbook by any prefix", f"{CREW}/readers/measure.py",
+          """    def _start(self, name: str, attributes: Mapping[str, str]) -> None:
+        if ":" in name:
+            name = name.rpartition(":")[2]""",
+          "    def _start(self, name: str, attributes: Mapping[str, str]) -> None:",
+          f"{MEASURED}::test_a_far_cell_is_refused_however_it_is_written"),
+    Guard("a cell's place is one", f"{CREW}/readers/measure.py", *unless("not found"),
+          f"{MEASURED}::test_places_that_are_none_are_refused"),
+    Guard("a workbook has no DOCTYPE", f"{CREW}/readers/measure.py",
+          "        self.parser.StartDoctypeDeclHandler = _no_doctype\n", "",
+          f"{MEASURED}::test_places_that_are_none_are_refused"),
+)  # fmt: skip
+
+FILES: tuple[Guard | DatabaseGuard, ...] = (
+    *ARTEFACTS,
+    *MOUNTS,
+    *RECEIVERS,
+    *TERMINALS,
+    *TIME,
+    *ROOM,
+)
