@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from discovery_core.store.ledger import outbox
 from discovery_core.store.ledger.outbox import Due
 from discovery_core.tasks import end
 from discovery_operator.kube import Cluster
@@ -126,7 +127,7 @@ def secrets(address: str) -> dict[str, Secret]:
 
 
 @pytest.mark.parametrize("kind", [*secrets(""), "a-bug"])
-async def test_one_namespaces_secret_is_no_reason_not_to_tell_another(
+async def test_s23_one_namespaces_secret_is_no_reason_not_to_tell_another(
     world: World, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.secrets["bad"] = secrets(world.receiver).get(kind, world.secrets["good"])
@@ -148,6 +149,28 @@ async def test_one_namespaces_secret_is_no_reason_not_to_tell_another(
         state, tries, problem = await world.outbox("bad")
         assert (state, tries) == ("Pending", 1)
         assert problem
+
+
+async def test_s23_a_row_of_which_nothing_can_be_told_keeps_none_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.secrets["bad"] = world.secrets["good"]
+    payload = outbox._payload
+
+    def fails(waiting: Any, event: Any, master: Any, namespace: str) -> dict[str, Any]:
+        if namespace == "bad":
+            raise ValueError("a row that nobody has foreseen")
+        return payload(waiting, event, master, namespace)
+
+    monkeypatch.setattr(outbox, "_payload", fails)
+    async with aiohttp.ClientSession() as http:
+        assert await world.webhooks.deliver(http) == 2
+        # it waits for its next try, and is not the first of every round
+        assert await world.webhooks.deliver(http) == 0
+    assert world.told == ["good"]
+    state, tries, problem = await world.outbox("bad")
+    assert (state, tries) == ("Pending", 1)
+    assert problem
 
 
 async def test_what_the_database_cannot_hold_is_written_without_it(world: World) -> None:
