@@ -62,5 +62,5 @@ class Working:
         self.way = way
 
     def __call__(self, *arguments: object) -> None:
-        apart.read_source = globals()[self.way]
+        apart.__dict__["read_source"] = globals()[self.way]
         apart._work(*arguments)  # type: ignore[arg-type]

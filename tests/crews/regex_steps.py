@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
-from re import _constants as sre  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from re import _constants as sre
+from re import _parser as parser
 from typing import Any
 
 Then = Callable[[int], bool]
@@ -72,8 +72,8 @@ class _Matcher:
         if kind in (sre.ASSERT, sre.ASSERT_NOT):
             return self.looks(value, at) is (kind is sre.ASSERT) and then(at)
         if kind is sre.ATOMIC_GROUP:
-            ends: list[int] = []
-            return self.all_of(list(value), 0, at, lambda e: not ends.append(e)) and then(ends[0])
+            end = self.first_end(list(value), at)
+            return end is not None and then(end)
         if kind is sre.GROUPREF:
             begin, end = self.groups.get(value, (0, 0))
             known = self.text[begin:end]
@@ -141,6 +141,9 @@ class _Matcher:
         if len(body) == 1 and body[0][0] in _SIGNS:
             return self.run(kind, body[0], (int(low), most), at, then)
 
+        if kind is sre.POSSESSIVE_REPEAT:
+            return self.kept(body, (int(low), most), at, then)
+
         def again(done: int, position: int) -> bool:
             self.step()
 
@@ -157,6 +160,27 @@ class _Matcher:
             return more() or then(position)
 
         return again(0, at)
+
+    def first_end(self, nodes: list[Any], at: int) -> int | None:
+        """Where the nodes end in the first way that they match."""
+        ends: list[int] = []
+
+        def ended(end: int) -> bool:
+            ends.append(end)
+            return True
+
+        return ends[0] if self.all_of(nodes, 0, at, ended) else None
+
+    def kept(self, body: list[Any], bounds: tuple[int, int], at: int, then: Then) -> bool:
+        """A repeat that gives nothing back."""
+        done = 0
+        while done < bounds[1]:
+            self.step()
+            end = self.first_end(body, at)
+            if end is None or end == at:
+                break
+            at, done = end, done + 1
+        return done >= bounds[0] and then(at)
 
     def run(
         self, kind: Any, node: tuple[Any, Any], bounds: tuple[int, int], at: int, then: Then

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_crews import mounted, runner, settings
+from discovery_crews import runner, settings
 from discovery_crews.mounted import OutsideError, copy_at_most, open_within
 
 SECRET = b"the pod's own token"
@@ -53,7 +53,7 @@ def test_s21_a_link_that_takes_the_files_place_after_the_look_is_not_followed(
         link(volume)
         return found
 
-    monkeypatch.setattr(mounted.os, "fstat", looked_at)
+    monkeypatch.setattr(os, "fstat", looked_at)
     assert content(volume) == ROWS
     assert (volume / "servers.csv").read_bytes() == SECRET
 
@@ -69,7 +69,7 @@ def test_s21_a_link_that_was_there_for_a_moment_only_is_refused(
         unlink(volume)
         return descriptor
 
-    monkeypatch.setattr(mounted.os, "open", opened)
+    monkeypatch.setattr(os, "open", opened)
     with pytest.raises(OutsideError, match="leaves the volume"):
         content(volume)
 

@@ -16,7 +16,7 @@ import discovery_crews
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_crews.mapping.tokens import _phrases
-from discovery_crews.readers import layout
+from discovery_crews.readers import json_faults, layout
 from discovery_crews.systems import catalogue
 from discovery_crews.tables.patterns import LONGEST_PATTERN, PATTERNS, whole_value
 from discovery_crews.target_schema import load_schema
@@ -119,13 +119,17 @@ def test_s10_the_kinds_of_values_run_in_re2(name: str) -> None:
     assert whole_value(f"(?is:{PATTERNS[name]})") is not None
 
 
+def test_s10_remarks_before_a_document_are_gone_through_once() -> None:
+    pattern = json_faults._LIKE_JSON
+    few, many = (steps(pattern.pattern, pattern.flags, "/* */ " * n + "x") for n in (6, 12))
+    assert many / few < MOST
+
+
 @pytest.mark.parametrize("text", [" " * 60 + "x", "\t" * 5000 + "x", "/* */ " * 2000 + "x"])
 def test_s10_a_file_that_begins_with_blanks_is_looked_at_once(text: str) -> None:
     """Such a file took for ever; now it ends, as JSON or not."""
-    from discovery_crews.readers.json_faults import begins_like_json
-
-    assert not begins_like_json(text)
-    assert begins_like_json(text.replace("x", "{}"))
+    assert not json_faults.begins_like_json(text)
+    assert json_faults.begins_like_json(text.replace("x", "{}"))
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,12 @@ prepare_environment()
 from discovery_crews.runner import load_phase  # noqa: E402 - it imports crewai
 
 
-def request(tmp_path: Path, text: str = "name,os\nweb01,Debian\n", **limits: int) -> ReadRequest:
+def request(tmp_path: Path, text: str = "name,os\nweb01,Debian\n") -> ReadRequest:
     source = tmp_path / "servers.csv"
     source.write_text(text)
     workdir = tmp_path / "work"
     workdir.mkdir()
-    return ReadRequest(
-        source, workdir, source.name, ReaderLimits(max_reader_memory_bytes=LIMIT, **limits)
-    )
+    return ReadRequest(source, workdir, source.name, ReaderLimits(max_reader_memory_bytes=LIMIT))
 
 
 def test_s09_what_is_read_apart_is_what_is_read(tmp_path: Path) -> None:

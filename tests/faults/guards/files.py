@@ -14,6 +14,9 @@ PRINTED = "tests/unit/test_cli_output.py"
 STEPS = "tests/crews/test_patterns.py"
 APART = "tests/crews/test_reading_apart.py"
 MEASURED = "tests/crews/test_workbook_memory.py"
+HOME = "tests/crews/test_llm_stays_home.py"
+SECRETS = "tests/crews/test_credentials.py"
+OBJECTS = "tests/unit/operator/test_any_object.py"
 WIRE = "core/discovery_core/wire"
 
 ARTEFACTS = (
@@ -118,13 +121,12 @@ TIME = (
           "[discovery_crews.readers.json_faults._LIKE_JSON]"),
     Guard("a remark is gone through once", f"{CREW}/readers/json_faults.py",
           r"(?:\*/|\Z))*+", r"(?:\*/|\Z))*",
-          f"{STEPS}::test_s10_twice_the_text_takes_twice_the_steps"
-          "[discovery_crews.readers.json_faults._LIKE_JSON]"),
+          f"{STEPS}::test_s10_remarks_before_a_document_are_gone_through_once"),
     Guard("cells are cut before they are matched", f"{CREW}/readers/layout.py",
           "return cell.strip()[:_TELLING]", "return cell.strip()",
           f"{STEPS}::test_s10_only_the_beginning_of_a_cell_tells_what_it_is"),
     Guard("people's patterns run in RE2", f"{CREW}/tables/patterns.py",
-          "compiled = re2.compile(pattern, options)", 'compiled = __import__("re").compile(pattern)',
+          "re2.compile(pattern, options)", '__import__("re").compile(pattern)',
           f"{STEPS}::test_s10_what_people_cannot_write_is_named"),
     Guard("people's patterns take bounded memory", f"{CREW}/target_schema.py",
           "Field(default=None, max_length=LONGEST_PATTERN)", "None",
@@ -164,6 +166,74 @@ ROOM = (
           f"{MEASURED}::test_places_that_are_none_are_refused"),
 )  # fmt: skip
 
+MODELS = (
+    Guard("a model's redirect is not followed", f"{CREW}/llm/provider.py",
+          '        "interceptor": Direct(),\n', "",
+          f"{HOME}::test_s05_a_redirect_is_not_followed[307]"),
+    Guard("the environment's proxies are not asked for a model", f"{CREW}/llm/provider.py",
+          '        "interceptor": Direct(),\n', "",
+          f"{HOME}::test_s05_no_proxy_of_the_environment_is_asked"),
+    Guard("what a model's endpoint says is not told on", f"{CREW}/llm/errors.py",
+          'return f"status {status}" + (f", {code}" if code in _KNOWN_CODES else "")',
+          'return f"status {status}: {cause}"',
+          f"{HOME}::test_s05_what_stands_at_the_endpoint_is_not_told_on[json-400]"),
+    Guard("the provider's address is not the environment's", f"{CREW}/llm/provider.py",
+          'options["client_params"] = {"base_url": OPENAI_URL}', "pass",
+          f"{HOME}::test_the_provider_s_address_is_not_the_environment_s"),
+)  # fmt: skip
+
+WITHHELD = (
+    Guard("the source is for crews only", f"{CORE}/reads/contents.py",
+          "            FlowArtefact.name != _RAW,\n", "",
+          "tests/api/test_results.py::test_s22_the_source_is_for_crews_only"),
+    Guard("columns of credentials are left out", f"{CREW}/readers/credentials.py",
+          "named = [name for name in table.columns if is_credential_header(name)]",
+          "named: list[str] = []", f"{SECRETS}::test_csv"),
+    Guard("secrets among other values are removed", f"{CREW}/readers/credentials.py",
+          "        if name in cleaned\n        else identifier(name)",
+          "        if False\n        else identifier(name)",
+          f"{SECRETS}::test_s22_a_secret_among_other_values_is_left_out[csv-sql]"),
+    Guard("addresses with a password", f"{CREW}/readers/credentials.py",
+          r"://[^\s/:@]*:[^\s/@]+@)", "://nothing)",
+          f"{SECRETS}::test_s22_a_secret_among_other_values_is_left_out[xlsx-address]"),
+    Guard("secrets in rows that are refused", f"{CREW}/readers/table.py",
+          *unless("self._keys is not None"),
+          f"{SECRETS}::test_s22_a_secret_among_other_values_is_left_out[json-jdbc]"),
+)  # fmt: skip
+
+LOOPS = (
+    Guard("values of a Secret that are no text", f"{OPERATOR}/kube.py",
+          "suppress(ValueError, TypeError):", "suppress(TypeError):",
+          f"{OBJECTS}::test_s23_a_secret_is_texts_whatever_it_holds"),
+    Guard("notifications that name no flow", f"{CORE}/listener.py",
+          'with set_aside("listener", payload=notification.payload[:100], '
+          "backend_pid=notification.pid):", "if True:",
+          f"{OBJECTS}::test_s23_a_notification_names_a_flow_or_nothing"),
+    Guard("a row of the outbox that cannot be told", f"{CORE}/ledger/outbox.py",
+          'with set_aside("webhooks", known=(SQLAlchemyError,), flow=str(waiting.flow_id)):',
+          "if True:",
+          f"{WEBHOOKS}::test_s23_a_row_of_which_nothing_can_be_told_keeps_none_waiting"),
+    Guard("one message that cannot be sent", f"{OPERATOR}/webhook.py",
+          """        with set_aside("webhooks", **about):
+            try:
+                sent""", """        if True:
+            try:
+                sent""",
+          f"{WEBHOOKS}::test_s23_one_namespaces_secret_is_no_reason_not_to_tell_another[a-bug]"),
+    Guard("one object of a list", f"{OPERATOR}/cache.py",
+          'with set_aside("sweep", kind=str(kind)):', "if True:",
+          f"{OBJECTS}::test_s23_one_object_of_a_list_hides_no_other"),
+    Guard("one tenant that cannot be looked for", f"{OPERATOR}/retention.py",
+          """            with set_aside("retention", known=FAULTS, tenant=str(tenant.tenant_id)):
+                await self._look_for(""", """            if True:
+                await self._look_for(""",
+          "tests/unit/operator/test_loops.py"
+          "::test_s23_one_tenant_that_cannot_be_looked_for_hides_no_other"),
+    Guard("loops go on", "core/discovery_core/loops.py",
+          "        with set_aside(loop):\n            await run()", "        await run()",
+          "tests/unit/operator/test_loops.py::test_a_loop_goes_on_after_whatever_ends_it"),
+)  # fmt: skip
+
 FILES: tuple[Guard | DatabaseGuard, ...] = (
     *ARTEFACTS,
     *MOUNTS,
@@ -171,4 +241,7 @@ FILES: tuple[Guard | DatabaseGuard, ...] = (
     *TERMINALS,
     *TIME,
     *ROOM,
+    *MODELS,
+    *WITHHELD,
+    *LOOPS,
 )

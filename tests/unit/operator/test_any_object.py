@@ -41,7 +41,7 @@ def test_s23_a_secret_is_texts_whatever_it_holds(data: Any) -> None:
         del path
         return {"metadata": {"name": "discoveryflow-webhook"}, "data": data}
 
-    cluster._get = get  # type: ignore[assignment,method-assign]
+    cluster._get = get  # type: ignore[method-assign]
     found = asyncio.run(cluster.secret("dc", "discoveryflow-webhook"))
     assert found is not None
     assert all(isinstance(value, str) for value in found.values())
