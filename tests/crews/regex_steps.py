@@ -187,6 +187,8 @@ class _Matcher:
     ) -> bool:
         """A repeat of one sign, without a call for each."""
         low, most = bounds
+        if kind is sre.MIN_REPEAT:
+            return self.lazy(node, bounds, at, then)
         end = at
         while end - at < most and self.sign(node, end):
             self.step()
@@ -195,8 +197,18 @@ class _Matcher:
             return False
         if kind is sre.POSSESSIVE_REPEAT:
             return then(end)
-        ends = range(end, at + low - 1, -1) if kind is sre.MAX_REPEAT else range(at + low, end + 1)
-        return any(self.stepped(then, position) for position in ends)
+        return any(self.stepped(then, position) for position in range(end, at + low - 1, -1))
+
+    def lazy(self, node: tuple[Any, Any], bounds: tuple[int, int], at: int, then: Then) -> bool:
+        """A repeat of one sign that takes as few as it can."""
+        end = at
+        while True:
+            self.step()
+            if end - at >= bounds[0] and then(end):
+                return True
+            if end - at >= bounds[1] or not self.sign(node, end):
+                return False
+            end += 1
 
     def stepped(self, then: Then, position: int) -> bool:
         self.step()

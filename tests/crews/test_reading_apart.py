@@ -71,10 +71,9 @@ def test_s09_a_fault_of_our_own_is_no_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apart, "_work", Working("is_wrong"))
-    with pytest.raises(
-        ReaderCrashedError, match=r"^ZeroDivisionError: a fault of our own$"
-    ) as told:
+    with pytest.raises(ReaderCrashedError) as told:
         read_apart(request(tmp_path))
+    assert str(told.value) == "ZeroDivisionError: a fault of our own"
     assert "odd_readers.py" in told.value.__notes__[0]
 
 
