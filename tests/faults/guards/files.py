@@ -115,10 +115,6 @@ TIME = (
           r"[a-z][a-z-]*\d{2,}[a-z]*|", r"[a-z]+[a-z-]*\d{2,}[a-z]*|",
           f"{STEPS}::test_s10_twice_the_text_takes_twice_the_steps"
           "[discovery_crews.readers.layout._VALUE]"),
-    Guard("a pattern over a file's beginning is linear", f"{CREW}/readers/json_faults.py",
-          r"(?:\s|//", r"(?:\s+|//",
-          f"{STEPS}::test_s10_twice_the_text_takes_twice_the_steps"
-          "[discovery_crews.readers.json_faults._LIKE_JSON]"),
     Guard("a remark is gone through once", f"{CREW}/readers/json_faults.py",
           r"(?:\*/|\Z))*+", r"(?:\*/|\Z))*",
           f"{STEPS}::test_s10_remarks_before_a_document_are_gone_through_once"),
