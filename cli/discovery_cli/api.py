@@ -99,7 +99,7 @@ class UserApi:
                 f"the user API does not answer: {error}", ExitCode.UNREACHABLE
             ) from error
         if answer.status >= 400:
-            raise of_status(answer.status, _words(answer))
+            raise of_status(answer.status, *_words(answer))
         return answer
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -167,13 +167,12 @@ class _Through(http.client.HTTPConnection):
         self.sock = self._context.wrap_socket(self._plain, server_hostname=self.host)
 
 
-def _words(answer: http.client.HTTPResponse) -> str:
-    """A problem's own words."""
+def _words(answer: http.client.HTTPResponse) -> tuple[str, list[str]]:
+    """A problem's own words, and its single problems."""
     body = answer.read()
     try:
         problem = json.loads(body)
     except ValueError:
-        return f"{answer.status} {answer.reason}"
+        return f"{answer.status} {answer.reason}", []
     told = ": ".join(str(problem[key]) for key in ("title", "detail") if problem.get(key))
-    more = "".join(f"\n  {line}" for line in problem.get("problems", []))
-    return (told or f"{answer.status} {answer.reason}") + more
+    return told or f"{answer.status} {answer.reason}", list(map(str, problem.get("problems", [])))

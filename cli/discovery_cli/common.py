@@ -11,7 +11,7 @@ import typer
 
 from .api import ApiOptions, UserApi
 from .cluster import Cluster
-from .output import Format
+from .output import Format, plain, warn
 
 
 @dataclass
@@ -69,9 +69,9 @@ def confirmed(question: str, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        sys.stderr.write(f"{question} Add --yes, because nobody can be asked here.\n")
+        warn(f"{question} Add --yes, because nobody can be asked here.")
         return False
-    return typer.confirm(question, default=False)
+    return typer.confirm(plain(question), default=False)
 
 
 def status_of(flow: dict[str, Any]) -> dict[str, Any]:

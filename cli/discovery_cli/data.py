@@ -11,7 +11,7 @@ import typer
 
 from .common import FlowName, OutFile, Output, Work, Yes, confirmed
 from .errors import CliError, ExitCode
-from .output import Format, say, structured, table, tell
+from .output import Format, content, say, structured, table, tell
 
 app = typer.Typer()
 
@@ -83,9 +83,7 @@ def _write(pieces: Iterator[bytes], file: Path | None) -> None:
     if file is None:
         if sys.stdout.isatty():
             tell("(--file writes to a file)")
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
-        sys.stdout.flush()
+        content(pieces)
         return
     part = file.with_name(file.name + ".part")
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from discovery_core.wire.results import FieldMapping, TargetDescription
 from pydantic import ValidationError
 
 from .errors import CliError, ExitCode
+from .output import as_yaml, plain, warn
 
 _HEAD = """\
 # Mappings of {name}. Change `target` (empty: not mapped) and `unit` (unit:MiB, or none), save and
@@ -28,19 +28,18 @@ _HEAD = """\
 
 def document(name: str, mappings: list[dict[str, Any]], targets: list[str]) -> str:
     """What the editor shows: the least certain columns first."""
-    lines = [_HEAD.format(name=name, targets=", ".join(targets))]
+    lines = [_HEAD.format(name=plain(name), targets=plain(", ".join(targets)))]
     for mapping in sorted(mappings, key=lambda entry: entry["confidence"]):
-        samples = ", ".join(sample.replace("\n", " ")[:30] for sample in mapping["samples"][:3])
-        others = ", ".join(candidate["target"] for candidate in mapping["candidates"])
+        samples = plain(", ".join(_one_line(text)[:30] for text in mapping["samples"][:3]))
+        others = plain(", ".join(candidate["target"] for candidate in mapping["candidates"]))
         entry = {
             "column": mapping["column"],
             "target": mapping["target"] or "",
             "unit": mapping["transform"] or "",
         }
-        written = yaml.safe_dump([entry], sort_keys=False, allow_unicode=True)
         lines.append(
-            f"# {mapping['confidence']:.2f} {_one_line(mapping['reason'])}\n"
-            f"#   samples: {samples}\n#   alternatives: {others}\n{written}"
+            f"# {mapping['confidence']:.2f} {plain(_one_line(mapping['reason']))}\n"
+            f"#   samples: {samples}\n#   alternatives: {others}\n{as_yaml([entry])}"
         )
     return "\n".join(lines)
 
@@ -79,7 +78,7 @@ def changes(
     if not problems:
         problems = faults(edits, mappings, request)
     if problems:
-        raise CliError("\n".join(problems), ExitCode.USAGE)
+        raise CliError("the changes cannot be sent:", ExitCode.USAGE, problems)
     return edits
 
 
@@ -119,5 +118,5 @@ def kept(text: str) -> Path:
     handle, path = tempfile.mkstemp(prefix="discoveryflow-", suffix=".yaml")
     os.close(handle)
     Path(path).write_text(text, encoding="utf-8")
-    sys.stderr.write(f"Your changes are kept in {path}; --from-file sends them again.\n")
+    warn(f"Your changes are kept in {path}; --from-file sends them again.")
     return Path(path)

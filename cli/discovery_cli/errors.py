@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import IntEnum
 
 from kubernetes.client.exceptions import ApiException
@@ -22,11 +23,14 @@ class ExitCode(IntEnum):
 
 
 class CliError(Exception):
-    """Ends the command with a message on stderr."""
+    """Ends the command with a message on stderr: one line, and one for each of `more`."""
 
-    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(
+        self, message: str, code: ExitCode = ExitCode.FAILED, more: Sequence[str] = ()
+    ) -> None:
+        self.lines = (message, *more)
+        self.message = "\n".join(self.lines)
+        super().__init__(self.message)
         self.code = code
 
 
@@ -40,9 +44,9 @@ _BY_STATUS = {
 }
 
 
-def of_status(status: int, message: str) -> CliError:
+def of_status(status: int, message: str, more: Sequence[str] = ()) -> CliError:
     """An HTTP error of Kubernetes or of the user API."""
-    return CliError(message, _BY_STATUS.get(status, ExitCode.FAILED))
+    return CliError(message, _BY_STATUS.get(status, ExitCode.FAILED), more)
 
 
 def of_kubernetes(error: ApiException) -> CliError:

@@ -17,7 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from .cluster import Resource, flow_body, translated
 from .common import FlowName, Output, Work, Yes, confirmed, settings_of, status_of
 from .errors import CliError, ExitCode
-from .output import Format, age, name_of, say, structured, table, tell
+from .output import Format, age, lines, name_of, say, structured, table, tell
 
 ENDED = ("Succeeded", "Failed", "Rejected", "Cancelled")
 CONFIG_MAP_BYTES = 1_000_000
@@ -161,7 +161,7 @@ def describe(context: typer.Context, name: FlowName, output: Output = Format.TAB
 def _described(flow: Resource, history: list[dict[str, Any]]) -> None:
     status, spec = status_of(flow), flow["spec"]
     request = status.get("approvalRequest")
-    lines = [
+    shown = [
         ("Name", flow["metadata"]["name"]),
         ("Namespace", flow["metadata"]["namespace"]),
         ("Engagement", spec.get("engagement")),
@@ -175,12 +175,12 @@ def _described(flow: Resource, history: list[dict[str, Any]]) -> None:
         ("Message", status.get("message")),
     ]  # fmt: skip
     if request:
-        lines += [
+        shown += [
             ("Asks about", f"{request['mappings']} mappings, until {request['expiresAt']}"),
             ("Request", request["requestId"]),
             ("Digest", request["artefactDigest"]),
         ]
-    for label, value in lines:
+    for label, value in shown:
         if value not in (None, ""):
             say(f"{label + ':':16}{value}")
     for condition in status.get("conditions", []):
@@ -328,9 +328,7 @@ def logs(
                 stream = work.cluster.core.read_namespaced_pod_log(
                     pod.metadata.name, pod.metadata.namespace, follow=follow, _preload_content=False
                 )
-                for piece in stream.stream():
-                    sys.stdout.buffer.write(piece)
-                sys.stdout.flush()
+                lines(stream.stream())
         except ApiException as error:  # pragma: no cover - translated above
             raise CliError(str(error)) from error
 

@@ -13,6 +13,7 @@ from . import data, flows, gate
 from .api import ApiOptions
 from .common import Settings
 from .errors import CliError, ExitCode
+from .output import say, warn
 
 app = typer.Typer(
     name="kubectl discoveryflow",
@@ -29,9 +30,9 @@ for part in (flows.app, gate.app, data.app):
 def _version(wanted: bool) -> None:
     if wanted:
         try:
-            typer.echo(version("discoveryflow"))
+            say(version("discoveryflow"))
         except PackageNotFoundError:
-            typer.echo("unknown")
+            say("unknown")
         raise typer.Exit
 
 
@@ -81,15 +82,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = app(args=arguments, standalone_mode=False)
     except CliError as error:
-        sys.stderr.write(f"error: {error.message}\n")
+        first, *more = error.lines
+        warn(f"error: {first}")
+        for line in more:
+            warn(f"  {line}")
         return int(error.code)
     except typer.Abort:
-        sys.stderr.write("aborted\n")
+        warn("aborted")
         return int(ExitCode.FAILED)
     except typer.TyperException as error:
         # wrong usage; what shows it is not in the base class
         show = getattr(error, "show", None)
-        show() if show else sys.stderr.write(f"error: {error}\n")
+        show() if show else warn(f"error: {error}")
         return int(ExitCode.USAGE)
     except BrokenPipeError:
         return int(ExitCode.OK)

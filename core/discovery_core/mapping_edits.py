@@ -15,7 +15,7 @@ from .wire.results import FieldMapping, TargetDescription
 
 _SHOWN_SAMPLES = 3
 # a number as the inventory converts it: digits, and at most one word such as a unit after them
-_NUMBER = re.compile(r"[~≈]?\s*[-+]?\d[\d.,'\s]*\s*[a-zA-Z%/]*")
+_NUMBER = re.compile(r"^[~≈]?\s*[-+]?\d[\d.,'\s]*[a-zA-Z%/]*")
 
 
 def apply_edits(

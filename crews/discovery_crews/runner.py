@@ -34,6 +34,7 @@ from discovery_crews.execution_client import (
     NotMineError,
     ReplacedError,
 )
+from discovery_crews.mounted import OutsideError, copy_at_most, open_within
 from discovery_crews.phase import PhaseContext, PhaseOutcome, RunPhase
 from discovery_crews.settings import RunnerSettings, prepare_crewai_environment, reader_limits
 
@@ -326,27 +327,12 @@ def _pin(
 
 def _copy_mounted(settings: RunnerSettings, mounted: Path, copy: Path, name: str) -> None:
     """Copy a mounted file, so that what is read, stored and digested is the same bytes."""
-    root = settings.source_root.resolve()
+    limit = reader_limits().max_file_bytes
     try:
-        real = mounted.resolve(strict=True)
-        if not real.is_relative_to(root):
-            raise DiscoveryError(
-                ErrorCode.UNREADABLE_FILE,
-                f"{name}: {mounted} is a link that leaves the volume. Store the file itself.",
-            )
-        if not real.is_file():
-            raise DiscoveryError(
-                ErrorCode.UNREADABLE_FILE,
-                f"{name}: {mounted} is a folder. Name a file in spec.source.",
-            )
-        limit = reader_limits().max_file_bytes
-        if (size := real.stat().st_size) > limit:
-            raise DiscoveryError(
-                ErrorCode.LIMIT_EXCEEDED,
-                f"{name}: {size} bytes, the limit is {limit}. Split the file, or raise "
-                "DISCOVERY_MAX_FILE_BYTES.",
-            )
-        shutil.copyfile(real, copy)
+        with open_within(settings.source_root, mounted) as source, copy.open("xb") as target:
+            copied = copy_at_most(source, target, limit)
+    except OutsideError as error:
+        raise DiscoveryError(ErrorCode.UNREADABLE_FILE, f"{name}: {error}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -355,6 +341,13 @@ def _copy_mounted(settings: RunnerSettings, mounted: Path, copy: Path, name: str
             f"{name}: {mounted} cannot be read: {error.strerror}. Check spec.source, and that "
             "user 65532 may read the file.",
         ) from error
+    if copied > limit:
+        copy.unlink()
+        raise DiscoveryError(
+            ErrorCode.LIMIT_EXCEEDED,
+            f"{name}: more than {limit} bytes, which is the limit. Split the file, or raise "
+            "DISCOVERY_MAX_FILE_BYTES.",
+        )
 
 
 def _hand_in(

@@ -32,8 +32,9 @@ class ReaderLimits(BaseSettings):
 
     Sizes are bytes. `DISCOVERY_MAX_ROWS=50000` and the like override a limit. An archive counts
     with all that it expands to, workbooks in it included; `max_nesting` is how deep the objects
-    and lists of a JSON document may stand in each other. `keep_credential_columns` imports
-    passwords and keys too.
+    and lists of a JSON document may stand in each other. `max_reader_memory_bytes` is what reading
+    may take, and never more than three quarters of the pod's own limit.
+    `keep_credential_columns` imports passwords and keys too.
     """
 
     model_config = SettingsConfigDict(env_prefix="DISCOVERY_", extra="ignore")
@@ -50,6 +51,7 @@ class ReaderLimits(BaseSettings):
     max_columns: int = Field(default=1000, gt=0)
     max_cell_characters: int = Field(default=100_000, gt=0)
     max_rejected_rows: int = Field(default=100_000, gt=0)
+    max_reader_memory_bytes: int = Field(default=1536 * MIB, ge=256 * MIB)
     keep_credential_columns: bool = False
 
 

@@ -19,6 +19,7 @@ import yaml
 from discovery_core.errors import DiscoveryError, ErrorCode
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from discovery_crews.tables.patterns import LONGEST_PATTERN, whole_value
 from discovery_crews.tables.units import convertible
 
 BUILTIN = Path(__file__).parent / "mapping" / "target_fields.yaml"
@@ -40,7 +41,7 @@ class TargetField(BaseModel):
     """One field.
 
     `unit` is the unit in which values are kept ("GB", "MHz", "%"); `pattern` is a regular
-    expression that whole values match; `kinds` are the kinds of values that fit (see
+    expression (RE2) that whole values match; `kinds` are the kinds of values that fit (see
     `mapping.kinds`), best first, where known; values of a `unique` field identify the asset.
     """
 
@@ -52,7 +53,7 @@ class TargetField(BaseModel):
     description: str = ""
     synonyms: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
-    pattern: str | None = None
+    pattern: str | None = Field(default=None, max_length=LONGEST_PATTERN)
     allowed_values: tuple[str, ...] = ()
     required: bool = False
     unique: bool = False
@@ -67,11 +68,13 @@ class TargetField(BaseModel):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        if pattern is not None:
+            whole_value(pattern)
         return pattern
+
+
+def _twice(name: str) -> str:
+    return f"field {name!r} is defined twice"
 
 
 class TargetSchema(BaseModel):
@@ -88,7 +91,7 @@ class TargetSchema(BaseModel):
         seen: set[str] = set()
         for field in self.fields:
             if field.name in seen:
-                raise ValueError(f"field {field.name!r} is defined twice")
+                raise ValueError(_twice(field.name))
             seen.add(field.name)
         return self
 
@@ -142,9 +145,11 @@ def load_schema(path: Path | None) -> TargetSchema:
         return TargetSchema(fields=tuple(fields))
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        twice = re.search(r"'(.*)' is defined twice", said)
-        places = [e.place for e, f in zip(entries, fields, strict=True) if twice and
-                  f.name == twice.group(1)]  # fmt: skip
+        places = [
+            entry.place
+            for entry, field in zip(entries, fields, strict=True)
+            if said == _twice(field.name)
+        ]
         where = f"{places[-1]}: " if places else ""
         raise _invalid(path, where + said) from error
 

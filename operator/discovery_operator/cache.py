@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
+from discovery_core.loops import set_aside
+
 from .manifests.names import FLOW_UID_LABEL
 from .slim import Kind, slim
 
@@ -24,7 +26,7 @@ _TOMBSTONES = 20_000
 def version_of(raw: Raw) -> int:
     """The resourceVersion as a number; Kubernetes orders versions of one kind like that."""
     text = str(raw["metadata"].get("resourceVersion") or "0")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def flow_of(kind: Kind, raw: Raw) -> UUID | None:
@@ -103,10 +105,11 @@ class ObjectCache:
         changed: set[UUID] = set()
         present: set[str] = set()
         for raw in listed:
-            present.add(raw["metadata"]["uid"])
-            flow = flow_of(kind, raw)
-            if self.put(kind, raw) and flow is not None:
-                changed.add(flow)
+            with set_aside("sweep", kind=str(kind)):
+                present.add(raw["metadata"]["uid"])
+                flow = flow_of(kind, raw)
+                if self.put(kind, raw) and flow is not None:
+                    changed.add(flow)
         for flow, raw in list(self._all(kind)):
             if raw["metadata"]["uid"] not in present and version_of(raw) <= list_version:
                 self.remove(kind, raw)
@@ -115,11 +118,13 @@ class ObjectCache:
 
     def unseen(self, listed: Iterable[Raw]) -> dict[str, int]:
         """Versions of listed objects that no watch has delivered (yet), by uid."""
-        return {
-            raw["metadata"]["uid"]: version_of(raw)
-            for raw in listed
-            if self._seen.get(raw["metadata"]["uid"], 0) < version_of(raw)
-        }
+        found: dict[str, int] = {}
+        for raw in listed:
+            with set_aside("sweep"):
+                uid, version = raw["metadata"]["uid"], version_of(raw)
+                if self._seen.get(uid, 0) < version:
+                    found[uid] = version
+        return found
 
     def still_unseen(self, before: Mapping[str, int]) -> set[str]:
         """Uids whose version of an earlier `unseen` has not been delivered since."""

@@ -100,9 +100,9 @@ class Cluster:
         found = await self._get(f"{CORE}/namespaces/{namespace}/secrets/{name}")
         if found is None:
             return None
-        texts = {}
-        for key, value in (found.get("data") or {}).items():
-            with contextlib.suppress(ValueError):
+        data, texts = found.get("data"), {}
+        for key, value in data.items() if isinstance(data, dict) else ():
+            with contextlib.suppress(ValueError, TypeError):
                 texts[key] = base64.b64decode(value).decode()
         return texts
 

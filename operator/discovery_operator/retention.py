@@ -118,12 +118,16 @@ class Retention:
                 f"the namespaces that Kubernetes lists are not those of cluster {self._cluster_id}"
             )
         for tenant in known:
-            if tenant.tenant_id in present:
-                if tenant.gone_since is not None:
-                    await self._store.mark_gone(tenant.tenant_id, gone=False)
-            elif tenant.gone_since is None and await self._is_gone(tenant):
-                log.info("a namespace is gone", namespace=tenant.namespace)
-                await self._store.mark_gone(tenant.tenant_id, gone=True)
+            with set_aside("retention", known=FAULTS, tenant=str(tenant.tenant_id)):
+                await self._look_for(tenant, present)
+
+    async def _look_for(self, tenant: KnownTenant, present: set[UUID]) -> None:
+        if tenant.tenant_id in present:
+            if tenant.gone_since is not None:
+                await self._store.mark_gone(tenant.tenant_id, gone=False)
+        elif tenant.gone_since is None and await self._is_gone(tenant):
+            log.info("a namespace is gone", namespace=tenant.namespace)
+            await self._store.mark_gone(tenant.tenant_id, gone=True)
 
     async def _is_gone(self, tenant: KnownTenant) -> bool:
         """Asks by name: only 404 or another UID will do, a failed look raises."""

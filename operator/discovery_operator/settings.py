@@ -14,6 +14,7 @@ from discovery_core.durations import parse_retention
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from .addresses import address_of
 from .manifests.job import JobSettings
 from .observed import Policies, Rules
 
@@ -21,6 +22,13 @@ from .observed import Policies, Rules
 def _comma_list(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _endpoints(value: tuple[str, ...]) -> tuple[str, ...]:
+    for endpoint in value:
+        if address_of(endpoint) is None:
+            raise ValueError(f"{endpoint!r} is no address such as https://hooks.example.org/teams")
     return value
 
 
@@ -76,7 +84,7 @@ class OperatorSettings(BaseSettings):
     keep_finished_jobs_seconds: int = Field(default=3600, ge=0)
 
     public_url: str = ""
-    webhook_endpoints: CommaList = ()
+    webhook_endpoints: Annotated[CommaList, AfterValidator(_endpoints)] = ()
     webhook_ca_file: Path | None = None
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=60)
     webhook_poll_seconds: float = Field(default=2.0, gt=0)

@@ -14,7 +14,6 @@ import json
 import ssl
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 from discovery_core.logging import get_logger
@@ -25,8 +24,9 @@ from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from . import metrics
+from .addresses import address_of, is_allowed
 from .faults import CLUSTER_FAULTS, FAULTS
-from .kube import Cluster
+from .kube import Cluster, KubernetesError
 
 log = get_logger(__name__)
 
@@ -54,27 +54,6 @@ def signer(key: str) -> Webhook:
         return Webhook(base64.b64decode(key.removeprefix(_KEY_PREFIX), validate=True))
     except (ValueError, EmptyWebhookSecretError):
         raise UndeliverableError(f"{SECRET}: key is not base64 after {_KEY_PREFIX}") from None
-
-
-def is_allowed(url: str, endpoints: tuple[str, ...]) -> bool:
-    """Whether an address has the scheme, host and port of an allowed one, and begins as its path.
-
-    Names and passwords in an address are refused, and so are dots that leave a path.
-    """
-    try:
-        given = urlsplit(url)
-        port = given.port
-    except ValueError:
-        return False
-    if given.username or given.password or "/../" in f"{given.path}/":
-        return False
-    for endpoint in endpoints:
-        known = urlsplit(endpoint)
-        same = (known.scheme, known.hostname, known.port) == (given.scheme, given.hostname, port)
-        base = known.path.rstrip("/")
-        if same and (given.path == base or given.path.startswith(f"{base}/")):
-            return True
-    return False
 
 
 class Webhooks:
@@ -132,7 +111,7 @@ class Webhooks:
             except UndeliverableError as error:
                 problem = error
             except CLUSTER_FAULTS as error:
-                problem = UndeliverableError(f"{type(error).__name__}: {error}")
+                problem = UndeliverableError(_network(error))
         with set_aside("webhooks", **about):
             if sent is None:
                 await self._postpone(message, str(problem), final=problem.final)
@@ -161,13 +140,14 @@ class Webhooks:
         """Whether there was anybody to tell. Raises UndeliverableError and network errors."""
         if not self._endpoints:
             return False
-        secret = await self._cluster.secret(message.namespace, SECRET)
+        secret = await self._secret(message)
         if secret is None:
             return False
-        url, key = secret.get("url", "").strip(), secret.get("key", "").strip()
-        if not url or not key:
+        text, key = secret.get("url", "").strip(), secret.get("key", "").strip()
+        if not text or not key:
             raise UndeliverableError(f"Secret {SECRET} needs the keys url and key, as text")
-        if not is_allowed(url, self._endpoints):
+        url = address_of(text)
+        if url is None or not is_allowed(url, self._endpoints):
             raise UndeliverableError(
                 "the address in Secret "
                 f"{SECRET} is not allowed by this installation (notifications.allowedEndpoints)"
@@ -190,6 +170,18 @@ class Webhooks:
                 raise UndeliverableError(f"the receiver answered {answer.status}")
         return True
 
+    async def _secret(self, message: Due) -> dict[str, str] | None:
+        """The Secret of the message's own namespace; None where there is none any more.
+
+        A namespace that was made anew under the name is somebody else's, so its uid is asked for
+        after the Secret was read: an old one never comes back.
+        """
+        secret = await self._cluster.secret(message.namespace, SECRET)
+        if secret is None:
+            return None
+        found = await self._cluster.namespace_uid(message.namespace)
+        return secret if found == message.tenant_id else None
+
     def _payload(self, message: Due) -> dict[str, Any]:
         asks = message.kind in (OPENED, REMINDER)
         place = f"/flows/{message.flow_id}" + ("/review" if asks else "")
@@ -203,3 +195,11 @@ class Webhooks:
             text += f" ({message.payload['message']})"
         link = {"url": f"{self._public_url}{place}"} if self._public_url else {}
         return {**message.payload, "id": message.id, "text": text, **link}
+
+
+def _network(error: Exception) -> str:
+    """What this machine or Kubernetes says; the client also quotes what a receiver has sent."""
+    if isinstance(error, KubernetesError):
+        return str(error)
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return f"{type(error).__name__}: {strerror}" if strerror else type(error).__name__

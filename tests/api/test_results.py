@@ -190,7 +190,7 @@ async def test_figures(client: httpx.AsyncClient, flow: Flow, kubernetes: FakeKu
     assert list(his["namespaces"]) == ["migration"]
 
 
-async def test_the_source_is_for_crews_only(client: httpx.AsyncClient, flow: Flow) -> None:
+async def test_s22_the_source_is_for_crews_only(client: httpx.AsyncClient, flow: Flow) -> None:
     """No answer about a flow holds what stands in its source: neither by name nor by digest."""
     schema = (await client.get("/api/v1/openapi.json")).json()
     digest = digest_of(SOURCE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -116,6 +118,73 @@ def test_a_column_of_yes_and_no_or_dates_is_no_credential(tmp_path: Path) -> Non
     assert len(read(path).columns) == 4
 
 
+# what is secret of each, among what is not
+HIDDEN = "Zq9hunter2"
+VALUES = {
+    "sql": f"Server=db1;Database=erp;User Id=app;Password={HIDDEN};Encrypt=yes",
+    "quoted": f"Server=db1;Pwd='{HIDDEN};{HIDDEN}';Encrypt=yes",
+    "odbc": f"DRIVER={{ODBC}};SERVER=db1;UID=app;PWD={HIDDEN}",
+    "jdbc": f"jdbc:postgresql://db1/erp?user=app&password={HIDDEN}&ssl=true",
+    "address": f"postgresql://app:{HIDDEN}@db1.example.com/erp",
+    "no-user": f"redis://:{HIDDEN}@cache1:6379/0",
+    "web": f"see https://admin:{HIDDEN}@ilo1.example.com/ for it",
+    "remark": f"root password: {HIDDEN} (old)",
+    "german": f"Kennwort = {HIDDEN}",
+    "azure": f"AccountName=files;AccountKey={HIDDEN}==;EndpointSuffix=core",
+    "variable": f"DB_PASSWORD={HIDDEN}",
+    "setting": f"client_secret={HIDDEN} region=eu",
+    "github": "ghp_" + HIDDEN + "A" * 26,
+    "slack": f"xoxb-1234567890-{HIDDEN}",
+    "google": "AIza" + HIDDEN + "B" * 25,
+    "jwt": f"eyJhbGciOiJI.eyJzdWIiOiIx.{HIDDEN}",
+    "pem": PEM.replace("MIIEow", HIDDEN),
+    "torn": f"-----BEGIN {'PRIVATE'} KEY----- {HIDDEN}",
+}
+OTHERS = (
+    "10.0.0.1:443", "https://intranet.example.com/a:b?x=y", "user@example.com", "ssh://git@host/x",
+    "2024-01-01 10:00:00", "env=prod;owner=ann", "password policy: strict", "fe80::1", "a=b",
+    "Tokenizer=1", "PasswordNeverExpires=true", "c:\\temp", "pass: yes", "key=value",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+@pytest.mark.parametrize("form", ["csv", "quoted", "json", "ndjson", "xlsx", "zip"])
+def test_s22_a_secret_among_other_values_is_left_out(tmp_path: Path, form: str, value: str) -> None:
+    """In every kind of file, in rows that are taken and in those that are refused."""
+    rows = [{"Name": f"web{n}", "Note": "plain", "IP": f"10.0.0.{n}"} for n in range(4)]
+    rows += [{"Name": "db", "Note": value, "IP": "1"}]
+    rows += [{"Name": "x" * 300, "Note": value, "IP": "2"}]
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, ["Name", "Note", "IP"], lineterminator="\n")
+    writer.writeheader()
+    # a quote over several lines and a row that is too short end the quick way of reading
+    writer.writerows(rows if form == "csv" else [*rows, {"Name": "a\nb"}])
+    path = tmp_path / f"servers.{form.replace('quoted', 'csv')}"
+    if form == "xlsx":
+        workbook(path, {"S": [("Name", "Note", "IP"), *(tuple(row.values()) for row in rows)]})
+    elif form == "zip":
+        path.write_bytes(zip_of({"a.csv": lines.getvalue().encode()}))
+    elif form in ("json", "ndjson"):
+        texts = [json.dumps(row) for row in rows]
+        path.write_text("\n".join(texts) if form == "ndjson" else f"[{','.join(texts)}]")
+    else:
+        path.write_text(lines.getvalue())
+    table = read(path, limits={"max_cell_characters": 200})
+    assert table.rows_rejected == 1
+    assert HIDDEN not in everything(table)
+    (note,) = [row["Note"] for row in rows_of(table) if row["Name"] == "db"]
+    assert MASK in str(note)
+    assert any("'Note': 1 values held" in finding for finding in table.findings)
+
+
+def test_s22_other_values_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "servers.json"
+    path.write_text(
+        json.dumps([{"Name": f"web{n}", "Note": text} for n, text in enumerate(OTHERS)])
+    )
+    assert [row["Note"] for row in rows_of(read(path))] == list(OTHERS)
+
+
 @pytest.mark.parametrize("key", [ACCESS_KEY, PEM])
 def test_keys_by_their_form(tmp_path: Path, key: str) -> None:
     path = tmp_path / "servers.csv"
@@ -129,7 +198,7 @@ def test_keys_by_their_form(tmp_path: Path, key: str) -> None:
     assert [row["Note"] for row in rows_of(table)][:3] == [MASK, "plain", "see mail"]
     text = everything(table)
     assert not any(part in text for part in ("IOSFODNN7", "MIIEow", "IBAAKC", "BEGIN RSA"))
-    assert any("'Note': 1 values held a private key" in finding for finding in table.findings)
+    assert any("'Note': 1 values held a password or a key" in finding for finding in table.findings)
 
 
 def test_titles_about_passwords_are_not_quoted(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def refused(site: Site) -> DiscoveryError:
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 305, 307, 308])
-def test_a_redirect_is_not_followed(sites: list[Site], status: int) -> None:
+def test_s05_a_redirect_is_not_followed(sites: list[Site], status: int) -> None:
     elsewhere = Site(200, SECRET)
     model = Site(status, SECRET if status != 304 else "", {"Location": f"{elsewhere.address}/page"})
     sites += [elsewhere, model]
@@ -102,7 +102,7 @@ def test_a_redirect_is_not_followed(sites: list[Site], status: int) -> None:
     assert elsewhere.address not in error.message
 
 
-def test_no_proxy_of_the_environment_is_asked(
+def test_s05_no_proxy_of_the_environment_is_asked(
     sites: list[Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy, model = Site(200, ANSWER), Site(200, ANSWER)
@@ -129,7 +129,7 @@ def test_the_provider_s_address_is_not_the_environment_s(monkeypatch: pytest.Mon
     [f"<html>{SECRET}</html>", f'{{"error": {{"message": "{SECRET}", "code": "{SECRET}"}}}}'],
     ids=["page", "json"],
 )
-def test_what_stands_at_the_endpoint_is_not_told_on(
+def test_s05_what_stands_at_the_endpoint_is_not_told_on(
     sites: list[Site], status: int, body: str
 ) -> None:
     kind = "text/html" if body.startswith("<") else "application/json"
@@ -140,7 +140,7 @@ def test_what_stands_at_the_endpoint_is_not_told_on(
     assert status == 200 or f"status {status}" in error.message
 
 
-def test_garbage_instead_of_http_is_not_told_on(sites: list[Site]) -> None:
+def test_s05_garbage_instead_of_http_is_not_told_on(sites: list[Site]) -> None:
     site = Site(200, "", {"x\r\n" + SECRET: SECRET})
     sites.append(site)
     error = refused(site)

@@ -84,7 +84,7 @@ def test_yaml_of_names_alone(tmp_path: Path) -> None:
     ("s.csv", "field,description\na,b,c\n", "line 2: there are more cells"),
     ("s.csv", "field,description\na,b\na,c\n", "line 3: field 'a' is defined twice"),
     ("s.csv", "field,type\na,text\n", "line 2: type"),
-    ("s.csv", "field,pattern\na,[\n", "line 2: pattern: '[' is no regular expression"),
+    ("s.csv", "field,pattern\na,[\n", "line 2: pattern: '[' cannot be used: missing ]"),
     ("s.csv", "field,description\n", "there are no fields"),
     ("s.csv", "", "line 1"),
     ("s.yaml", "fields: {a: 1}\n", "a list of fields"),

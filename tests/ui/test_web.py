@@ -328,9 +328,12 @@ def test_where_sources_disagree_a_person_decides(page: Page, desk: Desk) -> None
         b'{\n  "name": "web01",\n  "password":\n  "hunter2"}\n',
         b'Name,Mot de passe\nweb01,"a\nhunter2"\nweb02,hunter2\n',
         b"Name,Key\nweb01,AKIA" + b"IOSFODNN7EXAMPLE-hunter2\n",
+        b"Name,Source\nweb01,postgresql://app:hunter2@db/erp\n",
+        b"Name,Source\nweb01,Server=db;Password=hunter2;Encrypt=yes\n",
+        b"Name,Deploy\nweb01,gh" + b"p_hunter2\n",
     ],
 )
-def test_the_first_lines_hide_credentials(page: Page, desk: Desk, content: bytes) -> None:
+def test_s22_the_first_lines_hide_credentials(page: Page, desk: Desk, content: bytes) -> None:
     page.goto(f"{desk.address}/flows/new")
     page.set_input_files("#file", {"name": "list", "mimeType": "text/csv", "buffer": content})
     shown = page.locator("#preview-table")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import (
@@ -149,7 +149,7 @@ class ExecutionStore:
             if flow.source_digest is None:
                 for name, digest in (("source", pin.source), ("targetSchema", pin.target_schema)):
                     if digest is not None:
-                        await _require_artefact(session, tenant_id, digest)
+                        await _require_artefact(session, flow.flow_id, digest)
                         await blobs.refer(
                             session,
                             tenant_id=tenant_id,
@@ -232,7 +232,7 @@ class ExecutionStore:
 
         async def find(session: AsyncSession) -> tuple[UUID, int]:
             run = await _held_run(session, pod_uid, fence)
-            artefact = await _artefact_of(session, run.flow_id, digest)
+            artefact = await session.scalar(_of_flow(run.flow_id, digest))
             if artefact is None:
                 raise NotFoundError(f"this flow has no artefact {digest}")
             return artefact.id, artefact.size
@@ -299,7 +299,7 @@ class ExecutionStore:
             if run.state != RunState.RUNNING:
                 raise SupersededError(f"attempt {run.attempt} of {run.phase} has ended")
             for digest in message.artefacts.values():
-                await _require_artefact(session, tenant_id, digest)
+                await _require_artefact(session, flow.flow_id, digest)
             await accept_result(session, flow, run, message, node=node)
             await report_success(session, flow, run)
 
@@ -382,8 +382,8 @@ async def _held_run(
     return run
 
 
-async def _artefact_of(session: AsyncSession, flow_id: UUID, digest: str) -> Artefact | None:
-    """An artefact that the flow refers to: by a result, or as the uploaded source of its spec."""
+def _of_flow(flow_id: UUID, digest: str) -> Select[tuple[Artefact]]:
+    """An artefact that the flow refers to: by an attempt, or as the uploaded source of its spec."""
     referred = exists().where(
         FlowArtefact.tenant_id == Artefact.tenant_id,
         FlowArtefact.digest == Artefact.digest,
@@ -393,19 +393,16 @@ async def _artefact_of(session: AsyncSession, flow_id: UUID, digest: str) -> Art
         DiscoveryFlowRow.flow_id == flow_id,
         DiscoveryFlowRow.spec["source"]["artefact"]["digest"].as_string() == digest,
     )
-    found: Artefact | None = await session.scalar(
-        select(Artefact).where(Artefact.digest == digest, referred | named)
-    )
-    return found
+    return select(Artefact).where(Artefact.digest == digest, referred | named)
 
 
-async def _require_artefact(session: AsyncSession, tenant_id: UUID, digest: str) -> None:
+async def _require_artefact(session: AsyncSession, flow_id: UUID, digest: str) -> None:
+    """Keeps it until the transaction ends. Who names another flow's bytes must not get at them."""
     found = await session.scalar(
-        select(Artefact.id)
-        .where(Artefact.tenant_id == tenant_id, Artefact.digest == digest)
-        .with_for_update(read=True, key_share=True)
+        _of_flow(flow_id, digest).with_for_update(read=True, key_share=True, of=Artefact)
     )
     if found is None:
         raise DiscoveryError(
-            ErrorCode.INVALID_RESULT, f"artefact {digest} was not uploaded; upload it first"
+            ErrorCode.INVALID_RESULT,
+            f"artefact {digest} was not uploaded for this flow; upload it first",
         )

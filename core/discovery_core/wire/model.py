@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
 
+# under which the store keeps what a flow reads; a result that took one would replace it
+PINNED = ("source", "targetSchema")
+
+
+def _free(name: str) -> str:
+    if name in PINNED:
+        raise ValueError(f"{name!r} is the name of an input; a result cannot have it")
+    return name
+
+
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+ArtefactName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"), AfterValidator(_free)
+]
 
 
 class WireModel(BaseModel):

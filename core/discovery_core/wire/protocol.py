@@ -10,12 +10,13 @@ from pydantic import Field
 
 from ..errors import ErrorCode
 from ..phases import Phase
-from .model import ArtefactReference, Digest, WireModel
+from .model import ArtefactName, ArtefactReference, Digest, WireModel
 from .results import (
     PhaseResult,
 )
 
 LONGEST_RETRY_AFTER = 3600.0
+MOST_ARTEFACTS = 100
 TOKEN_AUDIENCE = "discoveryflow-execution"  # noqa: S105 - an audience, not a secret
 # the ServiceAccount of crew pods in each namespace with flows
 CREW_ACCOUNT = "discoveryflow-crew"
@@ -175,11 +176,14 @@ class Usage(WireModel):
 
 
 class Complete(WireModel):
-    """The attempt's result. Accepted once; a stale fence is refused as superseded."""
+    """The attempt's result. Accepted once; a stale fence is refused as superseded.
+
+    `artefacts` are by name, and only such as attempts of this flow have uploaded.
+    """
 
     fence: int
     result: PhaseResult
-    artefacts: dict[str, Digest] = Field(default_factory=dict)
+    artefacts: dict[ArtefactName, Digest] = Field(default_factory=dict, max_length=MOST_ARTEFACTS)
     usage: Usage = Field(default_factory=Usage)
 
 

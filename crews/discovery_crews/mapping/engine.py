@@ -22,11 +22,11 @@ from .text import TextIndex
 CANDIDATES = 5
 SAMPLES = 5
 SAMPLE_LENGTH = 200
-_HEAD = re.compile(r"\w+[.:/](?=\w)")
+_HEAD = re.compile(r"^\w+[.:/](?=\w)")
 _MANY = 4
 _SHARE = 0.4
 # an underscore also stands between words, so it takes more columns to make a prefix of one
-_WORD_HEAD = re.compile(r"[^\W_]+_(?=\w)")
+_WORD_HEAD = re.compile(r"^[^\W_]+_(?=\w)")
 _WORD_SHARE = 0.75
 
 

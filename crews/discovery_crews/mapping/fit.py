@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from discovery_crews.tables.patterns import whole_value
 from discovery_crews.target_schema import TargetField
 
 from .kinds import CONTRADICTS, ENOUGH, TELLING
@@ -132,9 +132,8 @@ def _allowed(target: TargetField, samples: Iterable[str]) -> float | None:
     if not listed or not (target.allowed_values or target.pattern):
         return None
     known = {plain(value) for value in target.allowed_values}
-    pattern = re.compile(target.pattern or ".*", re.DOTALL)
+    matches = whole_value(target.pattern) if target.pattern else bool
     fitting = [
-        text for text in listed
-        if (not known or plain(text) in known) and pattern.fullmatch(text)
+        text for text in listed if (not known or plain(text) in known) and matches(text)
     ]  # fmt: skip
     return len(fitting) / len(listed)

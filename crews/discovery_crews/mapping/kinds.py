@@ -93,16 +93,16 @@ _WAVE = re.compile(
 )
 _SERIAL = re.compile(r"^(?=(?:.*\d){2})(?=.*[A-Z])[A-Z0-9]{6,20}$")
 _VMWARE_SERIAL = re.compile(r"^VMware-[0-9a-f]{2} ")
-_CODE = re.compile(r"^[A-Za-z]{0,6}[-_]?\d{2,}[A-Za-z0-9_-]*$")
+_CODE = re.compile(r"^[A-Za-z]{0,6}[-_]?\d\d[A-Za-z0-9_-]*$")
 _CIDR = re.compile(
     r"^\d+\.\d+\.\d+\.\d+/\d{1,2}$|^255\.\d+\.\d+\.\d+$|^vlan[ _-]?\d+|^subnet-[0-9a-f]+",
     re.IGNORECASE,
 )
 _HOSTNAME = re.compile(
-    r"^(?=.{4,63}$)[A-Za-z][A-Za-z]*([-_][A-Za-z0-9]+)*[-_]?\d+[A-Za-z0-9-_]*$"
+    r"^(?=.{4,63}$)[A-Za-z][A-Za-z]*([-_][A-Za-z0-9]+)*[-_]?\d[A-Za-z0-9-_]*$"
     r"|^[a-z]{2,}-[a-z0-9]+(-[a-z0-9]+)*$"
 )
-_KEY_VALUE = re.compile(r"\w+\s*[=:](?!//)\s*[^=:;,|]+([;,|]\s*\w+\s*[=:]\s*[^=:;,|]+)*;?")
+_KEY_VALUE = re.compile(r"^\w+\s*[=:](?!//)[^=:;,|]+([;,|]\s*\w+\s*[=:][^=:;,|]+)*;?")
 _SIZE = re.compile(r"^\d+([.,]\d+)? ?([kmgtp]i?b|[kmgt]o|bytes?)( ?/ ?.*)?$")
 _TERABYTES = re.compile(r"^\d+([.,]\d+)? ?t(i?b|o)$")
 _FREQUENCY = re.compile(r"^\d+([.,]\d+)? ?[kmg]hz$")
@@ -156,7 +156,7 @@ def _share(samples: list[str], test: Callable[[str], object]) -> float:
 def _sampled(samples: list[str]) -> dict[str, float]:
     """Kinds told from samples alone."""
     lowered = [plain(sample).strip(" .") for sample in samples]
-    parts = [re.split(r"\s*[,;|]\s*", text) for text in lowered]
+    parts = [[part.strip() for part in re.split("[,;|]", text)] for text in lowered]
     found: dict[str, float] = {}
     for kind, words in _words().items():
         found[kind] = sum(

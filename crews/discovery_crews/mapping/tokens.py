@@ -30,7 +30,7 @@ _RATE = re.compile(
     r"(?:ps|PS|/s(?:ec)?|/S)(?![a-z])"
 )
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s(?![a-z]))[a-z])")
-_NOTE = re.compile(r"\([^)]*\)?|\[[^\]]*\]")
+_NOTE = re.compile(r"\([^)]*\)?|\[[^\[\]]*\]")
 _PATH = re.compile(r"[.:/]| - ")
 _WORD = re.compile(r"[a-z]+|\d+|%")
 _UNITS = {

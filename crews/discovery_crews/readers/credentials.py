@@ -37,13 +37,23 @@ _HARMLESS = ("boolean", "date", "datetime", "placeholder")
 # PEM (RFC 7468) and AWS access key ids (IAM user guide, "IAM identifiers").
 _PEM_BEGIN = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _PEM_END = re.compile(r"-----END [A-Z ]*PRIVATE KEY-----")
+# Of other services as they document them; passwords of connection strings, addresses, remarks.
 _KEY = (
-    r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)|"
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"(?s:-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z))|"
+    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|"
+    r"\bgh[pousr]_[A-Za-z0-9]{36}|\bxox[abeprs]-[A-Za-z0-9-]{10}[A-Za-z0-9-]*|"
+    r"\bAIza[A-Za-z0-9_-]{35}|\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*|"
+    r"(?i:(?:(?:pass(?:word|wd|phrase|wort)|kennwort|contrase(?:ñ|n)a|senha|\bpwd|_pwd)\s*[=:]|"
+    r"(?:secret|api[_-]?key|access[_-]?key|account[_-]?key|[_-]token|accesstoken|"
+    r"sharedaccesssignature)\s*=)"
+    r"""\s*(?:"[^"]*"?|'[^']*'?|[^\s;,&"']+))|"""
+    r"(?i:\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@]*:[^\s/@]+@)"
 )
 _KEY_HERE = re.compile(_KEY.replace(r"\z", r"\Z"))
-TRACES = ("PRIVATE KEY-----", "AKIA", "ASIA")
-_JSON_KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
+# one of these is in whatever the expression finds
+TRACES = ("PRIVATE KEY-----", "AKIA", "ASIA", "=", ":", "gh", "xox", "AIza", "eyJ")
+# a text of JSON, and what shows that it is a key; also one that is not closed, to go past it
+_JSON_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)(?:"\s*(:)?)?')
 _LONGEST_KEY_ROWS = 200
 
 
@@ -113,7 +123,7 @@ def hide_json(rejection: Rejection, *, keep: bool) -> Rejection:
         if found:
             return replace(rejection, value=value, raw=_written(shown))
     except (ValueError, RecursionError):
-        keys = _JSON_KEY.findall(rejection.raw)
+        keys = [key for key, colon in _JSON_TEXT.findall(rejection.raw) if colon]
         paths = [f"{outer}.{inner}" for outer, inner in itertools.pairwise(keys)]
         if any(map(is_credential_header, [*keys, *paths])):
             return replace(rejection, value="", raw=WITHHELD)
@@ -202,7 +212,7 @@ def remove_credentials(request: ReadRequest, table: ReadTable) -> ReadTable:
         for name in dropped
     ]
     findings += [
-        f"Column {name!r}: {found} values held a private key or an access key, which was removed."
+        f"Column {name!r}: {found} values held a password or a key, which was removed."
         for name, found in cleaned.items()
         if name not in dropped
     ]

@@ -11,14 +11,14 @@ import re
 from dataclasses import dataclass
 
 NAMES = (".json", ".ndjson", ".jsonl")
-_REMARK = r"(?:\s+|//[^\n]*(?:\n|\Z)|#[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*"
+_REMARK = r"(?:\s|//[^\n]*(?:\n|\Z)|#[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z))*+"
 # What some services put before a document: a guard against scripts, an assignment, a call.
 _BEFORE = r"(?:\)\]\}',?\s*|(?:(?:var|let|const)\s+)?[\w.$]+\s*(?:=|\()\s*)?"
 # also where the quote before its first name is missing
-_OBJECT = r"\{\s*(?:[\"'}/]|[\w$]+\s*:|[^\n\"',;|\t{}]{1,200}[\"']\s*:|\Z)"
+_OBJECT = r"\{\s*+(?:[\"'}/]|[\w$]+\s*:|[^\n\"',;|\t{}]{1,200}[\"']\s*:|\Z)"
 _LIST = r"\[\s*(?:[\[{\]\"'/]|(?:-?\d[\d.eE+-]*|true|false|null)\s*(?:,|\]\s*\Z|\Z)|\Z)"
-_LIKE_JSON = re.compile(f"\ufeff?{_REMARK}{_BEFORE}(?:{_OBJECT}|{_LIST})", re.DOTALL)
-_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
+_LIKE_JSON = re.compile(f"^\ufeff?{_REMARK}{_BEFORE}(?:{_OBJECT}|{_LIST})", re.DOTALL)
+_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"?|(-?Infinity|NaN)')
 
 
 def begins_like_json(start: str) -> bool:

@@ -26,25 +26,27 @@ TOTAL_PROBLEM = "looks like a total"
 NOTE_PROBLEM = "looks like a note below the table"
 NOTE_REMEDY = "If it is an asset, fill another of its cells and submit it again."
 _NOTE = re.compile(
-    r"\s*([*#©]|\(c\)|(note|hinweis|nota|remarque|source|quelle|generated|exported|created|"
+    r"^(?:\s*([*#©]|\(c\)|(note|hinweis|nota|remarque|source|quelle|generated|exported|created|"
     r"printed|report|page|seite|confidential|vertraulich|erstellt|exportiert|stand|export[eé]|"
-    r"g[eé]n[eé]r[eé]|generado|gerado|end of|legend)\b)|\S+(\s+\S+){3,}",
+    r"g[eé]n[eé]r[eé]|generado|gerado|end of|legend)\b)|\S+(\s+\S+){3,})",
     re.IGNORECASE,
 )
 _NOTE_COLUMNS = 3
+_TELLING = 300
 MOST_NOTES = 20
 TOTAL_REMEDY = "Nothing, if it is a sum. If it is an asset, give it another name."
-TOTAL_PATTERN = rf"(?i:\s*(?:{TOTAL_WORDS})\s*:?\s*)"
-_TOTAL = re.compile(TOTAL_PATTERN)
+TOTAL_PATTERN = rf"(?i:\s*(?:{TOTAL_WORDS})\s*(?::\s*)?)"
+_TOTAL = re.compile("^" + TOTAL_PATTERN)
 _AMOUNT = re.compile(
-    r"\s*[-+]?[$€£]?\s*\d+(?:[.,' \u00a0]\d{3})*(?:[.,]\d+)?\s*(?:%|[A-Za-z]{1,5}|[€$£])?\s*"
+    r"^\s*(?:[-+][$€£]?\s*|[$€£]\s*)?\d+(?:[.,' \u00a0]\d{3})*(?:[.,]\d+)?\s*"
+    r"(?:(?:%|[A-Za-z]{1,5}|[€$£])\s*)?"
 )
 _COMMENT = ("#", "//", "--")
 # A header names facts; these are facts themselves: numbers, dates, addresses, numbered hosts.
 _VALUE = re.compile(
-    r"[-+]?\d[\d.,:/ -]*%?|\d{4}-\d\d-\d\d.*|[0-9a-f]{2}([:-][0-9a-f]{2}){5}|"
-    r"[0-9a-f]{8}-[0-9a-f-]{27}|\S+@\S+|true|false|yes|no|n/a|[a-z]+[a-z-]*\d{2,}[a-z]*|"
-    r"[a-z0-9-]+(\.[a-z0-9-]+)*\.(com|org|net|local|lan|corp|internal|example|de|io)",
+    r"^(?:[-+]?\d[\d.,:/ -]*%?|\d{4}-\d\d-\d\d.*|[0-9a-f]{2}([:-][0-9a-f]{2}){5}|"
+    r"[0-9a-f]{8}-[0-9a-f-]{27}|[^\s@]+@\S+|true|false|yes|no|n/a|[a-z][a-z-]*\d{2,}[a-z]*|"
+    r"[a-z0-9-]+(\.[a-z0-9-]+)*\.(com|org|net|local|lan|corp|internal|example|de|io))",
     re.IGNORECASE,
 )
 
@@ -90,9 +92,14 @@ def _header(rows: Sequence[Sequence[str]], filled: list[int]) -> int:
 
 def looks_like_names(cells: Sequence[str]) -> bool:
     """Whether most cells could be headers: words that differ, not values."""
-    texts = [cell.strip().lower() for cell in cells if cell.strip()]
+    texts = [_cut(cell).lower() for cell in cells if cell.strip()]
     values = sum(1 for text in texts if _VALUE.fullmatch(text))
     return bool(texts) and values * 5 <= len(texts) and len(set(texts)) * 2 > len(texts)
+
+
+def _cut(cell: str) -> str:
+    """As much of a cell as tells what it is."""
+    return cell.strip()[:_TELLING]
 
 
 def _is_comment(cells: Sequence[str]) -> bool:
@@ -135,7 +142,11 @@ class BodyRules:
     def may_be_note(self, cells: Sequence[str]) -> bool:
         """Whether this may be a remark below the table: one text in a row of several columns."""
         texts = [cell for cell in cells if cell.strip()]
-        return len(texts) == 1 and len(cells) >= _NOTE_COLUMNS and _NOTE.match(texts[0]) is not None
+        return (
+            len(texts) == 1
+            and len(cells) >= _NOTE_COLUMNS
+            and _NOTE.match(_cut(texts[0])) is not None
+        )
 
     def is_total(self, cells: Sequence[str]) -> bool:
         """Whether this is a sum: it says so in its first cell, and only amounts follow.
@@ -143,11 +154,11 @@ class BodyRules:
         A row of four cells and more with all of them filled is taken for an asset of that name.
         """
         first = cells[0] if cells[0].strip() else next(filter(str.strip, cells), "")
-        if len(cells) < 2 or not _TOTAL.fullmatch(first):
+        if len(cells) < 2 or not _TOTAL.fullmatch(_cut(first)):
             return False
         texts = [cell for cell in cells if cell.strip()]
         full = len(texts) == len(cells) > 3
-        return not full and all(_AMOUNT.fullmatch(text) for text in texts[1:])
+        return not full and all(_AMOUNT.fullmatch(_cut(text)) for text in texts[1:])
 
 
 def start_findings(header: int, titles: Sequence[tuple[int, Sequence[str]]]) -> list[str]:

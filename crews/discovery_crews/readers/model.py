@@ -41,7 +41,7 @@ class Expansion:
             )
 
 
-def _quiet(done: int | None, total: int | None, message: str) -> None:
+def quiet(done: int | None, total: int | None, message: str) -> None:
     """Progress nobody listens to."""
 
 
@@ -56,7 +56,7 @@ class ReadRequest:
     workdir: Path
     name: str
     limits: ReaderLimits
-    progress: Progress = _quiet
+    progress: Progress = quiet
     expansion: Expansion | None = None
 
     @property

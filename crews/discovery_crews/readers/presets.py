@@ -119,7 +119,7 @@ PRESETS: tuple[Preset, ...] = (
 
 # Main tables known well enough to find their header below a title.
 _CERTAIN = tuple(preset for preset in PRESETS if preset.role == "main" and not preset.tables)
-_OPTIONAL = re.compile(r"\s*\(optional\)$", re.IGNORECASE)
+_OPTIONAL = re.compile(r" ?\(optional\)$", re.IGNORECASE)
 
 
 def column_key(name: str) -> str:

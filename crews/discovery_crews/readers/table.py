@@ -32,8 +32,8 @@ from .model import Rejection
 REJECTED_HEADER = ("row", "column", "value", "problem", "remedy", "raw_line")
 # Folder in the work folder for the tables of an input, until they are one.
 PARTS = "parts"
-_NUMBER = re.compile(r"[-+]?[\d.,]+\s*%?$")
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"^[-+]?[\d.,]+\s*%?$")
+_FORMULA = re.compile(r"^'*[=+\-@\t\r]")
 _MAX_RECORD_BYTES = 32 * 1024 * 1024
 
 

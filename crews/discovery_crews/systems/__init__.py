@@ -17,8 +17,9 @@ import yaml
 
 Kind = Literal["os", "database"]
 State = Literal["end_of_life", "paid_support", "ending", "supported", "unknown"]
+_TELLING = 500
 SOON = dt.timedelta(days=365)
-_SEVERAL = re.compile(r"\d+\s*/\s*\d+(?!\d*\s*bit)")
+_SEVERAL = re.compile(r"\d\s*/\s*\d++(?!\s*bit)")
 _SHORT_YEAR = re.compile(r"\b(?:w|win|windows|windows server)\s?2k(\d{1,2})")
 
 
@@ -80,7 +81,7 @@ def as_of() -> dt.date:
 @lru_cache(maxsize=50_000)
 def system_of(text: str, kind: Kind) -> System | None:
     """What a text means, or None where it names no known product."""
-    folded = " ".join(text.lower().replace("®", "").replace("(r)", "").split())
+    folded = " ".join(text[:_TELLING].lower().replace("®", "").replace("(r)", "").split())
     folded = _SHORT_YEAR.sub(lambda found: f"windows server 20{int(found.group(1)):02d} ", folded)
     folded = re.sub(r"(20\d\d)\s*r2\b", r"\1 r2", folded)
     several = _SEVERAL.search(folded) is not None

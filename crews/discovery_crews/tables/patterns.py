@@ -2,11 +2,20 @@
 
 One list serves the profile, the mapping tools and the cleansing rules, so that all of them mean
 the same by "an IPv4 address". Expressions are RE2 syntax (https://github.com/google/re2) and
-match a whole trimmed value, without case.
+match a whole trimmed value, without case. Patterns that people write run in the same engine: its
+time grows with the text and with nothing else, whatever the pattern is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
+import re2
+
+LONGEST_PATTERN = 1000
+# bytes that a pattern of people's may take, compiled
+_PATTERN_MEMORY = 1 << 20
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _NUMBER = r"[-+]?[0-9][0-9 .,']*"
 SIZE_UNITS = r"(bytes?|[kmgtp]i?b|[kmgtp]|[kmg]?hz|[kmgt]bps|[kmgt]b/s|iops|cores?|vcpus?|cpus?)"
@@ -67,3 +76,26 @@ def matches(value: str, pattern: str) -> str:
     """SQL: whether the expression `value` as a whole has the named pattern."""
     expression = PATTERNS[pattern].replace("'", "''")
     return f"regexp_full_match(trim({value}), '(?is:{expression})')"
+
+
+@lru_cache(maxsize=1024)
+def whole_value(pattern: str) -> Callable[[str], bool]:
+    """Whether a value as a whole matches a pattern that somebody has written.
+
+    Raises ValueError naming what RE2 cannot do, such as look-aheads and back-references.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    options.dot_nl = True
+    options.max_mem = _PATTERN_MEMORY
+    try:
+        compiled = re2.compile(pattern, options)
+    except re2.error as error:
+        said = error.args[0] if error.args else ""
+        problem = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        raise ValueError(
+            f"{pattern!r} cannot be used: {problem}. Patterns are regular expressions of RE2 "
+            "(https://github.com/google/re2/wiki/Syntax), which has no look-around and no "
+            "back-references"
+        ) from error
+    return lambda value: compiled.fullmatch(value) is not None

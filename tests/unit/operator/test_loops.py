@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from discovery_core import loops
 from discovery_core.loops import LOOP_ERRORS
-from discovery_core.store.maintenance.retention import PurgeKey
+from discovery_core.store.maintenance.retention import KnownTenant, PurgeKey
 from discovery_core.tasks import end
 from discovery_operator import main
 from discovery_operator.cache import ObjectCache
@@ -243,6 +243,33 @@ async def test_retention_comes_back() -> None:
     unfinished = Faulty(answer=[])
     async with running(retention(stub(unfinished=unfinished), lambda _: None).run()):
         await unfinished.again.wait()
+
+
+async def test_s23_one_tenant_that_cannot_be_looked_for_hides_no_other() -> None:
+    bad, good = (KnownTenant(uuid4(), name, None) for name in ("bad", "good"))
+    gone: list[UUID] = []
+
+    async def tenants() -> list[KnownTenant]:
+        return [bad, good]
+
+    async def namespace_uid(name: str) -> UUID | None:
+        if name == "bad":
+            raise UnforeseenError
+        return None
+
+    async def mark_gone(tenant_id: UUID, *, gone: bool) -> None:
+        assert gone
+        marked.append(tenant_id)
+
+    marked = gone
+    made = retention(stub(tenants=tenants, mark_gone=mark_gone), lambda _: None)
+
+    async def namespaces() -> set[UUID]:
+        return {made._cluster_id}
+
+    made._cluster = stub(namespace_uid=namespace_uid, list_namespaces=namespaces)
+    await made.look_for_namespaces()
+    assert gone == [good.tenant_id]
 
 
 async def test_one_purge_that_fails_keeps_no_other_waiting() -> None:

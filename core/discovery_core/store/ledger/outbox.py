@@ -11,8 +11,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ...loops import set_aside
 from ...states import FlowState, Occurrence, Trigger, is_ended
 from ..schema import (
     ApprovalRequestRow,
@@ -37,7 +39,7 @@ _DECISIONS = (
 
 @dataclass(frozen=True)
 class Due:
-    """One message to deliver; `id` is the same at every try."""
+    """One message to deliver; `id` is the same at every try. A `payload` that fails is empty."""
 
     tenant_id: UUID
     flow_id: UUID
@@ -105,19 +107,25 @@ async def due(session: AsyncSession, limit: int) -> list[Due]:
         .order_by(Notification.next_try)
         .limit(limit)
     )
-    return [
-        Due(
-            tenant_id=waiting.tenant_id,
-            flow_id=waiting.flow_id,
-            sequence=waiting.sequence,
-            kind=waiting.kind,
-            tries=waiting.tries,
-            namespace=namespace,
-            payload=_payload(waiting, event, master, namespace)
-            | await _request(session, waiting, event),
+    found = []
+    for waiting, event, master, namespace in rows.tuples().all():
+        payload: dict[str, Any] = {}
+        # one of which nothing can be told is tried later like any other, and keeps none waiting
+        with set_aside("webhooks", known=(SQLAlchemyError,), flow=str(waiting.flow_id)):
+            payload = _payload(waiting, event, master, namespace)
+            payload |= await _request(session, waiting, event)
+        found.append(
+            Due(
+                tenant_id=waiting.tenant_id,
+                flow_id=waiting.flow_id,
+                sequence=waiting.sequence,
+                kind=waiting.kind,
+                tries=waiting.tries,
+                namespace=namespace,
+                payload=payload,
+            )
         )
-        for waiting, event, master, namespace in rows.tuples().all()
-    ]
+    return found
 
 
 def _payload(

@@ -11,7 +11,7 @@ from discovery_core.wire.results import ColumnProfile, ImportResult
 from discovery_crews.crew_base import ContextTool, CrewOutcome, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.profile import brief, profile_records, write_profile
-from discovery_crews.readers import ReadRequest, ReadTable, read_source
+from discovery_crews.readers import ReadRequest, ReadTable, read_apart
 from discovery_crews.settings import reader_limits
 from discovery_crews.tables.preview import write_preview
 
@@ -39,7 +39,7 @@ def run(context: PhaseContext) -> PhaseOutcome:
         reader_limits(),
         context.progress,
     )
-    table = read_source(request, context.source_format)
+    table = read_apart(request, context.source_format)
     profile = profile_records(context.workdir, table.parquet, table.rows, context.progress)
     profile_file = context.workdir / "profile.json"
     write_profile(profile_file, profile)

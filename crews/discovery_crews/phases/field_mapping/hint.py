@@ -18,7 +18,7 @@ from discovery_core.wire.results import FieldMapping, TargetDescription
 from discovery_crews.mapping.confidence import APPROVED
 from discovery_crews.mapping.engine import lesson_key
 
-_INSTRUCTION = re.compile(r"^\s*[\"'`]?(?P<column>.+?)[\"'`]?\s*(?:->|=>|→)\s*(?P<target>.*?)\s*$")
+_ARROW = re.compile("->|=>|→")
 _NONE = frozenset(["", "-", "none", "nothing", "ignore"])
 
 
@@ -41,11 +41,10 @@ def follow(
     names = [field.name for field in fields]
     count, problems = 0, []
     for line in (hint or "").splitlines():
-        found = _INSTRUCTION.match(line)
-        if found is None:
+        named, arrow, wanted = _instruction(line)
+        if not arrow or not named:
             continue
-        column = columns.get(lesson_key(found["column"]), found["column"])
-        wanted = found["target"].strip("\"'`. ")
+        column = columns.get(lesson_key(named), named)
         target = "" if wanted.casefold() in _NONE else targets.get(wanted.casefold(), wanted)
         try:
             edit = MappingEdit(column=column[:512], target=target[:128])
@@ -57,6 +56,15 @@ def follow(
         except InvalidAnswerError as error:
             problems += error.problems
     return Followed(final, count, problems)
+
+
+def _instruction(line: str) -> tuple[str, str, str]:
+    """What stands before and behind the first arrow of a line, and the arrow; empty without one."""
+    found = _ARROW.search(line)
+    if found is None:
+        return "", "", ""
+    named = line[: found.start()].strip()
+    return named.strip("\"'`"), found.group(), line[found.end() :].strip().strip("\"'`. ")
 
 
 def _as_asked(mapping: FieldMapping) -> FieldMapping:
