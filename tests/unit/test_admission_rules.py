@@ -64,7 +64,7 @@ def passes(source: dict[str, Any], rights: set[str]) -> bool:
     "rights",
     [set(some) for n in range(4) for some in itertools.combinations((GET, MOUNT, MAKE), n)],
 )
-def test_a_volume_needs_more_than_a_look_at_its_claim(rights: set[str]) -> None:
+def test_s03_a_volume_needs_more_than_a_look_at_its_claim(rights: set[str]) -> None:
     may = GET in rights and bool(rights & {MOUNT, MAKE})
     assert passes(VOLUME, rights) is may
 
