@@ -144,7 +144,7 @@ async def test_the_wait_that_an_endpoint_has_asked_for_is_kept_within_bounds(
         (lambda k, review: review.update(audiences=["other"]), 401),
         (lambda k, review: review["user"].update(extra={}), 403),
         (lambda k, review: review["user"].update(username="ann"), 403),
-        (lambda k, review: review["user"].update(username="migration"), 403),
+        (lambda k, review: review["user"].update(username="migration:discoveryflow-crew"), 403),
         (
             lambda k, review: review["user"].update(
                 username="system:serviceaccount:migration:default"
