@@ -143,6 +143,27 @@ async def test_s04_a_crew_s_file_beyond_the_limit_fails_for_good(
     assert not is_retryable(told["code"])
 
 
+async def test_s04_a_crew_s_file_that_is_said_to_be_too_large_is_refused_at_once(
+    stores: Stores, kubernetes: FakeKubernetes
+) -> None:
+    flow = Flow(stores)
+    await flow.queue()
+    await launch(flow, kubernetes)
+
+    async def none() -> AsyncIterator[bytes]:
+        yield pytest.fail("a byte was taken")
+
+    async with executing(stores, kubernetes, stored_bytes_per_tenant=2 * MIB) as client:
+        claim = (await client.post("/execution/v1/claim", json={}, headers=POD)).json()
+        refused = await client.put(
+            "/execution/v1/artefacts",
+            params={"fence": claim["fence"]},
+            content=none(),
+            headers=POD | {"Content-Length": str(3 * MIB)},
+        )
+    assert refused.status_code == 507, refused.text
+
+
 async def test_s04_a_pod_stores_so_many_files_at_a_time(
     stores: Stores, kubernetes: FakeKubernetes
 ) -> None:
