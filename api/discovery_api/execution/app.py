@@ -66,7 +66,7 @@ async def _identity(
 
 def _given_token(connection: HTTPConnection) -> str | None:
     """The token that a connection comes with, whatever it is worth."""
-    return connection.headers.get("authorization")
+    return connection.headers.get("authorization") or None
 
 
 async def _pod(connection: HTTPConnection) -> str:
