@@ -84,6 +84,7 @@ def texts(pattern: str, flags: int, length: int) -> Iterator[str]:
 ALL = patterns()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pattern", "flags"), ALL, ids=ALL.values())
 def test_s10_twice_the_text_takes_twice_the_steps(pattern: str, flags: int) -> None:
     pairs = zip(texts(pattern, flags, SHORT), texts(pattern, flags, LONG), strict=True)
@@ -92,6 +93,7 @@ def test_s10_twice_the_text_takes_twice_the_steps(pattern: str, flags: int) -> N
         assert ratio < MOST, long
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "sign"),
     [("a+a+$", "a"), (r"\s*:?\s*$", " "), (r"(a|b)*a+c", "a"),

@@ -188,6 +188,7 @@ async def test_s08_lists_come_in_pages_of_which_only_what_is_looked_at_is_kept(
     assert LARGE not in json.dumps([cache.flow(one), cache.jobs(one), cache.pods(one)])
 
 
+@pytest.mark.slow
 async def test_s08_what_watches_deliver_comes_in_pages_and_is_kept_light_too(
     api: ManyObjects, address: str
 ) -> None:
