@@ -15,7 +15,7 @@ import httpx
 import pytest
 from discovery_api.app import _learn_of_ended
 from discovery_api.headers import CONTENT_POLICY
-from discovery_api.routes.results import MOST_BYTES
+from discovery_api.routes.files import MOST_BYTES
 from discovery_api.sessions import Sessions
 from discovery_core.phases import Phase
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from discovery_core.errors import NotFoundError
-from discovery_core.files import MEDIA_TYPES, UNKNOWN, file_name
-from discovery_core.phases import PHASES, Phase
+from discovery_core.phases import Phase
 from discovery_core.store.inventory.assets import AssetSource
-from discovery_core.store.reads.contents import AssetRow, StoredArtefact
+from discovery_core.store.reads.contents import AssetRow
 from discovery_core.wire.results import ColumnProfile, QualityPart, RuleApplication
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, TypeAdapter
 
 from ..context import Visit, Visited
-from ..problems import TooLargeError
+from .files import content, download, saved_as
 
 router = APIRouter(prefix="/api/v1/discovery/flows/{flow_id}", tags=["results"])
-# what is read into memory to be shown; the same as JSON takes some ten times that
-MOST_BYTES = 4 * 1024 * 1024
 MOST_EDGES = 2000
 _COLUMNS = TypeAdapter(list[ColumnProfile])
 MISSING: dict[int | str, dict[str, Any]] = {
@@ -294,42 +290,6 @@ async def get_artefact(
 ) -> Response:
     """The bytes of a file; `ETag` is its digest."""
     return await download(visited, phase, name)
-
-
-def saved_as(visited: Visit, entry: StoredArtefact, called: str = "") -> str:
-    """What a download is called: after its flow, what it is, and the phase of what is no export."""
-    phase = "" if called or entry.phase == PHASES[-1].name else entry.phase.replace("_", "-")
-    return file_name([visited.location.name, phase, called or entry.name], entry.media_type)
-
-
-async def download(visited: Visit, phase: str, name: str, called: str = "") -> StreamingResponse:
-    """An artefact as a stream. Raises NotFoundError."""
-    found = await visited.store.artefact(visited.tenant_id, visited.flow_id, phase, name)
-    # a crew says what its file is; no browser is to show it as ours, whatever that is
-    known = found.media_type in MEDIA_TYPES.values()
-    return StreamingResponse(
-        visited.store.read_artefact(visited.tenant_id, found),
-        media_type=found.media_type if known else UNKNOWN,
-        headers={
-            "Content-Length": str(found.size),
-            "Content-Disposition": f'attachment; filename="{saved_as(visited, found, called)}"',
-            "ETag": f'"{found.digest}"',
-            "X-Content-Type-Options": "nosniff",
-            "Content-Security-Policy": "default-src 'none'; sandbox",
-        },
-    )
-
-
-async def content(visited: Visit, phase: str, name: str) -> bytes:
-    """A small artefact as a whole. Raises NotFoundError and ProblemError 413."""
-    found = await visited.store.artefact(visited.tenant_id, visited.flow_id, phase, name)
-    if found.size > MOST_BYTES:
-        raise TooLargeError(
-            f"{phase}/{name} has {found.size} bytes; download it instead: artefacts/{phase}/{name}",
-            title="Too large to show",
-        )
-    pieces: AsyncIterator[bytes] = visited.store.read_artefact(visited.tenant_id, found)
-    return b"".join([piece async for piece in pieces])
 
 
 def _result(results: dict[str, dict[str, Any]], phase: Phase) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..context import RequestContext
 from ..problems import TooLargeError
 from ..routes import results
 from ..routes.analytics import get_analytics, get_overview
+from ..routes.files import content
 from ..routes.listing import all_flows, field_selector
 from ..views import FlowSummary
 from .graph import parts_of
@@ -236,7 +237,7 @@ async def rejected(request: Request, on: OnFlow) -> Response:
     """Rows that were not imported, the first of them on the page, all in the file."""
     rows: list[list[str]] = []
     with suppress(NotFoundError, TooLargeError):
-        text = (await results.content(on.visit, Phase.DATA_IMPORT, "rejected")).decode("utf-8-sig")
+        text = (await content(on.visit, Phase.DATA_IMPORT, "rejected")).decode("utf-8-sig")
         rows = results.table_of(text, 201)
     return page(request, "rejected.html", on.session, **on.shown(rows=rows))
 

@@ -36,11 +36,11 @@ from .artefacts.quota import require_room
 from .artefacts.streams import read_chunks, write_chunks
 from .database import Database, TenantScope, database_now
 from .inventory.records import RecordBatch, insert_records
-from .ledger.snapshot import RETRY_AFTER, phase_seconds, spec_of
+from .ledger.snapshot import RETRY_AFTER, phase_seconds
 from .ledger.transition import append_event, lock_flow, transition
 from .moves.accept import accept_result
-from .moves.breakers import BreakerRules, admit, endpoint_of, report_failure, report_success
-from .moves.claim import claim_of
+from .moves.breakers import BreakerRules, report_failure, report_success
+from .moves.claim import choose_planner, claim_of
 from .schema import (
     LIVE_RUN_STATES,
     Artefact,
@@ -113,7 +113,7 @@ class ExecutionStore:
         run.pod_uid, run.pod_name = pod_uid, pod_name
         run.claimed_at = run.heartbeat_at = now
         run.deadline = now + phase_seconds(flow)
-        await _choose_planner(session, flow, run)
+        await choose_planner(session, flow, run)
         if flow.state == FlowState.WAITING:
             await transition(session, flow, Trigger.CLAIMED, actor="execution", attempt=run.attempt)
         await session.flush()
@@ -341,23 +341,6 @@ class ExecutionStore:
             await report_failure(session, flow, run, self.breaker)
 
         await self.db.run(TenantScope(tenant_id), work)
-
-
-async def _choose_planner(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun) -> None:
-    """Decides once per attempt whether it may ask the flow's language model.
-
-    A flow that waits for its model was let through when the attempt started.
-    """
-    llm = spec_of(flow).llm
-    endpoint = endpoint_of(llm)
-    if endpoint is None:
-        return
-    if llm.on_unavailable == "Builtin":
-        refusal = await admit(session, flow, endpoint, run.id, actor="execution")
-        if refusal is not None:
-            run.llm_fallback = f"The built-in planner judges: {refusal.message}."
-            return
-    run.llm_endpoint = endpoint
 
 
 def _holds(pod_uid: str, fence: int) -> ColumnElement[bool]:

@@ -104,7 +104,7 @@ BODIES = (
     Guard("connections are so many", f"{API}/connections.py",
           *unless("len(self.connections) > self.most"),
           f"{STRANGERS}::test_s02_connections_are_so_many_and_no_more"),
-    Guard("what is shown is so large", f"{API}/routes/results.py",
+    Guard("what is shown is so large", f"{API}/routes/files.py",
           *unless("found.size > MOST_BYTES"),
           f"{BROWSERS}::test_s07_what_is_shown_is_not_read_into_memory_whatever_its_size"),
 )  # fmt: skip
@@ -190,10 +190,10 @@ BROWSER = (
           f"{LIVE}::test_another_site_s_page_opens_no_socket_with_a_session"),
     Guard("cells are text", f"{API}/web/templating.py", "autoescape=True", "autoescape=False",
           f"{BROWSERS}::test_cells_are_text_wherever_they_are_shown"),
-    Guard("a crew's file has a type of a closed list", f"{API}/routes/results.py",
+    Guard("a crew's file has a type of a closed list", f"{API}/routes/files.py",
           "found.media_type if known else UNKNOWN", "found.media_type",
           f"{BROWSERS}::test_s18_a_crew_s_file_is_never_a_page_of_ours"),
-    Guard("a crew's file is sandboxed", f"{API}/routes/results.py",
+    Guard("a crew's file is sandboxed", f"{API}/routes/files.py",
           "            \"Content-Security-Policy\": \"default-src 'none'; sandbox\",\n", "",
           f"{BROWSERS}::test_s18_a_crew_s_file_is_never_a_page_of_ours"),
 )  # fmt: skip

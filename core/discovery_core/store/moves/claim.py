@@ -1,4 +1,4 @@
-"""What a claim tells a crew pod: everything that its attempt needs to start."""
+"""What a claim decides, and tells a crew pod: everything that its attempt needs to start."""
 
 from __future__ import annotations
 
@@ -21,6 +21,24 @@ from ..artefacts import blobs
 from ..ledger.lessons import mapping_history
 from ..ledger.snapshot import HEARTBEAT_SECONDS, spec_of, spent_by
 from ..schema import DiscoveryFlowRow, MasterFlow, PhaseRun, Tenant
+from .breakers import admit, endpoint_of
+
+
+async def choose_planner(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun) -> None:
+    """Decides once per attempt whether it may ask the flow's language model.
+
+    A flow that waits for its model was let through when the attempt started.
+    """
+    llm = spec_of(flow).llm
+    endpoint = endpoint_of(llm)
+    if endpoint is None:
+        return
+    if llm.on_unavailable == "Builtin":
+        refusal = await admit(session, flow, endpoint, run.id, actor="execution")
+        if refusal is not None:
+            run.llm_fallback = f"The built-in planner judges: {refusal.message}."
+            return
+    run.llm_endpoint = endpoint
 
 
 async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun) -> Claim:
