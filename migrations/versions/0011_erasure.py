@@ -1,8 +1,8 @@
 """What a deleted flow leaves behind goes in steps, a flow says how long its data stays, 0 is at once.
 
 `released_at` is when nothing of a deleted flow was left but its history: the leading operator looks
-for deleted flows without it. Those that were deleted before this revision have none, so that their
-rows leave the inventory as well.
+for deleted flows without it. Those that people deleted before this revision have none, so that their
+rows leave the inventory as well; those that the retention has removed keep theirs (`retired_at`).
 
 Revision ID: 0011
 Revises: 0010
@@ -47,6 +47,7 @@ def upgrade() -> None:
             postgresql_where=sa.text("purged_at IS NULL AND retention_seconds IS NOT NULL"),
             if_not_exists=True,
         )
+    op.execute(KEEP_RETIRED)
     _functions(
         own="coalesce(f.retention_seconds, seconds)",
         absent="seconds",
@@ -71,6 +72,23 @@ def downgrade() -> None:
     op.drop_column("master_flows", "released_at")
     op.drop_column("master_flows", "retired_at")
 
+
+# row-level security binds the owner, too: one tenant after the other
+KEEP_RETIRED = """
+DO $$
+DECLARE of_tenant uuid;
+BEGIN
+    PERFORM set_config('discovery.asked', 'namespaces', true);
+    FOR of_tenant IN SELECT t.id FROM tenants t LOOP
+        PERFORM set_config('discovery.tenant_id', of_tenant::text, true);
+        UPDATE master_flows m SET retired_at = m.deleted_at FROM purges p
+        WHERE p.tenant_id = m.tenant_id AND p.flow_id = m.flow_id AND p.reason = 'Retention'
+          AND p.outcome = 'Done' AND m.deleted_at IS NOT NULL;
+    END LOOP;
+    PERFORM set_config('discovery.tenant_id', '', true);
+    PERFORM set_config('discovery.asked', '', true);
+END $$
+"""
 
 # a null time makes the comparison null, so that a flow for which nothing is set stays for ever
 RETIRE_FLOW = f"""

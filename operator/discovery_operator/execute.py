@@ -9,6 +9,7 @@ committed, the Job is created under a name that follows from the intent, its uid
 from __future__ import annotations
 
 import time
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,8 @@ from .observed import Observed
 from .views import job_view
 
 log = get_logger(__name__)
+# by which the clocks of the API server and of the database may differ
+CLOCKS_APART = timedelta(minutes=5)
 
 
 class LaunchRefusedError(Exception):
@@ -101,7 +104,9 @@ class Executor:
         run_id = await self._store.start_attempt(uid, action, self._limits)
         if run_id is None:
             return
-        job_uid = await self._create_job(flow, action.round, action.phase, action.attempt)
+        job_uid = await self._create_job(
+            flow, action.round, action.phase, action.attempt, since=observed.now
+        )
         if flow.not_before is None:
             waited = (observed.now - flow.state_since).total_seconds()
             since = time.monotonic() - observed.seen_at
@@ -112,7 +117,11 @@ class Executor:
         flow = observed.flow
         if flow is None:
             return
-        job_uid = await self._create_job(flow, action.round, action.phase, action.attempt)
+        allowance = timedelta(seconds=observed.rules.launch_timeout)
+        since = flow.run.deadline - allowance if flow.run is not None else observed.now
+        job_uid = await self._create_job(
+            flow, action.round, action.phase, action.attempt, since=since
+        )
         await self._store.mark_launched(action.run_id, uid, job_uid)
 
     async def _create_job(
@@ -121,8 +130,13 @@ class Executor:
         round: int,  # noqa: A002 - the field's own word
         phase: Phase,
         attempt: int,
+        *,
+        since: datetime,
     ) -> str:
-        """Creates the attempt's Job, or finds it created; returns its uid."""
+        """Creates the attempt's Job, or finds it created; returns its uid.
+
+        The attempt was decided `since` then.
+        """
         manifest = build_job(
             AttemptSpec(
                 flow_uid=flow.flow_id,
@@ -145,18 +159,19 @@ class Executor:
                 raise
             # a quota is checked before the name: a Job whose creation was not heard of may fill it
             taken = error.reason == "AlreadyExists" or no_room(error.message) is not None
-            adopted = await self._adopted(manifest) if taken else None
+            adopted = await self._adopted(manifest, since) if taken else None
             if adopted is None:
                 raise LaunchRefusedError(error.message) from error
             job = adopted
         self._cache.put(Kind.JOB, job)
         return str(job["metadata"]["uid"])
 
-    async def _adopted(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    async def _adopted(self, manifest: dict[str, Any], since: datetime) -> dict[str, Any] | None:
         """The Job of that name, if it is this very attempt's; a namesake is not.
 
-        One that passes for the attempt's and would do something else is removed, so that the next
-        try makes the right one. Raises LaunchRefusedError then.
+        One that passes for the attempt's and would do something else, or was there before the
+        attempt, is removed, so that the next try makes the right one. Raises LaunchRefusedError
+        then.
         """
         meta = manifest["metadata"]
         found = await self._cluster.job(meta["namespace"], meta["name"])
@@ -166,6 +181,8 @@ class Executor:
         if (theirs.owner_uid, theirs.attempt_key) != (ours.owner_uid, ours.attempt_key):
             return None
         different = difference(manifest, found)
+        if not different and theirs.created_at and theirs.created_at < since - CLOCKS_APART:
+            different = "metadata.creationTimestamp"
         if not different:
             return found
         log.warning("a Job in the place of an attempt's is removed", job=theirs.name, at=different)

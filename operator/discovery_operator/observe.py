@@ -38,6 +38,7 @@ Raw = Mapping[str, Any]
 _JOB_IS_RECORDED = (RunState.LAUNCHED, RunState.RUNNING)
 # seconds for which the policy of crew pods counts as there once it was seen
 GUARD_REMEMBERED = 5.0
+_NO_ROOM = "room for one more open flow: this namespace has as many as it may"
 _LOOKS_AT_REFERENCES = (FlowState.PENDING, FlowState.QUEUED, FlowState.WAITING)
 
 
@@ -218,10 +219,12 @@ class Observer:
         """
         most = self._rules.most_open_flows
         words = (
-            f"room for one more open flow: this namespace has as many as it may, {most} (Helm "
-            "value tenants.maxOpenFlows); it begins when one of them has ended"
+            f"{_NO_ROOM}, {most} (Helm value tenants.maxOpenFlows); it begins when one of them "
+            "has ended"
         )
-        begins = flow.state is FlowState.PENDING or words in flow.missing
+        begins = flow.state is FlowState.PENDING or any(
+            told.startswith(_NO_ROOM) for told in flow.missing
+        )
         return [words] if begins and admitted >= most else []
 
     async def _missing_key(self, namespace: str, reference: ConfigMapKey) -> list[str]:

@@ -68,6 +68,7 @@ class JobView:
     failure_reason: str = ""
     failure_message: str = ""
     made_pod: bool = False
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)

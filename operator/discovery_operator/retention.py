@@ -90,8 +90,10 @@ class Retention:
         """Everything that is due now."""
         now = asyncio.get_running_loop().time()
         if now - self._looked_at >= NAMESPACES_SECONDS:
-            await self.look_for_namespaces()
-            self._looked_at = now
+            # erasure and garbage do not wait for a list of namespaces
+            with set_aside("retention", known=(*FAULTS, WrongClusterError), step="namespaces"):
+                await self.look_for_namespaces()
+                self._looked_at = now
         await self._let_go_of_deleted()
         await self._store.retire_flows(self._finished_flows, FLOWS_PER_ROUND)
         await self._retire_namespaces()

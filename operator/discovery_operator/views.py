@@ -84,6 +84,7 @@ def job_view(raw: Raw) -> JobView:
         deleting=meta.get("deletionTimestamp") is not None,
         failure_reason=reason,
         failure_message=message,
+        created_at=_moment(meta.get("creationTimestamp")),
         made_pod=any(status.get(count) for count in ("active", "succeeded", "failed")),
     )
 

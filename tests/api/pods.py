@@ -48,7 +48,15 @@ def crew_pod(
     }
 
     def owned(uid: str, owner: dict[str, Any]) -> dict[str, Any]:
-        return {"metadata": {"name": name, "uid": uid, "ownerReferences": [owner]}}
+        made = "2026-06-01T00:00:00Z"
+        return {
+            "metadata": {
+                "name": name,
+                "uid": uid,
+                "creationTimestamp": made,
+                "ownerReferences": [owner],
+            }
+        }
 
     kubernetes.objects[f"/api/v1/namespaces/{NAMESPACE}/pods/{name}"] = owned(
         pod_uid,

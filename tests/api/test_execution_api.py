@@ -155,6 +155,12 @@ async def test_the_wait_that_an_endpoint_has_asked_for_is_kept_within_bounds(
         (lambda k, review: k.of("pods")["metadata"].update(uid="another"), 403),
         (lambda k, review: k.of("pods")["metadata"].update(ownerReferences=[]), 403),
         (lambda k, review: k.owner_of("pods").update(controller=False), 403),
+        (
+            lambda k, review: k.of("pods")["metadata"].update(
+                creationTimestamp="2026-01-01T00:00:00Z"
+            ),
+            403,
+        ),
         (lambda k, review: k.of("jobs")["metadata"].update(uid="another"), 403),
         (lambda k, review: k.owner_of("jobs").update(kind="CronJob"), 403),
         (lambda k, review: k.owner_of("jobs").update(apiVersion="example.org/v1"), 403),
@@ -170,6 +176,7 @@ async def test_the_wait_that_an_endpoint_has_asked_for_is_kept_within_bounds(
         "pod-was-replaced",
         "pod-without-job",
         "pod-of-a-mere-owner",
+        "s01-pod-from-before-its-job",
         "job-was-replaced",
         "job-of-another-kind",
         "job-of-another-group",

@@ -244,6 +244,9 @@ def test_s01_what_is_not_a_crews_is_left_alone(stage: Stage) -> None:
     assert admin.try_("create", "token", "default", f"--audience={audience}").ok
     assert admin.try_create(job(audience), dry_run=True).ok
     assert admin.try_create(pod(audience, name="other"), dry_run=True).ok
+    empty = pod(audience, name="other")
+    empty["spec"]["volumes"] = [{"name": "token", "projected": {}}]
+    assert admin.try_create(empty, dry_run=True).ok
     plain = pod(audience, name="other")
     del plain["spec"]["volumes"]
     assert admin.try_create(plain, dry_run=True).ok

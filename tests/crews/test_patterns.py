@@ -16,7 +16,7 @@ import discovery_crews
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_crews.mapping.tokens import _phrases
-from discovery_crews.readers import json_faults, layout
+from discovery_crews.readers import credentials, json_faults, layout
 from discovery_crews.systems import catalogue
 from discovery_crews.tables.patterns import LONGEST_PATTERN, PATTERNS, whole_value
 from discovery_crews.target_schema import load_schema
@@ -119,6 +119,12 @@ def test_s10_patterns_are_found_where_they_are() -> None:
 @pytest.mark.parametrize("name", PATTERNS)
 def test_s10_the_kinds_of_values_run_in_re2(name: str) -> None:
     assert whole_value(f"(?is:{PATTERNS[name]})") is not None
+
+
+def test_s10_keys_in_a_text_are_looked_for_in_re2() -> None:
+    """A refused row is searched whole, however long; this one took seconds."""
+    assert type(credentials._KEY_HERE).__module__ == "re2"
+    assert credentials.mask_keys("eyJ-" * 50_000 + " AKIA" + "A" * 16).endswith(credentials.MASK)
 
 
 def test_s10_remarks_before_a_document_are_gone_through_once() -> None:

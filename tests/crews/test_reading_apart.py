@@ -117,3 +117,18 @@ def test_s09_a_real_parser_that_runs_out_is_told(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.startswith("LimitExceeded servers.csv: reading it takes more than 20 MiB")
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("can't start new thread"), True),
+        (BaseException("The global thread pool has not been initialized: spawn thread"), True),
+        (RuntimeError("dictionary changed size during iteration"), False),
+    ],
+)
+def test_s09_what_engines_say_of_the_limit_is_understood(
+    error: BaseException, *, short: bool
+) -> None:
+    assert apart._out_of_memory(error) is short

@@ -340,6 +340,16 @@ async def test_s01_a_look_alike_in_an_attempts_place_is_removed_and_made_anew(
     assert made["spec"]["template"]["spec"]["containers"][0]["image"] != "evil"
 
 
+async def test_s01_a_job_from_before_its_attempt_is_removed(stores: Stores) -> None:
+    """Exactly the operator's, but made by somebody who was there first, with pods of their own."""
+    operator, cluster, flow, job = await _unrecorded(stores)
+    job["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    error = await operator.reconcile(flow.flow_id)
+    assert isinstance(error, LaunchRefusedError)
+    assert "metadata.creationTimestamp differs" in str(error)
+    assert cluster.jobs == {}
+
+
 async def test_a_job_that_only_wears_our_label_is_left_alone(stores: Stores) -> None:
     operator, cluster, flow, job = await _unrecorded(stores)
     assert await operator.reconcile(flow.flow_id) is None

@@ -95,6 +95,41 @@ def test_objects_belong_to_the_owner_role(empty: URL) -> None:
     assert owners == ["discovery_owner"]
 
 
+def test_an_inventory_keeps_what_the_retention_had_removed_before_the_upgrade(empty: URL) -> None:
+    """A flow that people have deleted leaves the inventory, one whose time was over does not."""
+    command.upgrade(_config(), "0009")
+    cluster, tenant, aged, deleted = (uuid4() for _ in range(4))
+    engine = create_engine(empty)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO clusters (id) VALUES (:c)"), {"c": cluster})
+        connection.execute(
+            text("INSERT INTO tenants (id, cluster_id, namespace) VALUES (:t, :c, 'a')"),
+            {"t": tenant, "c": cluster},
+        )
+        for flow in (aged, deleted):
+            connection.execute(
+                text(
+                    "INSERT INTO master_flows (tenant_id, flow_id, name, deleted_at) "
+                    "VALUES (:t, :f, 'servers', '2026-01-02')"
+                ),
+                {"t": tenant, "f": flow},
+            )
+        connection.execute(
+            text(
+                "INSERT INTO purges (tenant_id, flow_id, reason, requested_by, outcome, "
+                "finished_at) VALUES (:t, :f, 'Retention', 'operator', 'Done', now())"
+            ),
+            {"t": tenant, "f": aged},
+        )
+    command.upgrade(_config(), "head")
+    with engine.begin() as connection:
+        kept = connection.scalars(
+            text("SELECT flow_id FROM master_flows WHERE retired_at = deleted_at")
+        ).all()
+    engine.dispose()
+    assert kept == [aged]
+
+
 # -- releases --------------------------------------------------------------------------------------
 
 

@@ -85,6 +85,16 @@ async def test_s04_a_namespace_has_so_many_open_flows(world: World) -> None:
     world.cluster.config_maps[NAMESPACE, "servers"] = found
     assert (await world.settle()).state is FlowState.WAITING
     assert "tenants.maxOpenFlows" in world.status()["message"]
+    # another number, which is still not enough
+    await Flow(
+        world.stores, tenant_id=world.flow.tenant_id, namespace=NAMESPACE, name="third"
+    ).queue()
+    world.controller = controller_of(
+        world.stores.operator, world.cluster, world.cache, world.queue,
+        rules=Rules(most_open_flows=2),
+    )  # fmt: skip
+    assert (await world.settle()).state is FlowState.WAITING
+    assert "as many as it may, 2" in world.status()["message"]
     await world.stores.operator.apply(other.flow_id, act.Cancel())
     assert (await world.settle()).state is FlowState.RUNNING
 

@@ -113,6 +113,9 @@ class Identifier:
         job = await self._get(self._batch.read_namespaced_job, job_name, namespace)
         if job.metadata.uid != job_uid:
             raise NobodysPodError(f"Job {job_name} was replaced")
+        # owners of a pod can be written later, when it was made cannot
+        if pod.metadata.creation_timestamp < job.metadata.creation_timestamp:
+            raise NobodysPodError(f"pod {pod_name} is older than Job {job_name}")
         _, flow_uid = _controller(job, f"{GROUP}/", KIND)
         owner = await self._core.read_namespace(namespace, _request_timeout=REQUEST_TIMEOUT)
         return Identity(

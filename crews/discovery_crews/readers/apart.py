@@ -134,17 +134,25 @@ def _work(connection: Connection, request: ReadRequest, source_format: str, limi
         answer = read_source(replace(request, progress=progress), source_format)
     except DiscoveryError as error:
         answer = _Refused(error.code, error.message)
-    except Exception as error:  # noqa: BLE001 - told to the other process
-        short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException"
+    except BaseException as error:  # noqa: BLE001 - told to the other process
         number = error.errno if isinstance(error, OSError) else None
         trace = "".join(traceback.format_exception(error))
         text = f"{type(error).__name__}: {error}"
-        answer = MemoryError if short else _Crashed(text, trace, number)
+        answer = MemoryError if _out_of_memory(error) else _Crashed(text, trace, number)
     connection.send(answer)
     connection.close()
     sys.stderr.flush()
     # nothing is left to tidy up, and what the engine holds would only delay the end
     os._exit(0)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether the limit is what has failed; engines say it in words of their own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
+        return True
+    # a thread needs a stack; Python and Rust (a panic) tell that none could be had
+    said = str(error)
+    return any(words in said for words in ("start new thread", "spawn thread", "memory allocation"))
 
 
 def _end_with_parent() -> None:

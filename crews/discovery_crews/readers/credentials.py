@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import re2
 from discovery_core.credentials import is_credential_header
 from discovery_core.errors import DiscoveryError, ErrorCode
 
@@ -49,7 +50,8 @@ _KEY = (
     r"""\s*(?:"[^"]*"?|'[^']*'?|[^\s;,&"']+))|"""
     r"(?i:\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@]*:[^\s/@]+@)"
 )
-_KEY_HERE = re.compile(_KEY.replace(r"\z", r"\Z"))
+# RE2, as in the engine: an expression like this one would go back and forth in long texts
+_KEY_HERE = re2.compile(_KEY)
 # one of these is in whatever the expression finds
 TRACES = ("PRIVATE KEY-----", "AKIA", "ASIA", "=", ":", "gh", "xox", "AIza", "eyJ")
 # a text of JSON, and what shows that it is a key; also one that is not closed, to go past it
@@ -61,7 +63,7 @@ def mask_keys(text: str) -> str:
     """`text` without private keys and access keys."""
     if not any(trace in text for trace in TRACES):
         return text
-    return _KEY_HERE.sub(MASK, text)
+    return str(_KEY_HERE.sub(MASK, text))
 
 
 class KeyFilter:
