@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -186,8 +186,24 @@ def test_no_columns_and_empty_columns() -> None:
     assert one(column("Memory", [])).target == "memory_gb"
 
 
+def _calls(work: Callable[[], object]) -> int:
+    """Calls of functions that the work takes, which a busy machine does not change."""
+    counted = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
 @pytest.mark.parametrize("fields", [64, 700])
-def test_a_hundred_columns_take_less_than_a_second(fields: int) -> None:
+def test_ten_times_the_columns_take_ten_times_the_work(fields: int) -> None:
     schema = builtin_schema()
     if fields > 64:
         schema = TargetSchema(
@@ -197,10 +213,10 @@ def test_a_hundred_columns_take_less_than_a_second(fields: int) -> None:
             )
         )
     columns = [column(f"Server size {number} name", HOSTS) for number in range(100)]
-    propose(columns[:1], schema)
-    started = time.process_time()
+    # what is made once and kept is not counted
     assert len(propose(columns, schema)) == 100
-    assert time.process_time() - started < 1.0
+    few = _calls(lambda: propose(columns[:10], schema))
+    assert _calls(lambda: propose(columns, schema)) < 12 * few
 
 
 def test_the_engine_never_imports_crewai() -> None:
