@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 import uvicorn
@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
             sys.exit(STARTUP_FAILURE)
         config = self.config
         protocol = partial(
-            config.http_protocol_class,
+            Connection,
             config=config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -139,7 +139,6 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ssl_certfile=cert,
         ssl_keyfile=key,
-        http=Connection,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_keep_alive=settings.head_seconds,
@@ -158,7 +157,7 @@ def serve(
         )
 
 
-def _doors(app: FastAPI, settings: ServerSettings, port: int) -> list[Door]:
+def _doors(app: Any, settings: ServerSettings, port: int) -> list[Door]:
     """Where the server listens. Ends the process where it cannot."""
     proxies = ProxyHeadersMiddleware(app, settings.trusted_proxies).trusted_hosts
     most = as_many_as_fit(settings.max_connections)
