@@ -22,6 +22,7 @@ from discovery_core import actions as act
 from discovery_core.store.inventory.assets import rebuild_assets
 from discovery_core.store.maintenance import retention as maintenance
 from discovery_core.store.maintenance.retention import RetentionStore
+from discovery_core.store.operator import OperatorStore
 from discovery_operator.retention import Retention
 
 from tests.postgres import (
@@ -36,11 +37,11 @@ from tests.store.fake_cluster import FakeCluster
 from tests.store.flows import Flow
 
 TRANSACTIONS = (
-    "purge_batch",
-    "release_batch",
-    "begin_purge",
-    "collect_artefacts",
-    "drop_assets_batch",
+    (RetentionStore, "purge_batch"),
+    (RetentionStore, "release_batch"),
+    (RetentionStore, "begin_purge"),
+    (RetentionStore, "drop_assets_batch"),
+    (OperatorStore, "collect_garbage"),
 )
 WAYS = ("deletion", "command", "namespace")
 FILL = """
@@ -100,13 +101,13 @@ async def others(stores: Stores, flow: Flow, watch: Watch, *, starts: bool) -> N
 
 def measured(watch: Watch) -> None:
     """Has the retention's transactions timed, whoever makes them."""
-    for name in TRANSACTIONS:
-        genuine = getattr(RetentionStore, name)
+    for owner, name in TRANSACTIONS:
+        genuine = getattr(owner, name)
 
-        def timed(self: Any, *given: Any, of: Any = genuine, what: str = name) -> Any:
-            return watch.timed(f"transaction: {what}", lambda: of(self, *given))
+        def timed(self: Any, *given: Any, of: Any = genuine, what: str = name, **named: Any) -> Any:
+            return watch.timed(f"transaction: {what}", lambda: of(self, *given, **named))
 
-        setattr(RetentionStore, name, timed)
+        setattr(owner, name, timed)
 
     async def rebuild(*given: Any) -> Any:
         return await watch.timed(

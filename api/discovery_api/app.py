@@ -86,7 +86,7 @@ def create_app(db: Database, settings: ApiSettings) -> FastAPI:
         settings.uploads_per_tenant,
         "uploads at a time per namespace (Helm value tenants.maxUploadsAtATime)",
     )
-    app.state.failures = Failures(settings.failed_tokens)
+    app.state.failures = Failures(settings.failed_tokens, settings.failed_tokens_per_second)
     app.state.sessions = Sessions(settings)
     app.state.settings = settings
     for routes in (

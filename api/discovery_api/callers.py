@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .addresses import counted_as
 from .limits import Failures, Requests
 from .middleware import QUIET
 from .problems import ForgedError, answer_to
@@ -121,8 +122,8 @@ def hashed(token: str) -> str:
 
 
 def address_of(connection: HTTPConnection) -> str:
-    """The address that a request is counted for."""
-    return connection.client.host if connection.client is not None else ""
+    """The address that a request is counted for, in IPv6 its network."""
+    return counted_as(connection.client.host) if connection.client is not None else ""
 
 
 def _has_body(connection: HTTPConnection) -> bool:

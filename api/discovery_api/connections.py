@@ -2,12 +2,13 @@
 
 The server itself waits without end for the head of a request, and takes a body that was refused
 as long as it comes. The size of a head is bounded by its parser (h11, 64 KiB), which is why no
-other one is used, and the number of heads by `connections_at_once`.
+other one is used. How many connections there are is bounded at the `door`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 from typing import Any
 
 import h11
@@ -15,25 +16,31 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # clients that send on may read why they were refused when they have ended
 _REFUSED_FACTOR = 4
+# the most that a record of TLS holds
+_TLS_BUFFER_BYTES = 16 * 1024
+
+
+def spare_buffers() -> None:
+    """Has a TLS connection begin with 16 KiB instead of 256.
+
+    asyncio makes that buffer, and fills it with zeroes, before the first byte of a handshake. It
+    has no parameter for it; a larger one only saves system calls.
+    """
+    asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
 
 
 class Connection(H11Protocol):
     """Ends where the next head, or the rest of a refused body, takes too long.
 
-    The head has the seconds of `timeout_keep_alive`. Of more than `most` connections the latest end
-    at once: whoever holds them has to let go within those seconds.
+    The head has the seconds of `timeout_keep_alive`.
     """
 
-    most = 0
     _late: asyncio.TimerHandle | None = None
     _waits_for = ""
 
     def connection_made(self, transport: Any) -> None:
         """See asyncio."""
         super().connection_made(transport)
-        if len(self.connections) > self.most:
-            transport.abort()
-            return
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -70,13 +77,3 @@ class Connection(H11Protocol):
             self._late = None
         if what:
             self._late = self.loop.call_later(seconds, self.transport.close)
-
-
-def connections_at_once(most: int) -> type[Connection]:
-    """Connections of which a process has so many at once."""
-
-    class Bounded(Connection):
-        """Of one server."""
-
-    Bounded.most = most
-    return Bounded

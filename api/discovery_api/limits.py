@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from .problems import TooManyRequestsError
 
 _MOST_CALLERS = 10_000
-FAILURE_SECONDS = 300.0
 
 
 class Requests:
@@ -28,8 +27,16 @@ class Requests:
 
     def count(self, caller: str) -> None:
         """Counts one request. Raises ProblemError 429 where there are too many."""
+        wait = self.wait_of(caller)
+        if wait:
+            raise TooManyRequestsError(
+                f"at most {self._rate:g} requests a second; try again in {wait:.1f} seconds", wait
+            )
+
+    def wait_of(self, caller: str) -> float:
+        """Counts one request; where there are too many, not this one: seconds until the next."""
         if self._rate <= 0:
-            return
+            return 0.0
         now = time.monotonic()
         left, since = self._buckets.pop(caller, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
@@ -37,53 +44,56 @@ class Requests:
         self._buckets[caller] = (left - 1 if allowed else left, now)
         if len(self._buckets) > _MOST_CALLERS:
             self._buckets.popitem(last=False)
-        if not allowed:
-            wait = (1 - left) / self._rate
-            raise TooManyRequestsError(
-                f"at most {self._rate:g} requests a second; try again in {wait:.1f} seconds", wait
-            )
+        return 0.0 if allowed else (1 - left) / self._rate
+
+    def give_back(self, caller: str) -> None:
+        """One request does not count after all."""
+        if caller in self._buckets:
+            left, since = self._buckets[caller]
+            self._buckets[caller] = (min(self._burst, left + 1), since)
 
 
 class Failures:
     """Tokens that were not accepted, by the address that sent them; each counts once.
 
-    Whoever gets in costs nobody anything, because many people may come from one address; a program
-    that goes on with a token that has expired is one failure, however often it asks.
+    So many at once, and then some each second: nobody of an address is locked out for long by
+    others of it, and nobody asks Kubernetes about more. Whoever gets in costs nobody anything,
+    because many people may come from one address; a program that goes on with a token that has
+    expired is one failure, however often it asks, as long as it is remembered.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        # by address: what has failed there and when, the oldest first
-        self._failed: OrderedDict[str, OrderedDict[str, float]] = OrderedDict()
+    def __init__(self, most: int, per_second: float) -> None:
+        self._attempts = Requests(per_second, most)
+        # address and token, the longest unheard of first
+        self._failed: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def count(self, address: str, what: str) -> bool:
         """Counts `what` as failed; True where it is counted already.
 
         Raises ProblemError 429 where too much has failed before.
         """
-        now = time.monotonic()
-        failed = self._failed.setdefault(address, OrderedDict())
-        while failed and next(iter(failed.values())) < now - FAILURE_SECONDS:
-            failed.popitem(last=False)
-        if what in failed:
+        failure = (address, what)
+        if failure in self._failed:
+            self._failed.move_to_end(failure)
             return True
-        if len(failed) >= self._most:
-            wait = int(next(iter(failed.values())) + FAILURE_SECONDS - now) + 1
+        wait = self._attempts.wait_of(address)
+        if wait:
             raise TooManyRequestsError(
-                f"{self._most} tokens from {address or 'your address'} were not accepted in the "
-                f"last {FAILURE_SECONDS / 60:g} minutes; try again in {wait} seconds",
+                f"too many tokens from {address or 'your address'} were not accepted; "
+                f"try again in {wait:.1f} seconds",
                 wait,
                 title="Too many attempts",
             )
-        failed[what] = now
-        self._failed.move_to_end(address)
+        self._failed[failure] = None
         if len(self._failed) > _MOST_CALLERS:
             self._failed.popitem(last=False)
         return False
 
     def forgive(self, address: str, what: str) -> None:
         """Takes it back: it did not fail, or for no fault of its own."""
-        self._failed.get(address, OrderedDict()).pop(what, None)
+        if (address, what) in self._failed:
+            del self._failed[address, what]
+            self._attempts.give_back(address)
 
 
 class AtATime:

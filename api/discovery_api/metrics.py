@@ -1,8 +1,9 @@
-"""What both APIs count, for Prometheus, and the port where it is read.
+"""What both APIs count, for Prometheus, and the port where it and the probes' answers are read.
 
 The port is its own, without TLS, and serves nothing else: the public one would need a caller's
-token or would tell everybody how busy the installation is. A NetworkPolicy keeps it to those
-who scrape. Routes are counted by their template, so that no id ever becomes a label.
+token or would tell everybody how busy the installation is, and whoever fills its places with
+connections would have the kubelet restart the pod. A NetworkPolicy keeps it to those who scrape,
+and lets the node in. Routes are counted by their template, so that no id ever becomes a label.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from discovery_core.store.monitoring import DatabaseMonitor
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .door import Places, doors
 
 REQUESTS = Counter(
     "discoveryflow_api_requests",
@@ -34,6 +37,7 @@ LISTENERS = Gauge(
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"
+_CONNECTIONS, _CONNECTIONS_PER_ADDRESS = 200, 50
 
 
 class RequestMetrics:
@@ -77,16 +81,32 @@ def route_of(scope: Scope) -> str:
 
 
 async def serve_metrics(host: str, port: int, monitor: DatabaseMonitor) -> web.AppRunner:
-    """Serves /metrics; `cleanup` of the result stops it. Raises OSError for a port in use."""
+    """Serves /metrics, /healthz and /readyz; `cleanup` of the result stops it.
+
+    Raises OSError for a port in use.
+    """
 
     async def metrics(request: web.Request) -> web.Response:
         del request
         await monitor.measure()
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    async def healthz(request: web.Request) -> web.Response:
+        del request
+        return web.json_response({"status": "ok"})
+
+    async def readyz(request: web.Request) -> web.Response:
+        del request
+        reason = await monitor.recent()
+        status = {"status": "ok"} if reason is None else {"status": "not ready", "reason": reason}
+        return web.json_response(status, status=200 if reason is None else 503)
+
     app = web.Application()
-    app.router.add_get("/metrics", metrics)
+    app.add_routes(
+        [web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)]
+    )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    for door in doors(host, port, Places(_CONNECTIONS, _CONNECTIONS_PER_ADDRESS)):
+        await web.SockSite(runner, door).start()
     return runner

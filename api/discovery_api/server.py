@@ -7,10 +7,11 @@ import contextlib
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 import uvicorn
@@ -20,9 +21,12 @@ from discovery_core.store.monitoring import DatabaseMonitor
 from discovery_core.tasks import end
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from . import problems
-from .connections import connections_at_once
+from .connections import Connection, spare_buffers
+from .door import Door, Places, as_many_as_fit, doors
 from .metrics import RequestMetrics, serve_metrics
 from .middleware import QUIET, BodyGuard, Bounds, RequestLog
 from .settings import ServerSettings
@@ -80,11 +84,35 @@ def _add_health(app: FastAPI) -> None:
 
 
 class Server(uvicorn.Server):
-    """Tells whoever streams that the end has come, before it waits for requests under way."""
+    """Ends handshakes that take too long, and streams before it waits for requests under way."""
 
     def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_exit = on_exit
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn, whose own has no parameter for the time of a handshake: 60 seconds."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        config = self.config
+        protocol = partial(
+            Connection,
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                protocol,
+                sock=listening,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=config.timeout_keep_alive if config.ssl else None,
+            )
+            for listening in sockets or []
+        ]
+        self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
@@ -111,7 +139,6 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ssl_certfile=cert,
         ssl_keyfile=key,
-        http=connections_at_once(settings.max_connections),
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_keep_alive=settings.head_seconds,
@@ -123,8 +150,23 @@ def serve(
     except (OSError, ssl.SSLError) as error:
         log.error("the certificate cannot be used", certificate=str(cert), error=str(error))  # noqa: TRY400 - the message says all
         raise SystemExit(2) from None
+    spare_buffers()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(Server(config, on_exit), app.state.monitor, settings))
+        asyncio.run(
+            _run(Server(config, on_exit), _doors(app, settings, port), app.state.monitor, settings)
+        )
+
+
+def _doors(app: Any, settings: ServerSettings, port: int) -> list[Door]:
+    """Where the server listens. Ends the process where it cannot."""
+    proxies = ProxyHeadersMiddleware(app, settings.trusted_proxies).trusted_hosts
+    most = as_many_as_fit(settings.max_connections)
+    places = Places(most, settings.connections_per_address, proxies.__contains__)
+    try:
+        return doors(settings.host, port, places)
+    except OSError as error:
+        log.error("cannot listen", host=settings.host, port=port, error=str(error))  # noqa: TRY400 - the message says all
+        raise SystemExit(2) from None
 
 
 def _end(number: int, frame: object) -> NoReturn:
@@ -132,7 +174,9 @@ def _end(number: int, frame: object) -> NoReturn:
     raise SystemExit(0)
 
 
-async def _run(server: uvicorn.Server, monitor: DatabaseMonitor, settings: ServerSettings) -> None:
+async def _run(
+    server: Server, listening: list[Door], monitor: DatabaseMonitor, settings: ServerSettings
+) -> None:
     follower = metrics = None
     if settings.metrics_port is not None:
         metrics = await serve_metrics(settings.host, settings.metrics_port, monitor)
@@ -146,7 +190,7 @@ async def _run(server: uvicorn.Server, monitor: DatabaseMonitor, settings: Serve
         )
         follower = asyncio.create_task(keep_on("certificate", follow))
     try:
-        await server.serve()
+        await server.serve([*listening])
     finally:
         if follower is not None:
             await end(follower)

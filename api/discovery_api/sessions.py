@@ -1,6 +1,7 @@
 """A browser's session: the person's Kubernetes token in an encrypted cookie.
 
-The server keeps only which sessions have been ended, so that a copy of their cookie is of no use.
+The server keeps only who has signed out when: sessions that had begun by then are over, so that a
+copy of their cookie is of no use.
 
 The cookie is HttpOnly, SameSite=Strict and, over TLS, bound to this host. Every change that is made
 with it has to prove that it came from one of our own pages: by a token that only they know, and by
@@ -61,7 +62,7 @@ class Sessions:
         self.secure = own
         self.cookie = "__Host-discovery" if own else "discovery"
         self._public_host = urlsplit(settings.public_url).netloc
-        # what people have signed out of, and when it would be over
+        # by person when the last of their sessions began that is over
         self._ended: dict[str, float] = {}
 
     def begin(self, token: str, user: str) -> Session:
@@ -85,13 +86,18 @@ class Sessions:
         now = time.time()
         if now >= session.expires or now >= session.seen + self._idle:
             return None
-        return None if key_of(session) in self._ended else session
+        over = session.began <= self._ended.get(person_of(session), 0)
+        return None if over else session
 
     def learn(self, ended: Mapping[str, float]) -> None:
-        """Takes no session any more that has been ended, here or elsewhere (`key_of`, its end)."""
-        now = time.time()
-        known = self._ended | dict(ended)
-        self._ended = {key: ends for key, ends in known.items() if ends > now}
+        """Takes no session any more that has been ended, here or elsewhere.
+
+        `ended` says by person (`person_of`) when the last of these sessions began.
+        """
+        none_is_older = time.time() - self._absolute
+        for person, begun in ended.items():
+            self._ended[person] = max(begun, self._ended.get(person, 0))
+        self._ended = {who: begun for who, begun in self._ended.items() if begun > none_is_older}
 
     def sent(self, connection: HTTPConnection) -> bool:
         """Whether the browser has sent a session, valid or not."""
@@ -160,9 +166,9 @@ class Sessions:
             raise ForgedError("the page is out of date; load it again")
 
 
-def key_of(session: Session) -> str:
-    """What a session is known by when it has ended: each has a secret of its own."""
-    return hashlib.sha256(session.csrf.encode()).hexdigest()
+def person_of(session: Session) -> str:
+    """What the person is known by who has signed out."""
+    return hashlib.sha256(session.user.encode()).hexdigest()
 
 
 def _keys(file: Path | None) -> list[bytes]:

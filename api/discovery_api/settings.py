@@ -55,10 +55,18 @@ class ServerSettings(BaseSettings):
     head_seconds: int = Field(
         default=15,
         ge=1,
-        description="how long a connection may do without a request and take for its head",
+        description="how long a connection may take for its handshake, do without a request, "
+        "and take for its head",
     )
     max_connections: int = Field(
-        default=2000, ge=10, description="connections at once; each may cost 64 KiB for a head"
+        default=2000,
+        ge=10,
+        description="connections at once; each may cost 140 KiB for TLS and a head",
+    )
+    connections_per_address: int = Field(
+        default=500,
+        ge=1,
+        description="connections of an address (IPv6: of a /64) at once, trusted proxies apart",
     )
     trusted_proxies: str = Field(
         default="",
@@ -71,7 +79,12 @@ class ServerSettings(BaseSettings):
     failed_tokens: int = Field(
         default=100,
         ge=1,
-        description="tokens of an address that may fail in five minutes; then new ones wait",
+        description="tokens of an address (IPv6: of a /64) that may fail at once",
+    )
+    failed_tokens_per_second: float = Field(
+        default=1.0,
+        gt=0,
+        description="how many more may fail each second; Kubernetes is asked about no others",
     )
     stored_bytes_per_tenant: int = Field(
         default=20 * 1024**3,

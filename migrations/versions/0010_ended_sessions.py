@@ -1,6 +1,6 @@
 """Browsers' sessions that were ended by signing out.
 
-They belong to no tenant: a session is a person's, and its row is a hash and a time.
+They belong to no tenant: a session is a person's, and each person has one row, a hash and two times.
 
 Revision ID: 0010
 Revises: 0009
@@ -18,12 +18,13 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "ended_sessions",
-        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("person", sa.Text(), nullable=False),
+        sa.Column("begun", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ends", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_ended_sessions")),
+        sa.PrimaryKeyConstraint("person", name=op.f("pk_ended_sessions")),
     )
     op.create_index("ix_ended_sessions_ends", "ended_sessions", ["ends"])
-    op.execute("GRANT SELECT, INSERT, DELETE ON ended_sessions TO discovery_api")
+    op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ended_sessions TO discovery_api")
 
 
 def downgrade() -> None:

@@ -1,8 +1,10 @@
 """Lets data go when its time is over: flows that ended or were deleted, deleted namespaces.
 
 It runs on the leader beside everything else and in small steps, so that it never holds a lock for
-long; what is broken off goes on at the next round. A namespace counts as deleted only when a list
-that is certainly this cluster's lacks its UID and a look by name confirms it.
+long; what is broken off goes on at the next round. Files that nobody refers to are collected so
+many steps a round, of each tenant in turn: one tenant's keep no other's erasure waiting. A
+namespace counts as deleted only when a list that is certainly this cluster's lacks its UID and a
+look by name confirms it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ log = get_logger(__name__)
 FLOWS_PER_ROUND = 50
 NAMESPACES_SECONDS = 60.0
 GARBAGE_SECONDS = 600.0
+COLLECTIONS_PER_ROUND = 50
 PAUSE_SECONDS = 0.02
 
 
@@ -74,6 +77,8 @@ class Retention:
         self._poll = poll
         self._looked_at = float("-inf")
         self._collected_at = time.monotonic()
+        # tenants that have let go of something, and None for all, in turn
+        self._to_collect: dict[UUID | None, None] = {}
 
     async def run(self) -> None:
         """For ever. What fails is logged and done at the next round."""
@@ -104,7 +109,8 @@ class Retention:
             await self._remove_resources()
         if now - self._collected_at >= GARBAGE_SECONDS:
             self._collected_at = now
-            await self._operator.collect_garbage()
+            self._to_collect[None] = None
+        await self._collect()
 
     # -- namespaces ----------------------------------------------------------------------------
 
@@ -160,7 +166,7 @@ class Retention:
                     await self._rebuild(inventory, counted)
                 for flow in flows:
                     await _step_by_step(partial(self._store.release_batch, flow))
-                await _step_by_step(self._nothing_to_collect)
+                self._to_collect[inventory.tenant_id] = None
 
     async def _rebuild(self, inventory: Inventory, without: list[UUID]) -> None:
         """What only these flows know goes in steps, so that the rebuild is short."""
@@ -184,7 +190,7 @@ class Retention:
         if leaving is not None:
             await self._rebuild(leaving.inventory, [leaving.flow_id])
         await _step_by_step(lambda: self._store.purge_batch(key))
-        await _step_by_step(self._nothing_to_collect)
+        self._to_collect[key.tenant_id] = None
         record = await self._store.purge(key.purge_id)
         if record.flow_id is not None:
             self._purged(record.flow_id)
@@ -199,8 +205,17 @@ class Retention:
             problem=record.problem,
         )
 
-    async def _nothing_to_collect(self) -> bool:
-        return not await self._store.collect_artefacts()
+    async def _collect(self) -> None:
+        """Some of what nobody refers to any more, of each in turn; the rest is the next round's."""
+        for _ in range(COLLECTIONS_PER_ROUND):
+            if not self._to_collect:
+                return
+            tenant_id = next(iter(self._to_collect))
+            found = await self._operator.collect_garbage(tenant_id, steps=1)
+            del self._to_collect[tenant_id]
+            if found.left:
+                self._to_collect[tenant_id] = None
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _remove_resources(self) -> None:
         """Deletes the resources of flows whose retention is over; that very ones, by their uid."""

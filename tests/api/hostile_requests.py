@@ -136,7 +136,7 @@ USER = (
             path=f"{API}/flows/{FLOW}/reject-mappings", piece=b"[" * 60_000),
     Hostile("a sign-in without end", 413, path="/sign-in", token=None, headers=FIELDS,
             begin=b"token=x"),
-    Hostile("a sign-in with fields without end", 413, path="/sign-in", token=None,
+    Hostile("a sign-in with fields without end", 400, path="/sign-in", token=None,
             headers=FIELDS, piece=b"&a=b" * 10_000),
     Hostile("a sign-in as a form without end", 413, path="/sign-in", token=None, headers=FORM,
             piece=_FIELD % (b"x" * 60_000)),

@@ -1,4 +1,4 @@
-"""Both APIs as processes, started as in production but without TLS: what they hold and answer."""
+"""Both APIs as processes, started as in production, with TLS: what they hold and answer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import contextlib
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import trustme
 
 from tests.api.kubernetes import FakeKubernetes
 
@@ -20,10 +23,16 @@ ANN, NOBODY = "token-ann", "nobody"
 
 @dataclass
 class Process:
-    """A running API, without TLS."""
+    """A running API, and what trusts its certificate."""
 
     process: subprocess.Popen[bytes]
     port: int
+    trust: ssl.SSLContext
+
+    @property
+    def address(self) -> str:
+        """Host and port, as the certificate has it."""
+        return f"localhost:{self.port}"
 
     def most_memory(self) -> int:
         """The most bytes that the process has held since `begin_to_measure`, or ever."""
@@ -41,9 +50,17 @@ class Process:
         return int(found[1]) * 1024
 
     @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """A connection; whatever is wrong, no test waits for longer than a minute."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def connected(
+        self, source: str = "", *, handshake: bool = True
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection from an address; whatever is wrong, no test waits longer than a minute."""
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1",
+            self.port,
+            local_addr=(source, 0) if source else None,
+            ssl=self.trust if handshake else None,
+            server_hostname="localhost" if handshake else None,
+        )
         try:
             async with asyncio.timeout(60):
                 yield reader, writer
@@ -77,6 +94,11 @@ async def running(
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     (folder / "token").write_text("own-token")
+    authority, trust = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trust)
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        folder / "tls.pem"
+    )
     environment = {
         **os.environ,
         # the tree under test, whatever is installed
@@ -84,6 +106,8 @@ async def running(
         "DISCOVERY_DATABASE_URL": url,
         "DISCOVERY_PORT": str(port),
         "DISCOVERY_HOST": "127.0.0.1",
+        "DISCOVERY_TLS_CERT_FILE": str(folder / "tls.pem"),
+        "DISCOVERY_TLS_KEY_FILE": str(folder / "tls.pem"),
         "DISCOVERY_KUBERNETES_URL": await kubernetes.start(),
         "DISCOVERY_KUBERNETES_TOKEN_FILE": str(folder / "token"),
         **{f"DISCOVERY_{name.upper()}": value for name, value in settings.items()},
@@ -92,7 +116,7 @@ async def running(
         process = subprocess.Popen(  # noqa: ASYNC220 - tests wait for nothing else here
             [sys.executable, "-m", module], env=environment, stderr=log
         )
-    api = Process(process, port)
+    api = Process(process, port, trust)
     try:
         async with asyncio.timeout(60):
             while True:

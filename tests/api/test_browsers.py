@@ -133,15 +133,15 @@ def _cookies(answer: httpx.Response) -> str:
 async def test_s19_a_session_that_was_ended_is_of_no_use_to_whoever_kept_it(
     stores: Stores, kubernetes: FakeKubernetes, tmp_path: Path
 ) -> None:
-    """Neither here nor in another process with the same keys; the person's other session is."""
+    """Neither here nor in another process with the same keys; no other one of that person is."""
     (keys := tmp_path / "keys").write_text("k" * 40)
     async with (
         serving(stores, kubernetes, session_key_file=keys) as client,
         serving(stores, kubernetes, session_key_file=keys) as elsewhere,
     ):
-        begun = [await client.post("/sign-in", data={"token": "token-ann"}) for _ in range(2)]
-        client.cookies.clear()
-        first, second = ({"Cookie": _cookies(answer)} for answer in begun)
+        first, second, other = [
+            await session_of(client, who) for who in ("token-ann", "token-ann", "token-bob")
+        ]
         shown = await client.get("/flows/new", headers=first)
         csrf = shown.text.split('data-csrf="', 1)[1].split('"', 1)[0]
         assert (await elsewhere.get("/flows/new", headers=first)).status_code == 200
@@ -154,7 +154,43 @@ async def test_s19_a_session_that_was_ended_is_of_no_use_to_whoever_kept_it(
         for one in (client, elsewhere):
             assert (await one.get("/flows/new", headers=first)).status_code == 401
             assert (await one.get(f"{API}/me", headers=first)).status_code == 401
-            assert (await one.get("/flows/new", headers=second)).status_code == 200
+            assert (await one.get("/flows/new", headers=second)).status_code == 401
+            assert (await one.get("/flows/new", headers=other)).status_code == 200
+            later = await session_of(one, "token-ann")
+            assert (await one.get("/flows/new", headers=later)).status_code == 200
+
+
+async def session_of(client: httpx.AsyncClient, token: str) -> dict[str, str]:
+    """Signs in; the cookie, which the client forgets."""
+    begun = await client.post("/sign-in", data={"token": token})
+    client.cookies.clear()
+    return {"Cookie": _cookies(begun)}
+
+
+async def test_s19_signing_out_again_and_again_leaves_one_row(
+    stores: Stores, kubernetes: FakeKubernetes
+) -> None:
+    async with serving(stores, kubernetes) as client:
+        for _ in range(3):
+            headers = await session_of(client, "token-ann")
+            shown = await client.get("/flows/new", headers=headers)
+            csrf = shown.text.split('data-csrf="', 1)[1].split('"', 1)[0]
+            ended = await client.post("/sign-out", data={"csrf": csrf}, headers=headers)
+            assert ended.status_code == 303
+            assert (await client.get("/flows/new", headers=headers)).status_code == 401
+    kept = await stores.api.ended_sessions()
+    assert list(kept) == [hashlib.sha256(b"ann").hexdigest()]
+
+
+async def test_s19_whoever_has_signed_out_is_forgotten_when_no_session_is_left(
+    stores: Stores,
+) -> None:
+    await stores.api.end_sessions("ann", time.time() - 100, 99)
+    await stores.api.end_sessions("bob", time.time(), 600)
+    await stores.api.end_sessions("bob", time.time() - 60, 600)
+    kept = await stores.api.ended_sessions()
+    assert list(kept) == ["bob"]
+    assert kept["bob"] > time.time() - 60
 
 
 async def until_answered(client: httpx.AsyncClient, headers: dict[str, str], status: int) -> None:

@@ -30,6 +30,7 @@ def kubernetes() -> FakeKubernetes:
 @pytest.fixture
 async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
     settings = {"public_url": "https://discovery.test", "failed_tokens": 20}
+    settings |= {"failed_tokens_per_second": 0.01}
     async with serving(stores, kubernetes, **settings) as client:
         yield client
 

@@ -72,7 +72,7 @@ async def test_s07_the_memory_of_a_burst_comes_back(user: Process) -> None:
     headers = {"Authorization": f"Bearer {ANN}"}
 
     async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{user.port}", headers=headers, timeout=60
+        base_url=f"https://{user.address}", verify=user.trust, headers=headers, timeout=60
     ) as client:
 
         async def upload(number: int) -> None:

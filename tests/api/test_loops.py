@@ -49,7 +49,7 @@ async def test_certificates_are_followed_after_whatever_goes_wrong(
         again.set()
         await asyncio.Event().wait()
 
-    async def serve() -> None:
+    async def serve(_: Any) -> None:
         async with asyncio.timeout(60):
             await again.wait()
 
@@ -58,7 +58,7 @@ async def test_certificates_are_followed_after_whatever_goes_wrong(
         metrics_port=None, tls_cert_file="tls.crt", tls_key_file="tls.key", tls_reload_seconds=1
     )
     running: Any = SimpleNamespace(config=SimpleNamespace(ssl=object()), serve=serve)
-    await server._run(running, SimpleNamespace(), settings)  # type: ignore[arg-type]
+    await server._run(running, [], SimpleNamespace(), settings)  # type: ignore[arg-type]
     assert len(calls) == 2
 
 

@@ -59,6 +59,20 @@ async def test_s04_a_namespace_stores_so_many_bytes_and_no_more(
         assert (await send(4, "other")).status_code == 201, "others have room of their own"
 
 
+async def test_s04_the_smallest_file_counts_64_kib(
+    stores: Stores, namespaces: FakeKubernetes
+) -> None:
+    """Else a namespace could have rows without end, which all have to be added up."""
+    async with serving(stores, namespaces, stored_bytes_per_tenant=MIB) as client:
+
+        async def send(content: bytes) -> int:
+            sent = await client.post(f"{API}/uploads", params=WHERE, content=content, headers=ANN)
+            return sent.status_code
+
+        statuses = [await send(b"%d" % number) for number in range(18)]
+        assert statuses == [201] * 16 + [507] * 2
+
+
 async def test_s04_a_file_that_is_said_to_be_too_large_is_refused_at_once(
     stores: Stores, namespaces: FakeKubernetes
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
-from discovery_api.metrics import IN_PROGRESS, LISTENERS, RequestMetrics
+from discovery_api.metrics import IN_PROGRESS, LISTENERS, RequestMetrics, serve_metrics
 from discovery_api.middleware import QUIET
+from discovery_core.store.monitoring import DatabaseMonitor
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from starlette.responses import StreamingResponse
@@ -18,6 +21,7 @@ from tests.api.kubernetes import FakeKubernetes
 from tests.postgres import Stores
 from tests.store.flows import Flow
 
+TEMPLATES = Path(__file__).parents[2] / "charts" / "discoveryflow" / "templates"
 FLOW = "/api/v1/discovery/flows/{flow_id}"
 
 
@@ -71,6 +75,25 @@ async def test_probes_are_not_counted(client: httpx.AsyncClient) -> None:
     for path in ("/healthz", "/readyz"):
         assert (await client.get(path)).status_code == 200
         assert counted(path, "2xx") == 0
+
+
+async def test_s02_probes_are_answered_on_a_port_of_their_own(stores: Stores) -> None:
+    """Where no stranger fills the places."""
+    monitor = DatabaseMonitor(stores.api.db)
+    runner = await serve_metrics("127.0.0.1", 0, monitor)
+    port = runner.addresses[0][1]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        paths = ("/healthz", "/readyz", "/metrics")
+        answers = {path: (await client.get(path)).status_code for path in paths}
+    await runner.cleanup()
+    assert answers == dict.fromkeys(paths, 200)
+
+
+@pytest.mark.parametrize("component", ["api", "execution"])
+def test_s02_the_kubelet_asks_there(component: str) -> None:
+    template = (TEMPLATES / f"{component}.yaml").read_text(encoding="utf-8")
+    asked = dict(re.findall(r"(\w+)Probe:\n\s+httpGet: \{path: /\w+, port: (\w+)", template))
+    assert asked == {"startup": "https", "liveness": "metrics", "readiness": "metrics"}
 
 
 async def test_an_error_of_ours_is_counted_as_one() -> None:

@@ -138,8 +138,8 @@ async def test_a_head_has_so_many_bytes_and_no_more(api: Process) -> None:
 
 async def test_nobody_fills_the_memory_through_a_socket(api: Process) -> None:
     credentials = {"Authorization": f"Bearer {ANN}"}
-    address = f"ws://127.0.0.1:{api.port}{API}/ws"
-    async with websockets.connect(address, additional_headers=credentials) as client:
+    address = f"wss://{api.address}{API}/ws"
+    async with websockets.connect(address, ssl=api.trust, additional_headers=credentials) as client:
         with contextlib.suppress(websockets.ConnectionClosed):
             await client.send("x" * 5000)
         async with asyncio.timeout(60):
@@ -156,16 +156,49 @@ async def test_s02_connections_are_so_many_and_no_more(
         running("discovery_api", url, kubernetes, tmp_path, **few) as api,
         contextlib.AsyncExitStack() as stack,
     ):
-        first = [await stack.enter_async_context(api.connected()) for _ in range(10)]
-        async with api.connected() as (reader, _):
-            with contextlib.suppress(ConnectionError):
-                assert await reader.read() == b""
+        sources = [f"127.0.0.{number}" for number in range(2, 12)]
+        first = [await stack.enter_async_context(api.connected(source)) for source in sources]
+        assert await is_refused(api, "127.0.0.12")
         for reader, writer in first:
             writer.write(head("GET", "/healthz", "Connection: close\r\n", NOBODY))
             assert (await reader.readline()).split()[1] == b"200"
-        async with api.connected() as (reader, writer):
-            writer.write(head("GET", "/healthz", "", NOBODY))
-            assert (await reader.readline()).split()[1] == b"200"
+            await reader.read()
+            writer.close()
+        assert await api.status_of("GET", "/healthz", "") == 200
+
+
+async def is_refused(api: Process, source: str) -> bool:
+    """Whether a connection is closed before its handshake."""
+    try:
+        async with api.connected(source, handshake=False) as (reader, _):
+            return await reader.read() == b""
+    except ConnectionError:
+        return True
+
+
+async def test_s02_connections_count_before_their_handshake(
+    stores: Stores, kubernetes: FakeKubernetes, tmp_path: Path
+) -> None:
+    """One address takes all that it can, in silence; another one gets in."""
+    url, few = stores.urls.api, {"connections_per_address": "5", "head_seconds": "60"}
+    async with (
+        running("discovery_api", url, kubernetes, tmp_path, **few) as api,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(5):
+            await stack.enter_async_context(api.connected("127.0.0.2", handshake=False))
+        assert await is_refused(api, "127.0.0.2")
+        assert await api.status_of("GET", "/healthz", "") == 200
+
+
+async def test_s02_a_connection_costs_little_before_its_handshake(api: Process) -> None:
+    """Asyncio alone would take 256 KiB for each."""
+    async with contextlib.AsyncExitStack() as stack:
+        before = api.begin_to_measure()
+        for _ in range(200):
+            await stack.enter_async_context(api.connected("127.0.0.2", handshake=False))
+        assert await api.status_of("GET", "/healthz", "") == 200
+        assert api.most_memory() - before < 200 * 128 * 1024
 
 
 @pytest.mark.parametrize(("trusted", "last"), [("", 429), ("127.0.0.1", 401)])
@@ -173,7 +206,9 @@ async def test_s07_nobody_says_from_where_it_comes(
     stores: Stores, kubernetes: FakeKubernetes, tmp_path: Path, trusted: str, last: int
 ) -> None:
     """A header names the address that failed tokens count for, where a proxy of ours wrote it."""
-    settings = {"failed_tokens": "2", "trusted_proxies": trusted}
+    settings = {
+        "failed_tokens": "2", "failed_tokens_per_second": "0.001", "trusted_proxies": trusted
+    }  # fmt: skip
     url = stores.urls.api
     async with running("discovery_api", url, kubernetes, tmp_path, **settings) as api:
         statuses = [
@@ -203,6 +238,12 @@ async def test_a_head_that_does_not_come_ends_the_connection(hasty: Process, beg
     async with hasty.connected() as (reader, writer):
         writer.write(begun)
         assert await reader.read() == b""
+
+
+async def test_s02_a_handshake_that_does_not_come_ends_the_connection(hasty: Process) -> None:
+    async with asyncio.timeout(40), hasty.connected(handshake=False) as (reader, _):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
 
 
 async def test_the_next_head_has_to_come_too(hasty: Process) -> None:

@@ -166,10 +166,22 @@ async def test_what_nobody_refers_to_is_collected(stores: Stores, tenant: UUID) 
     older = await begin(stores.api.db, tenant)
     async with scoped(stores, tenant) as session:
         await seal(session, tenant, older)
-    assert await stores.operator.collect_garbage() == 0
+    assert await stores.operator.collect_garbage() == (0, False)
     async with scoped(stores, tenant) as session:
         await session.delete(await session.get_one(Upload, (tenant, older)))
-    assert await stores.operator.collect_garbage() == 1
+    assert await stores.operator.collect_garbage() == (1, False)
+    assert await there(stores, tenant) == []
+
+
+async def test_s04_one_tenant_s_garbage_is_collected_alone(stores: Stores, tenant: UUID) -> None:
+    kept = await begin(stores.api.db, tenant)
+    async with scoped(stores, tenant) as session:
+        await seal(session, tenant, kept)
+        past = text("now() - interval '1 hour'")
+        await session.execute(update(Upload).values(expires_at=past))
+    assert await stores.operator.collect_garbage(uuid4()) == (0, False)
+    assert await there(stores, tenant) == [DATA]
+    assert await stores.operator.collect_garbage(tenant) == (1, False)
     assert await there(stores, tenant) == []
 
 

@@ -455,7 +455,7 @@ async def test_every_write_of_the_retention_is_fenced(stores: Stores, left_behin
         lambda: store.retire_tenant(left_behind.tenant_id, DAY),
         lambda: store.retire_flows(DAY, 1),
         lambda: store.purge_batch(PurgeKey(left_behind.tenant_id, uuid4())),
-        store.collect_artefacts,
+        stale.collect_garbage,
     ]
     for call in calls:
         with pytest.raises(SupersededError):

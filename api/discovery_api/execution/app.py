@@ -249,7 +249,7 @@ def create_app(
         token_of=_given_token,
         identify=_pod,
         requests=Requests(settings.requests_per_second, settings.request_burst),
-        failures=Failures(settings.failed_tokens),
+        failures=Failures(settings.failed_tokens, settings.failed_tokens_per_second),
         public=("/execution/v1/openapi.json",),
     )
     return finish(

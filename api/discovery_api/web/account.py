@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from discovery_core.errors import ProblemError
@@ -13,7 +14,7 @@ from ..caller import acting_as
 from ..callers import address_of, hashed
 from ..context import settings_of
 from ..limits import Failures
-from ..sessions import Sessions, key_of
+from ..sessions import Sessions, person_of
 from .templating import page
 
 router = APIRouter(include_in_schema=False)
@@ -79,14 +80,17 @@ async def sign_in(
 
 @router.post("/sign-out")
 async def sign_out(request: Request, csrf: Annotated[str, Form(max_length=100)] = "") -> Response:
-    """Ends the session for good: here at once, in other processes at their next look."""
+    """Ends the person's sessions for good: here at once, in other processes at their next look."""
     sessions: Sessions = request.app.state.sessions
     session = sessions.of(request)
     if session is not None:
         sessions.check_forgery(request, session, csrf)
         store: ApiStore = request.app.state.store
-        await store.end_session(key_of(session), session.expires)
-        sessions.learn({key_of(session): session.expires})
+        # another process, whose clock is ahead, may have begun it
+        begun = max(time.time(), session.began)
+        longest = settings_of(request).session_seconds
+        await store.end_sessions(person_of(session), begun, longest)
+        sessions.learn({person_of(session): begun})
     answer = RedirectResponse("/sign-in", status_code=303)
     sessions.end(answer)
     return answer

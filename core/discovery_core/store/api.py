@@ -247,12 +247,17 @@ class ApiStore:
 
         return await self.db.run(None, work)
 
-    async def end_session(self, key: str, ends: float) -> None:
-        """Ends a browser's session before its time, which is `ends` (seconds since 1970)."""
-        await self.db.run(None, lambda session: sessions.end_session(session, key, ends))
+    async def end_sessions(self, person: str, begun: float, longest: float) -> None:
+        """Ends a person's browser sessions begun by `begun` (seconds since 1970).
+
+        `person` is a hash, and none of their sessions lasts longer than `longest` seconds.
+        """
+        await self.db.run(
+            None, lambda session: sessions.end_sessions(session, person, begun, longest)
+        )
 
     async def ended_sessions(self) -> dict[str, float]:
-        """Sessions that were ended before their time, and when that is."""
+        """By person when the last of their sessions began that was ended (seconds since 1970)."""
         return await self.db.run(None, sessions.ended_sessions)
 
     async def offer_tenant(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from datetime import datetime
+from functools import partial
+from itertools import count
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
@@ -30,6 +32,15 @@ from .reads.figures import Figures, TokenUse, read_figures, tokens_since, tokens
 from .schema import DiscoveryFlowRow, MasterFlow, Tenant
 
 T = TypeVar("T")
+
+
+class Garbage(NamedTuple):
+    """How many artefacts a collection has removed, and whether there may be more to remove."""
+
+    artefacts: int
+    left: bool
+
+
 STAGED_AT_ONCE = 5000
 ENDED = [str(state) for state in FlowState if is_ended(state)]
 # named one by one, because "not ended" would have the database read every finished flow
@@ -240,19 +251,28 @@ class OperatorStore:
 
     # -- upkeep --------------------------------------------------------------------------------
 
-    async def collect_garbage(self) -> int:
-        """Removes staged rows and artefacts that nobody refers to. Returns how many artefacts.
+    async def collect_garbage(
+        self, tenant_id: UUID | None = None, steps: int | None = None
+    ) -> Garbage:
+        """Removes staged rows and artefacts that nobody refers to; of one tenant: artefacts only.
 
-        In steps, each a short transaction: what is broken off has been done so far.
+        In so many steps at most, each a short transaction: what is broken off has been done so far.
         """
-        more, removed = True, 0
-        while more:
-            more = bool(await self._write(lambda session: drop_staged(session, STAGED_AT_ONCE)))
-        more = True
-        while more:
-            step = await self._write(blobs.collect)
-            more, removed = any(step), removed + step.artefacts
-        return removed
+        removed = 0
+        for _ in count() if steps is None else range(steps):
+            step = await self._write(partial(_collect, tenant_id=tenant_id))
+            if step is None:
+                return Garbage(removed, left=False)
+            removed += step
+        return Garbage(removed, left=True)
+
+
+async def _collect(session: AsyncSession, tenant_id: UUID | None) -> int | None:
+    """One step of the collection; how many artefacts it has removed, None where nothing is left."""
+    if tenant_id is None and await drop_staged(session, STAGED_AT_ONCE):
+        return 0
+    step = await blobs.collect(session, tenant_id)
+    return step.artefacts if any(step) else None
 
 
 async def _flows(session: AsyncSession, *, ended: bool) -> list[OpenFlow]:

@@ -1,32 +1,42 @@
-"""Which browsers' sessions were ended by signing out, for every process that may see their cookie.
+"""Whose browsers' sessions were ended by signing out, for every process that may see their cookies.
 
-Rows live as long as the session would have: after that its cookie says itself that it is over.
+One row per person, however often they sign out: all of their sessions that had begun by then are
+over. Rows live as long as such a session could: after that its cookie says itself that it is over.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from .schema import EndedSession
+from .schema import EndedSessions
 
 
-async def end_session(session: AsyncSession, key: str, ends: float) -> None:
-    """Ends one that would be over at `ends` (seconds since 1970); again changes nothing."""
-    await session.execute(delete(EndedSession).where(EndedSession.ends <= func.clock_timestamp()))
-    await session.execute(
-        insert(EndedSession)
-        .values(id=key, ends=datetime.fromtimestamp(ends, UTC))
-        .on_conflict_do_nothing()
+async def end_sessions(session: AsyncSession, person: str, begun: float, longest: float) -> None:
+    """Ends a person's sessions that have begun by `begun` (seconds since 1970).
+
+    None lasts longer than `longest` seconds.
+    """
+    await session.execute(delete(EndedSessions).where(EndedSessions.ends <= func.clock_timestamp()))
+    by = datetime.fromtimestamp(begun, UTC)
+    row = insert(EndedSessions).values(
+        person=person, begun=by, ends=by + timedelta(seconds=longest)
     )
+    later = {
+        name: func.greatest(getattr(EndedSessions, name), getattr(row.excluded, name))
+        for name in ("begun", "ends")
+    }
+    await session.execute(row.on_conflict_do_update(index_elements=["person"], set_=later))
 
 
 async def ended_sessions(session: AsyncSession) -> dict[str, float]:
-    """Those that were ended before their time, and when that is (seconds since 1970)."""
+    """By person when (seconds since 1970) the last of their sessions began that is over."""
     rows = await session.execute(
-        select(EndedSession.id, EndedSession.ends).where(EndedSession.ends > func.clock_timestamp())
+        select(EndedSessions.person, EndedSessions.begun).where(
+            EndedSessions.ends > func.clock_timestamp()
+        )
     )
-    return {key: ends.timestamp() for key, ends in rows.tuples()}
+    return {person: begun.timestamp() for person, begun in rows.tuples()}

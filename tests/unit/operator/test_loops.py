@@ -13,13 +13,14 @@ import pytest
 from discovery_core import loops
 from discovery_core.loops import LOOP_ERRORS
 from discovery_core.store.maintenance.retention import KnownTenant, PurgeKey
+from discovery_core.store.operator import Garbage
 from discovery_core.tasks import end
 from discovery_operator import main
 from discovery_operator.cache import ObjectCache
 from discovery_operator.controller import Controller
 from discovery_operator.leader import Leadership
 from discovery_operator.queue import KeyedQueue
-from discovery_operator.retention import Retention
+from discovery_operator.retention import COLLECTIONS_PER_ROUND, Retention
 from discovery_operator.settings import OperatorSettings
 from discovery_operator.upkeep import Upkeep
 from discovery_operator.webhook import Webhooks
@@ -221,9 +222,35 @@ async def test_webhooks_are_looked_at_again() -> None:
         await due.again.wait()
 
 
+async def test_s04_one_tenant_s_garbage_keeps_no_other_s_erasure_waiting() -> None:
+    """However much there is, a round has so many steps, and each tenant its turn."""
+    purged = [PurgeKey(uuid4(), uuid4()) for _ in range(2)]
+    turns: list[UUID | None] = []
+
+    async def collect_garbage(tenant_id: UUID | None, steps: int) -> Garbage:
+        assert steps == 1
+        turns.append(tenant_id)
+        assert len(turns) < 1000
+        return Garbage(20, left=tenant_id != purged[1].tenant_id)
+
+    made = retention(stub(unfinished=nothing_found), lambda _: None)
+    made._operator = stub(collect_garbage=collect_garbage)
+    made._to_collect = {key.tenant_id: None for key in purged}
+    await made.round()
+    assert len(turns) == COLLECTIONS_PER_ROUND
+    assert turns[1] == purged[1].tenant_id
+    await made.round()
+    assert len(turns) == 2 * COLLECTIONS_PER_ROUND
+
+
+async def nothing_to_collect(tenant_id: UUID | None, steps: int) -> Garbage:
+    del tenant_id, steps
+    return Garbage(0, left=False)
+
+
 def retention(store: Any, purged: Callable[[UUID], None]) -> Retention:
     made = Retention(
-        stub(cluster_id=uuid4()),
+        stub(cluster_id=uuid4(), collect_garbage=nothing_to_collect),
         stub(),
         leads=leading(),
         purged=purged,
@@ -298,7 +325,6 @@ async def test_one_purge_that_fails_keeps_no_other_waiting() -> None:
         unfinished=unfinished,
         purge_batch=purge_batch,
         purge=purge,
-        collect_artefacts=nothing_found,
     )
     async with running(retention(store, gone.put_nowait).run()):
         assert await gone.get() == good.purge_id

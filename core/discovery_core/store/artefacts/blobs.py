@@ -10,7 +10,7 @@ import hashlib
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, text, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, text, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -147,8 +147,10 @@ class Collected(NamedTuple):
     claims: int
 
 
-async def collect(session: AsyncSession) -> Collected:
+async def collect(session: AsyncSession, tenant_id: UUID | None = None) -> Collected:
     """Removes some of what nobody refers to, as far as the transaction's scope sees.
+
+    Of one tenant, or of all.
 
     Uploads of an attempt that has ended lose their claim; unsealed uploads of such attempts and
     sealed artefacts without a reference go. A person's upload stays until it expires, and as long
@@ -167,15 +169,17 @@ async def collect(session: AsyncSession) -> Collected:
     expired = select(*upload.clauses).where(Upload.expires_at <= func.clock_timestamp())
     claims = 0
     for kind, key, over in ((FlowArtefact, claim, ended), (Upload, upload, expired)):
+        if tenant_id is not None:
+            over = over.where(kind.tenant_id == tenant_id)  # noqa: PLW2901 - the same, of one
         gone = await session.execute(
             delete(kind).where(key.in_(over.limit(_CLAIMS_AT_ONCE))).returning(kind.tenant_id)
         )
         claims += len(gone.all())
-    artefacts, pieces = await _remove_unused(session)
+    artefacts, pieces = await _remove_unused(session, tenant_id)
     return Collected(artefacts, pieces, claims)
 
 
-async def _remove_unused(session: AsyncSession) -> tuple[int, int]:
+async def _remove_unused(session: AsyncSession, tenant_id: UUID | None) -> tuple[int, int]:
     """Removes some of what nobody refers to. Returns how many artefacts, and how many pieces.
 
     In two statements: what is being sealed or referred to right now is locked, and skipped; what
@@ -183,20 +187,21 @@ async def _remove_unused(session: AsyncSession) -> tuple[int, int]:
     takes the digest away, so that nobody finds bytes of which some are gone already.
     """
     keys = tuple_(Artefact.tenant_id, Artefact.id)
+    own = true() if tenant_id is None else Artefact.tenant_id == tenant_id
     found = await session.execute(
         select(Artefact.tenant_id, Artefact.id)
-        .where(_is_unused())
+        .where(own, _is_unused())
         .limit(_ARTEFACTS_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
-    locked = [(tenant_id, artefact_id) for tenant_id, artefact_id in found.tuples()]
+    locked = [tuple(row) for row in found.tuples()]
     hidden = await session.execute(
         update(Artefact)
         .where(keys.in_(locked), _is_unused())
         .values(digest=None, sealed_at=None)
         .returning(Artefact.tenant_id, Artefact.id)
     )
-    unused = [(tenant_id, artefact_id) for tenant_id, artefact_id in hidden.tuples()]
+    unused = [tuple(row) for row in hidden.tuples()]
     piece = tuple_(ArtefactChunk.tenant_id, ArtefactChunk.artefact_id, ArtefactChunk.sequence)
     whose = tuple_(ArtefactChunk.tenant_id, ArtefactChunk.artefact_id)
     some = select(*piece.clauses).where(whose.in_(unused)).limit(_PIECES_AT_ONCE)

@@ -51,7 +51,6 @@ async def _put_chunk(
     """Stores a piece with which the artefact has `size` bytes."""
 
     async def work(session: AsyncSession) -> None:
-        await require_room(session, scope.tenant_id, tenant_bytes, len(chunk.data))
         held = await session.scalar(
             update(Artefact)
             .where(Artefact.tenant_id == scope.tenant_id, Artefact.id == chunk.artefact_id)
@@ -60,6 +59,7 @@ async def _put_chunk(
         )
         if held is None:
             raise NotFoundError("the upload took too long and has been removed; send it again")
+        await require_room(session, scope.tenant_id, tenant_bytes)
         await session.merge(chunk)
 
     await db.run(scope, work)

@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...errors import IllegalTransitionError, NotFoundError
 from ...states import is_ended
-from ..artefacts import blobs
 from ..database import ClusterScope
 from ..inventory.assets import Changes, drop_own_assets, rebuild_assets
 from ..operator import ENDED, OperatorStore
@@ -328,10 +327,6 @@ class RetentionStore:
             return _record(row)
 
         return await self._run(work)
-
-    async def collect_artefacts(self) -> bool:
-        """Removes some of the artefacts that nobody refers to. False when nothing is left."""
-        return any(await self._run(lambda session, _: blobs.collect(session)))
 
 
 async def _due_flows(

@@ -22,7 +22,7 @@ from .flows import (
 )
 from .gate import ApprovalRequestRow, FieldMappingRow, MappingMemory
 from .inventory import Asset, AssetAlias, AssetDecision, Record, SourcePrecedence
-from .sessions import EndedSession
+from .sessions import EndedSessions
 from .upkeep import CircuitBreaker, Notification, Purge
 
 SCHEMA_REVISION = "0011"
@@ -46,7 +46,7 @@ __all__ = [
     "CircuitBreaker",
     "Cluster",
     "DiscoveryFlowRow",
-    "EndedSession",
+    "EndedSessions",
     "FieldMappingRow",
     "FlowArtefact",
     "FlowEventRow",

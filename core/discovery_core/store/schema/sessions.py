@@ -10,10 +10,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 from .base import Base
 
 
-class EndedSession(Base):
-    """A session that is over before its time; `id` is a hash, `ends` when it would be over."""
+class EndedSessions(Base):
+    """Those of a person that had begun by `begun`; `person` is a hash.
+
+    The last of them would be over at `ends`.
+    """
 
     __tablename__ = "ended_sessions"
-    id: Mapped[str] = mapped_column(primary_key=True)
+    person: Mapped[str] = mapped_column(primary_key=True)
+    begun: Mapped[datetime]
     ends: Mapped[datetime]
     __table_args__ = (Index("ix_ended_sessions_ends", "ends"),)
