@@ -110,7 +110,7 @@ class Server(uvicorn.Server):
                 backlog=config.backlog,
                 ssl_handshake_timeout=config.timeout_keep_alive if config.ssl else None,
             )
-            for listening in sockets or []
+            for listening in sockets or [config.bind_socket()]
         ]
         self.started = True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -39,6 +40,11 @@ CLUSTER_WIDE = {
     "customresourcedefinitions",
     *GROUPS["admissionregistration.k8s.io"][1],
 }
+
+
+def _now() -> str:
+    """As an API server writes the time of a creation: whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class FakeApiServer:
@@ -88,7 +94,9 @@ class FakeApiServer:
     async def put(self, plural: str, namespace: str, name: str, **content: Any) -> Raw:
         """Creates an object, or changes its content."""
         known = self.objects.get((plural, namespace, name))
-        fresh: Raw = {"metadata": {"generation": 0, "uid": str(uuid4())}}
+        fresh: Raw = {
+            "metadata": {"generation": 0, "uid": str(uuid4()), "creationTimestamp": _now()}
+        }
         raw = copy.deepcopy(known) if known else fresh
         raw |= content
         raw["metadata"] |= {"name": name, "generation": raw["metadata"]["generation"] + 1}
@@ -192,6 +200,7 @@ class FakeApiServer:
             if (plural, namespace, meta["name"]) in self.objects:
                 return _status(409, "AlreadyExists", f"{meta['name']} already exists")
             meta |= {"uid": str(uuid4()), "namespace": namespace, "generation": 1}
+            meta["creationTimestamp"] = _now()
             await self._store(plural, body, "ADDED")
             return web.json_response(body, status=201)
         known = self.objects.get((plural, namespace, name))

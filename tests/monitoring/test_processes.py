@@ -226,7 +226,7 @@ def test_metrics_are_on_their_own_port_only(lasting_api: ApiProcess) -> None:
     figures = api.get("/metrics")
     assert figures.status_code == 200
     assert 'discoveryflow_database_connections{use="limit"} 10.0' in figures.text
-    assert api.get("/readyz").status_code == 404
+    assert api.get("/api/v1/discovery/flows").status_code == 404
 
 
 # -- the migration ---------------------------------------------------------------------------------
