@@ -30,9 +30,11 @@ ANSWERS = """
     SELECT round, state, decided_by, artefact_digest, approved_digest FROM approval_requests
     ORDER BY opened_at
 """
+# those of a deleted flow go in steps, after its end
 ARTEFACTS = """
     SELECT DISTINCT split_part(name, '/', 1) AS name, digest FROM flow_artefacts
     WHERE name NOT LIKE 'upload/%'
+      AND flow_id NOT IN (SELECT flow_id FROM master_flows WHERE deleted_at IS NOT NULL)
 """
 ASSETS = "SELECT identity, asset_type, fields FROM assets ORDER BY identity"
 FLOW = "SELECT state, phase, round, reason FROM discovery_flows"
