@@ -21,8 +21,7 @@ from .addresses import counted_as
 from .limits import Failures, Requests
 from .middleware import QUIET
 from .problems import ForgedError, answer_to
-
-_MOST_TOKENS = 10_000
+from .recent import remember
 
 
 class Callers:
@@ -109,10 +108,7 @@ class Callers:
             self._failures.forgive(address, key)
             raise
         self._failures.forgive(address, key)
-        self._known[key] = name
-        self._known.move_to_end(key)
-        if len(self._known) > _MOST_TOKENS:
-            self._known.popitem(last=False)
+        remember(self._known, key, name)
         return name
 
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .problems import TooManyRequestsError
-
-_MOST_CALLERS = 10_000
+from .recent import remember
 
 
 class Requests:
@@ -38,12 +37,10 @@ class Requests:
         if self._rate <= 0:
             return 0.0
         now = time.monotonic()
-        left, since = self._buckets.pop(caller, (self._burst, now))
+        left, since = self._buckets.get(caller, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
         allowed = left >= 1
-        self._buckets[caller] = (left - 1 if allowed else left, now)
-        if len(self._buckets) > _MOST_CALLERS:
-            self._buckets.popitem(last=False)
+        remember(self._buckets, caller, (left - 1 if allowed else left, now))
         return 0.0 if allowed else (1 - left) / self._rate
 
     def give_back(self, caller: str) -> None:
@@ -84,9 +81,7 @@ class Failures:
                 wait,
                 title="Too many attempts",
             )
-        self._failed[failure] = None
-        if len(self._failed) > _MOST_CALLERS:
-            self._failed.popitem(last=False)
+        remember(self._failed, failure, None)
         return False
 
     def forgive(self, address: str, what: str) -> None:

@@ -1,8 +1,8 @@
 """What stands before every route: a log line per request, and bounds on what a body may do.
 
 Plain ASGI, because bodies and answers are streams here: the log line is written when the last
-byte has gone, and a client that stops sending, or sends without end, is cut off. Who calls is
-asked before the first byte of a body is taken, because the framework reads a body first.
+byte has gone, and a client that stops sending, or sends without end, is cut off. Not here: who
+calls, which is asked before any of it (`callers.py`).
 """
 
 from __future__ import annotations
@@ -60,6 +60,12 @@ class RequestLog:
             )
 
 
+def declared_bytes(headers: Headers) -> int | None:
+    """How many bytes a body says that it has; None where it says nothing that is a number."""
+    declared = headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else None
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What one request's body may be: bytes (None: the route counts), and seconds in all."""
@@ -99,8 +105,8 @@ class BodyGuard:
             return
         bounds = self._special.get(scope["path"], self._bounds)
         limit = bounds.most_bytes
-        declared = Headers(scope=scope).get("content-length", "")
-        if limit is not None and declared.isdigit() and int(declared) > limit:
+        declared = declared_bytes(Headers(scope=scope))
+        if limit is not None and declared is not None and declared > limit:
             await respond(_too_large(limit))(scope, receive, send)
             return
         await self._app(scope, self._guarded(receive, bounds), send)

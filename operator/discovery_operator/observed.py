@@ -133,13 +133,13 @@ class Observed:
     """Everything about one flow at the moment `now` of the database's clock.
 
     `resource` None means "not seen"; only with `resource_gone` a GET by name has said 404 or
-    another uid. `missing` None means that references were not looked at. `guard` is
-    the policy of answers, `crew_guard` that of crew pods; each None where it does not matter now or
-    was not looked at. `job` is the current
-    attempt's; `job_presence` tells whether it was looked for by name. `jobs` are all Jobs of
-    the flow that still run. `launch_problem` is why the last try to create the Job was refused,
-    `pod_refusal` why its Job could not make a pod, looked for when none has come in time.
-    `seen_at` is this process's monotonic clock when `now` was asked for: timers count from it.
+    another uid. `missing` None means that references were not looked at. `guard` is the policy of
+    answers, `crew_guard` that of crew pods; each None where it does not matter now or was not
+    looked at. `job` is the current attempt's; `job_presence` tells whether it was looked for by
+    name. `jobs` are all Jobs of the flow that still run. `launch_problem` is why the last try to
+    create the Job was refused, `pod_refusal` why its Job could not make a pod, looked for when none
+    has come in time. `seen_at` is this process's monotonic clock when `now` was asked for: timers
+    count from it.
     """
 
     now: datetime

@@ -93,7 +93,7 @@ class Retention:
 
     async def round(self) -> None:
         """Everything that is due now."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if now - self._looked_at >= NAMESPACES_SECONDS:
             # erasure and garbage do not wait for a list of namespaces
             with set_aside("retention", known=(*FAULTS, WrongClusterError), step="namespaces"):

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import celpy
 import pytest
-import yaml
 from celpy import celtypes
-from celpy.adapter import json_to_cel
 
-CHART = Path(__file__).parents[2] / "charts" / "discoveryflow"
-POLICY = CHART / "templates" / "admission.yaml"
-SETTING = "{{ .Values.crews.maxPhaseTimeout }}"
+from tests.unit.admission import computed, rule
+
 RULE = "phaseTimeout is too long"
 
 
 def evaluated(part: str, timeout: str, *, creating: bool, changed: list[str]) -> Any:
     """What CEL makes of `part` of the rule, where 4h are the most."""
-    text = POLICY.read_text(encoding="utf-8")
-    begin = text.index(f"    - message: {RULE}")
-    (found,) = yaml.safe_load(
-        text[begin : text.index("    - message:", begin + 1)].replace(SETTING, "4h")
-    )
-    environment = celpy.Environment()
-    return environment.program(environment.compile(found[part])).evaluate(
-        {
-            "object": json_to_cel({"spec": {"phaseTimeout": timeout}}),
-            "variables": json_to_cel({"creating": creating, "changed": changed}),
-        }
+    return computed(
+        rule(RULE, "4h")[part],
+        "ann@example.org",
+        object={"spec": {"phaseTimeout": timeout}},
+        variables={"creating": creating, "changed": changed},
     )
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import re
-from pathlib import Path
 from typing import Any
 
 import celpy
 import pytest
-import yaml
 from celpy import celtypes
 from celpy.adapter import json_to_cel
 
-POLICY = Path(__file__).parents[2] / "charts" / "discoveryflow" / "templates" / "admission.yaml"
+from tests.unit.admission import computed, policy, rule
+
 RULES = ("unreadable PersistentVolumeClaim", "unreadable volume")
 VOLUME = {"persistentVolumeClaim": {"claimName": "exports", "path": "a.csv"}}
 GET, MOUNT, MAKE = (
@@ -21,14 +19,6 @@ GET, MOUNT, MAKE = (
     "/persistentvolumeclaims/team/exports/mount",
     "/pods/team/create",
 )
-
-
-def rule(message: str) -> dict[str, Any]:
-    """A validation of the policy, with what Helm fills in left out."""
-    text = re.sub(r"^\{\{.*\n", "", POLICY.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    policy = next(iter(yaml.safe_load_all(re.sub(r"\{\{.*?\}\}", "x", text))))
-    (found,) = [one for one in policy["spec"]["validations"] if one["message"] == message]
-    return dict(found)
 
 
 def evaluated(expression: str, source: dict[str, Any], rights: set[str]) -> Any:
@@ -99,28 +89,6 @@ ACCOUNT, PERSON = "system:serviceaccount:team:ann", "ann@example.org"
 DECISIONS = ("answering", "withdrawing", "loosened", "shortened", "retaining")
 
 
-def policy(setting: str) -> dict[str, Any]:
-    """The policy's spec, with `setting` in place of every value that Helm fills in."""
-    text = re.sub(r"^\{\{.*\n", "", POLICY.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    spec = next(iter(yaml.safe_load_all(re.sub(r"\{\{.*?\}\}", setting, text))))["spec"]
-    return dict(spec)
-
-
-def computed(expression: str, user: str, *, approves: bool = False, **given: Any) -> Any:
-    """What CEL makes of an expression for `user`; `given`: the policy's objects and variables."""
-
-    def check(_: Any, verb: celtypes.StringType) -> celtypes.BoolType:
-        return celtypes.BoolType(approves and str(verb) in ("approve", "purge"))
-
-    environment = celpy.Environment()
-    program = environment.program(
-        environment.compile(expression), {"check": check, "allowed": lambda found: found}
-    )
-    request = {"operation": "UPDATE", "namespace": "team", "userInfo": {"username": user}}
-    bound: dict[str, Any] = {"request": request, "authorizer": {"requestResource": "flows"}} | given
-    return program.evaluate({name: json_to_cel(value) for name, value in bound.items()})
-
-
 def variable(name: str, user: str = PERSON, **given: Any) -> bool:
     """A variable of the policy."""
     (found,) = [one for one in policy("false")["variables"] if one["name"] == name]
@@ -129,8 +97,7 @@ def variable(name: str, user: str = PERSON, **given: Any) -> bool:
 
 def lets(message: str, user: str, *, setting: str = "false", **given: Any) -> bool:
     """Whether a validation lets the request pass."""
-    (found,) = [one for one in policy(setting)["validations"] if one["message"] == message]
-    return bool(computed(found["expression"], user, **given))
+    return bool(computed(rule(message, setting)["expression"], user, **given))
 
 
 @pytest.mark.parametrize("decision", DECISIONS)

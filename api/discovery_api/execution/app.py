@@ -31,6 +31,7 @@ from starlette.requests import HTTPConnection
 from ..callers import Callers
 from ..kubernetes import own_client
 from ..limits import AtATime, Failures, Requests
+from ..middleware import declared_bytes
 from ..server import finish
 from ..settings import ExecutionSettings
 from .identity import Identifier, Identity, NobodysPodError
@@ -199,8 +200,7 @@ async def fail(caller: Caller, store: Store, message: Fail) -> Accepted:
 
 def _check_declared(request: Request, limit: int) -> int:
     """The bytes that a body says it has, or 1. Raises DiscoveryError(LIMIT_EXCEEDED)."""
-    declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isdecimal() else 1
+    size = declared_bytes(request.headers) or 1
     if size > limit:
         raise DiscoveryError(ErrorCode.LIMIT_EXCEEDED, f"the body is larger than {limit} bytes")
     return size

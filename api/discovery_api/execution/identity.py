@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from discovery_core.resource import GROUP, KIND
@@ -33,10 +33,8 @@ from kubernetes_asyncio.client import (
 
 from ..kubernetes import REQUEST_TIMEOUT, UNREACHABLE, message_of
 from ..problems import ForbiddenError, UnauthenticatedError, UnavailableError
+from ..recent import remember
 
-CACHE_SIZE = 10_000
-K = TypeVar("K")
-V = TypeVar("V")
 _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
 _PREFIX = "system:serviceaccount:"
@@ -100,8 +98,8 @@ class Identifier:
             identity = self._pods.get(reference) or await self._resolve(reference)
         except (ApiException, *UNREACHABLE) as error:
             raise UnavailableError(f"Kubernetes does not answer: {message_of(error)}") from error
-        _remember(self._pods, reference, identity)
-        _remember(self._cache, key, (time.monotonic() + self._seconds, identity))
+        remember(self._pods, reference, identity)
+        remember(self._cache, key, (time.monotonic() + self._seconds, identity))
         return identity
 
     async def _resolve(self, reference: PodReference) -> Identity:
@@ -158,14 +156,6 @@ class Identifier:
             if error.status == 404:
                 raise NobodysPodError(f"{name} is gone") from error
             raise
-
-
-def _remember(known: OrderedDict[K, V], key: K, value: V) -> None:
-    """Puts it last, and drops what has not been asked for the longest."""
-    known[key] = value
-    known.move_to_end(key)
-    while len(known) > CACHE_SIZE:
-        known.popitem(last=False)
 
 
 def _controller(item: Any, group: str, kind: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from ..context import Context, RequestContext
 from ..limits import AtATime
+from ..middleware import declared_bytes
 from ..multipart import Form, Part
 from ..problems import ForbiddenError, InvalidRequestError, UnavailableError
 
@@ -224,7 +225,6 @@ async def _store(
     """Takes the file. Raises ProblemError 413, 429 for too many at a time, and 507."""
     context.log["tenant"] = str(tenant_id)
     uploads: AtATime = request.app.state.uploads
-    declared = request.headers.get("content-length", "")
     with uploads.one(str(tenant_id)):
         return await context.store.store_upload(
             tenant_id,
@@ -234,7 +234,7 @@ async def _store(
             stream=stream,
             max_bytes=context.settings.max_upload_bytes,
             tenant_bytes=context.settings.stored_bytes_per_tenant,
-            declared=int(declared) if declared.isdecimal() else 1,
+            declared=declared_bytes(request.headers) or 1,
         )
 
 

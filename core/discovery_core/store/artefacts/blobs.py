@@ -33,6 +33,9 @@ _CLAIMS_AT_ONCE = 1000
 # one artefact may have thousands of pieces of 1 MiB, and a transaction should be short
 _ARTEFACTS_AT_ONCE = 20
 _PIECES_AT_ONCE = 100
+_CLAIM = tuple_(
+    FlowArtefact.tenant_id, FlowArtefact.flow_id, FlowArtefact.run_id, FlowArtefact.name
+)
 _ENDED = [str(state) for state in FlowState if is_ended(state)]
 
 
@@ -139,6 +142,19 @@ async def run_artefacts(session: AsyncSession, run: PhaseRun) -> dict[str, Artef
     return {name: await reference(session, run.tenant_id, digest) for name, digest in rows.tuples()}
 
 
+async def let_go(session: AsyncSession, tenant_id: UUID, flow_id: UUID, limit: int) -> bool:
+    """Takes up to `limit` of a flow's claims on artefacts away. Returns whether it had any."""
+    some = (
+        select(*_CLAIM.clauses)
+        .where(FlowArtefact.tenant_id == tenant_id, FlowArtefact.flow_id == flow_id)
+        .limit(limit)
+    )
+    gone = await session.execute(
+        delete(FlowArtefact).where(_CLAIM.in_(some)).returning(FlowArtefact.name)
+    )
+    return gone.first() is not None
+
+
 class Collected(NamedTuple):
     """What one step of the collection has removed; nothing at all where nothing is left."""
 
@@ -161,14 +177,11 @@ async def collect(session: AsyncSession, tenant_id: UUID | None = None) -> Colle
         PhaseRun.id == FlowArtefact.run_id,
         PhaseRun.state.in_(LIVE_RUN_STATES),
     )
-    claim = tuple_(
-        FlowArtefact.tenant_id, FlowArtefact.flow_id, FlowArtefact.run_id, FlowArtefact.name
-    )
-    ended = select(*claim.clauses).where(FlowArtefact.name.startswith(UPLOAD_PREFIX), ~live)
+    ended = select(*_CLAIM.clauses).where(FlowArtefact.name.startswith(UPLOAD_PREFIX), ~live)
     upload = tuple_(Upload.tenant_id, Upload.id)
     expired = select(*upload.clauses).where(Upload.expires_at <= func.clock_timestamp())
     claims = 0
-    for kind, key, over in ((FlowArtefact, claim, ended), (Upload, upload, expired)):
+    for kind, key, over in ((FlowArtefact, _CLAIM, ended), (Upload, upload, expired)):
         if tenant_id is not None:
             over = over.where(kind.tenant_id == tenant_id)  # noqa: PLW2901 - the same, of one
         gone = await session.execute(

@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select, tuple_, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...phases import Phase
 from ...states import RunState, is_ended
+from ..artefacts import blobs
 from ..inventory.records import drop_rows_of
 from ..ledger.transition import lock_flow
-from ..schema import FlowArtefact, MasterFlow, PhaseRun, Purge
+from ..schema import MasterFlow, PhaseRun, Purge
 
 
 class Inventory(NamedTuple):
@@ -72,18 +73,7 @@ async def release(session: AsyncSession, tenant_id: UUID, flow_id: UUID, limit: 
     retired_at = await session.scalar(select(MasterFlow.retired_at).where(*of_flow))
     if await drop_rows_of(session, tenant_id, flow_id, limit, accepted=retired_at is None):
         return False
-    claim = tuple_(
-        FlowArtefact.tenant_id, FlowArtefact.flow_id, FlowArtefact.run_id, FlowArtefact.name
-    )
-    some = (
-        select(*claim.clauses)
-        .where(FlowArtefact.tenant_id == tenant_id, FlowArtefact.flow_id == flow_id)
-        .limit(limit)
-    )
-    gone = await session.execute(
-        delete(FlowArtefact).where(claim.in_(some)).returning(FlowArtefact.name)
-    )
-    if gone.first() is not None:
+    if await blobs.let_go(session, tenant_id, flow_id, limit):
         return False
     await session.execute(
         update(MasterFlow)
