@@ -64,7 +64,10 @@ class ApiStore:
     def __init__(self, db: Database) -> None:
         self.db = db
 
-    async def _in(self, tenant_id: UUID, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def _read(self, tenant_id: UUID, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        return await self.db.read(TenantScope(tenant_id), work)
+
+    async def _write(self, tenant_id: UUID, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         return await self.db.run(TenantScope(tenant_id), work)
 
     async def locate(self, flow_id: UUID) -> Location | None:
@@ -82,14 +85,14 @@ class ApiStore:
 
     async def flow(self, tenant_id: UUID, flow_id: UUID) -> FlowSnapshot:
         """The flow. Raises NotFoundError."""
-        snapshot = await self._in(tenant_id, lambda session: flow_snapshot(session, flow_id))
+        snapshot = await self._read(tenant_id, lambda session: flow_snapshot(session, flow_id))
         if snapshot is None:
             raise NotFoundError(f"no flow {flow_id}")
         return snapshot
 
     async def mappings(self, tenant_id: UUID, request_id: UUID) -> list[FieldMapping]:
         """The proposed mappings of a request, in the order of the columns."""
-        return await self._in(tenant_id, lambda session: proposals(session, request_id))
+        return await self._read(tenant_id, lambda session: proposals(session, request_id))
 
     async def request(self, tenant_id: UUID, request_id: UUID) -> RequestRow:
         """A request, open or decided. Raises NotFoundError."""
@@ -111,7 +114,7 @@ class ApiStore:
                 problems=list(row.problems),
             )
 
-        return await self._in(tenant_id, work)
+        return await self._read(tenant_id, work)
 
     async def wait_for_decision(
         self,
@@ -151,21 +154,21 @@ class ApiStore:
                 for run in runs
             ]
 
-        return await self._in(tenant_id, work)
+        return await self._read(tenant_id, work)
 
     async def lessons(self, tenant_id: UUID) -> list[ApprovedMapping]:
         """What this tenant's people decided for headers, the latest first."""
-        return await self._in(tenant_id, mapping_history)
+        return await self._read(tenant_id, mapping_history)
 
     async def remove_lesson(self, tenant_id: UUID, header: str, removed_by: str) -> None:
         """Takes a lesson back. Raises NotFoundError."""
-        await self._in(tenant_id, lambda session: remove_lesson(session, header, removed_by))
+        await self._write(tenant_id, lambda session: remove_lesson(session, header, removed_by))
 
     async def request_purge(
         self, tenant_id: UUID, flow_id: UUID, *, by: str, inventory: bool
     ) -> retention.PurgeRecord:
         """Asks for the flow's data to go. Raises NotFoundError and IllegalTransitionError."""
-        return await self._in(
+        return await self._write(
             tenant_id,
             lambda session: retention.request_purge(
                 session, tenant_id, flow_id, by=by, inventory=inventory
@@ -174,25 +177,25 @@ class ApiStore:
 
     async def purges(self, tenant_id: UUID, flow_id: UUID) -> list[retention.PurgeRecord]:
         """The purges of a flow, the oldest first."""
-        return await self._in(tenant_id, lambda session: retention.purges(session, flow_id))
+        return await self._read(tenant_id, lambda session: retention.purges(session, flow_id))
 
     async def history(self, tenant_id: UUID, flow_id: UUID, after: int = 0) -> list[FlowEvent]:
         """The flow's history after a sequence number, oldest first."""
-        return await self._in(tenant_id, lambda session: history(session, flow_id, after))
+        return await self._read(tenant_id, lambda session: history(session, flow_id, after))
 
     async def results(self, tenant_id: UUID, flow_id: UUID) -> dict[str, dict[str, Any]]:
         """The accepted result of each phase that has one."""
-        return await self._in(tenant_id, lambda session: contents.results(session, flow_id))
+        return await self._read(tenant_id, lambda session: contents.results(session, flow_id))
 
     async def artefacts(self, tenant_id: UUID, flow_id: UUID) -> list[contents.StoredArtefact]:
         """Artefacts of the accepted results."""
-        return await self._in(tenant_id, lambda session: contents.artefacts(session, flow_id))
+        return await self._read(tenant_id, lambda session: contents.artefacts(session, flow_id))
 
     async def artefact(
         self, tenant_id: UUID, flow_id: UUID, phase: str, name: str
     ) -> contents.StoredArtefact:
         """One artefact by phase and name. Raises NotFoundError."""
-        return await self._in(
+        return await self._read(
             tenant_id, lambda session: contents.artefact(session, flow_id, phase, name)
         )
 
@@ -206,7 +209,7 @@ class ApiStore:
         self, tenant_id: UUID, engagement: str | None, identity: str
     ) -> list[assets.AssetSource]:
         """The rows that an asset is made of."""
-        return await self._in(
+        return await self._read(
             tenant_id,
             lambda session: assets.asset_sources(session, tenant_id, engagement, identity),
         )
@@ -222,7 +225,7 @@ class ApiStore:
         limit: int = 100,
     ) -> list[contents.AssetRow]:
         """Assets of an engagement in the order of their identity."""
-        return await self._in(
+        return await self._read(
             tenant_id,
             lambda session: contents.assets(
                 session,
@@ -236,7 +239,7 @@ class ApiStore:
 
     async def states(self, tenant_id: UUID, flow_ids: list[UUID]) -> list[contents.FlowState]:
         """Where these flows of a tenant stand."""
-        return await self._in(tenant_id, lambda session: contents.states(session, flow_ids))
+        return await self._read(tenant_id, lambda session: contents.states(session, flow_ids))
 
     async def known_namespaces(self) -> list[str]:
         """Names of namespaces that have or had flows. Authorise before showing any of them."""
@@ -293,7 +296,7 @@ class ApiStore:
 
     async def analytics(self, tenant_id: UUID, engagement: str | None) -> dict[str, Any]:
         """Durations, waits, approvals, confidence, edits, tokens and failures."""
-        return await self._in(tenant_id, lambda session: analytics.of(session, engagement))
+        return await self._read(tenant_id, lambda session: analytics.of(session, engagement))
 
     def listen(self) -> AsyncIterator[UUID | None]:
         """Ids of flows that changed; None after each (re)connection, which means: rescan."""
@@ -301,13 +304,13 @@ class ApiStore:
 
     async def inventory_summary(self, tenant_id: UUID, engagement: str | None) -> dict[str, Any]:
         """Number of assets of an engagement, in all and by type."""
-        return await self._in(
+        return await self._read(
             tenant_id, lambda session: assets.inventory_summary(session, engagement)
         )
 
     async def conflicts(self, tenant_id: UUID, engagement: str | None) -> list[Conflict]:
         """Fields of the engagement's assets that sources disagree on, the undecided first."""
-        return await self._in(
+        return await self._read(
             tenant_id, lambda session: conflicts.conflicts(session, tenant_id, engagement)
         )
 
@@ -322,7 +325,7 @@ class ApiStore:
         decided_by: str,
     ) -> assets.Changes:
         """Decides a field. Raises NotFoundError and InvalidAnswerError."""
-        return await self._in(
+        return await self._write(
             tenant_id,
             lambda session: conflicts.decide_conflict(
                 session,
@@ -339,7 +342,7 @@ class ApiStore:
         self, tenant_id: UUID, engagement: str | None, *, identity: str, field: str
     ) -> assets.Changes:
         """Takes a decision back. Raises NotFoundError."""
-        return await self._in(
+        return await self._write(
             tenant_id,
             lambda session: conflicts.undo_decision(
                 session, tenant_id, engagement, identity=identity, field=field
@@ -348,13 +351,15 @@ class ApiStore:
 
     async def precedence(self, tenant_id: UUID, engagement: str | None) -> list[str]:
         """Names of flows in the order in which their values count."""
-        return await self._in(tenant_id, lambda session: conflicts.precedence(session, engagement))
+        return await self._read(
+            tenant_id, lambda session: conflicts.precedence(session, engagement)
+        )
 
     async def set_precedence(
         self, tenant_id: UUID, engagement: str | None, flows: list[str]
     ) -> assets.Changes:
         """Says whose values count first."""
-        return await self._in(
+        return await self._write(
             tenant_id,
             lambda session: conflicts.set_precedence(session, tenant_id, engagement, flows),
         )

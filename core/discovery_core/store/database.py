@@ -32,6 +32,8 @@ T = TypeVar("T")
 _ATTEMPTS = 6
 _RETRYABLE_STATES = {"25P03", "40001", "40P01", "55P03", "57P01", "57P02", "57P03", "53300"}
 _NO_RIGHT = "42501"
+# all questions of a read see the database as it was at the first of them
+_OF_ONE_MOMENT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # a leader that is frozen inside a transaction keeps its successor waiting for that long
 _LEADER_IDLE = "5s"
 
@@ -51,6 +53,7 @@ class ClusterScope:
     epoch: int | None = None
 
 
+Sessions = async_sessionmaker[AsyncSession]
 Scope = TenantScope | ClusterScope | None
 
 
@@ -101,6 +104,9 @@ class Database:
             },
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._readers = async_sessionmaker(
+            self.engine.execution_options(**_OF_ONE_MOMENT), expire_on_commit=False
+        )
         self.backends: set[int] = set()
         event.listen(self.engine.sync_engine, "connect", self._connected)
         event.listen(self.engine.sync_engine, "close", self._disconnected)
@@ -122,15 +128,23 @@ class Database:
     @asynccontextmanager
     async def transaction(self, scope: Scope) -> AsyncIterator[AsyncSession]:
         """One transaction in `scope`. Raises SupersededError when the epoch no longer leads."""
-        async with self._sessions.begin() as session:
-            await _enter(session, scope)
+        async with _begun(self._sessions, scope) as session:
             yield session
 
     async def run(self, scope: Scope, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Runs `work` in a transaction, again from the start where that can help."""
+        return await self._again(self._sessions, scope, work)
+
+    async def read(self, scope: Scope, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Runs `work`, which writes nothing and sees one moment, whatever others commit."""
+        return await self._again(self._readers, scope, work)
+
+    async def _again(
+        self, sessions: Sessions, scope: Scope, work: Callable[[AsyncSession], Awaitable[T]]
+    ) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                async with self.transaction(scope) as session:
+                async with _begun(sessions, scope) as session:
                     return await work(session)
             except (OperationalError, InterfaceError, DBAPIError) as error:
                 if attempt == _ATTEMPTS or not _can_retry(error):
@@ -207,6 +221,13 @@ def _can_retry(error: DBAPIError) -> bool:
     if state is None:
         return isinstance(error, OperationalError | InterfaceError)
     return state in _RETRYABLE_STATES or state.startswith("08")
+
+
+@asynccontextmanager
+async def _begun(sessions: Sessions, scope: Scope) -> AsyncIterator[AsyncSession]:
+    async with sessions.begin() as session:
+        await _enter(session, scope)
+        yield session
 
 
 async def _enter(session: AsyncSession, scope: Scope) -> None:

@@ -92,7 +92,7 @@ class OperatorStore:
     # -- scope ---------------------------------------------------------------------------------
 
     async def _read(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        return await self.db.run(ClusterScope(self.cluster_id), work)
+        return await self.db.read(ClusterScope(self.cluster_id), work)
 
     async def _write(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         epoch = -1 if self.epoch is None else self.epoch

@@ -18,7 +18,17 @@ EXECUTION = "tests/api/test_execution_api.py"
 USERS = "tests/api/test_user_api.py"
 SESSIONS = "tests/faults/test_sessions.py"
 POLICY_TESTS = "tests/cluster/test_admission.py"
+ONE_MOMENT = "tests/store/test_one_moment.py"
 
+
+READS = (
+    Guard("a read sees one moment", f"{CORE}/database.py",
+          'return await self._again(self._readers, scope, work)',
+          'return await self._again(self._sessions, scope, work)',
+          f"{ONE_MOMENT}::test_a_gate_that_opens_between_two_questions_is_not_half_seen"),
+    Guard("what reads cannot write", f"{CORE}/database.py", ', "postgresql_readonly": True', "",
+          f"{ONE_MOMENT}::test_what_reads_cannot_write"),
+)  # fmt: skip
 
 CREWS = (
     Guard("fence of an attempt", f"{CORE}/execution.py",
@@ -391,6 +401,6 @@ DATABASE: tuple[Guard | DatabaseGuard, ...] = (
 )  # fmt: skip
 
 CONTROL = (
-    *CREWS, *PODS, *LEADERS, *STEPS, *APPROVALS, *KUBERNETES, *PEOPLE, *_keys(), *DATABASE,
+    *CREWS, *PODS, *LEADERS, *STEPS, *APPROVALS, *KUBERNETES, *PEOPLE, *_keys(), *READS, *DATABASE,
     *_tenants(),
 )  # fmt: skip
