@@ -25,10 +25,14 @@ UNCHANGING = (
 )  # fmt: skip
 
 TIME_LIMIT = 300
+NO_CODE = (ImportError, NameError, SyntaxError)
 
 
 class Verdict:
-    """Collects which tests failed, and what kept others from giving a verdict."""
+    """Collects which tests failed, and what kept others from giving a verdict.
+
+    A test that fails because code without its guard does not run has noticed nothing.
+    """
 
     def __init__(self) -> None:
         self.failed: list[str] = []
@@ -39,6 +43,12 @@ class Verdict:
             self.failed.append(report.nodeid)
         elif report.failed:
             self.broken.append(f"{report.nodeid}: {report.longreprtext[-400:]}")
+
+    def pytest_exception_interact(
+        self, call: pytest.CallInfo[object], report: pytest.TestReport | pytest.CollectReport
+    ) -> None:
+        if call.excinfo is not None and call.excinfo.errisinstance(NO_CODE):
+            self.broken.append(f"{report.nodeid}: {call.excinfo.exconly()}")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

@@ -27,15 +27,17 @@ def test_a_test_fails_without_each_guard_of_a_sample(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 def test_what_proves_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """A guard that no test misses, one that is not there, and one whose removal breaks the run."""
+    """A guard that no test misses, one that is not there, and two whose removal breaks the run."""
     real = next(guard for guard in GUARDS if isinstance(guard, Guard))
     idle = replace(real, name="idle", new=real.old)
     lost = replace(real, name="lost", old="no such text")
+    senseless = replace(real, name="senseless", new="no_such_name")
     broken = DatabaseGuard("broken", "database", "DROP TABLE no_such_table", real.test)
     unnoticed = DatabaseGuard("unnoticed", "database", "SELECT 1", real.test)
-    problems = {o.guard.name: o.problem for o in mutate([idle, lost, broken, unnoticed])}
+    problems = {o.guard.name: o.problem for o in mutate([idle, lost, senseless, broken, unnoticed])}
     assert problems["idle"] == problems["unnoticed"] == "its test stays green"
     assert problems["lost"].startswith("its text stands 0 times")
+    assert "NameError" in problems["senseless"]
     assert problems["broken"].startswith("no verdict")
     with pytest.raises(SystemExit):
         main(["--only", "no such guard"])
