@@ -81,7 +81,7 @@ class ApiStore:
             ).one_or_none()
             return None if row is None else Location(*row)
 
-        return await self.db.run(None, work)
+        return await self.db.read(None, work)
 
     async def flow(self, tenant_id: UUID, flow_id: UUID) -> FlowSnapshot:
         """The flow. Raises NotFoundError."""
@@ -248,7 +248,7 @@ class ApiStore:
             found = await session.scalars(text("SELECT known_namespaces()"))
             return list(found)
 
-        return await self.db.run(None, work)
+        return await self.db.read(None, work)
 
     async def end_sessions(self, person: str, begun: float, longest: float) -> None:
         """Ends a person's browser sessions begun by `begun` (seconds since 1970).
@@ -261,7 +261,7 @@ class ApiStore:
 
     async def ended_sessions(self) -> dict[str, float]:
         """By person when the last of their sessions began that was ended (seconds since 1970)."""
-        return await self.db.run(None, sessions.ended_sessions)
+        return await self.db.read(None, sessions.ended_sessions)
 
     async def offer_tenant(
         self, namespace_uid: UUID, namespace: str, cluster_id: UUID | None

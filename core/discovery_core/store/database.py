@@ -53,7 +53,6 @@ class ClusterScope:
     epoch: int | None = None
 
 
-Sessions = async_sessionmaker[AsyncSession]
 Scope = TenantScope | ClusterScope | None
 
 
@@ -126,25 +125,28 @@ class Database:
         await self.engine.dispose()
 
     @asynccontextmanager
-    async def transaction(self, scope: Scope) -> AsyncIterator[AsyncSession]:
+    async def transaction(
+        self, scope: Scope, *, reading: bool = False
+    ) -> AsyncIterator[AsyncSession]:
         """One transaction in `scope`. Raises SupersededError when the epoch no longer leads."""
-        async with _begun(self._sessions, scope) as session:
+        async with (self._readers if reading else self._sessions).begin() as session:
+            await _enter(session, scope)
             yield session
 
     async def run(self, scope: Scope, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Runs `work` in a transaction, again from the start where that can help."""
-        return await self._again(self._sessions, scope, work)
+        return await self._again(scope, work, reading=False)
 
     async def read(self, scope: Scope, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Runs `work`, which writes nothing and sees one moment, whatever others commit."""
-        return await self._again(self._readers, scope, work)
+        return await self._again(scope, work, reading=True)
 
     async def _again(
-        self, sessions: Sessions, scope: Scope, work: Callable[[AsyncSession], Awaitable[T]]
+        self, scope: Scope, work: Callable[[AsyncSession], Awaitable[T]], *, reading: bool
     ) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                async with _begun(sessions, scope) as session:
+                async with self.transaction(scope, reading=reading) as session:
                     return await work(session)
             except (OperationalError, InterfaceError, DBAPIError) as error:
                 if attempt == _ATTEMPTS or not _can_retry(error):
@@ -221,13 +223,6 @@ def _can_retry(error: DBAPIError) -> bool:
     if state is None:
         return isinstance(error, OperationalError | InterfaceError)
     return state in _RETRYABLE_STATES or state.startswith("08")
-
-
-@asynccontextmanager
-async def _begun(sessions: Sessions, scope: Scope) -> AsyncIterator[AsyncSession]:
-    async with sessions.begin() as session:
-        await _enter(session, scope)
-        yield session
 
 
 async def _enter(session: AsyncSession, scope: Scope) -> None:

@@ -23,8 +23,8 @@ ONE_MOMENT = "tests/store/test_one_moment.py"
 
 READS = (
     Guard("a read sees one moment", f"{CORE}/database.py",
-          'return await self._again(self._readers, scope, work)',
-          'return await self._again(self._sessions, scope, work)',
+          'return await self._again(scope, work, reading=True)',
+          'return await self._again(scope, work, reading=False)',
           f"{ONE_MOMENT}::test_a_gate_that_opens_between_two_questions_is_not_half_seen"),
     Guard("what reads cannot write", f"{CORE}/database.py", ', "postgresql_readonly": True', "",
           f"{ONE_MOMENT}::test_what_reads_cannot_write"),

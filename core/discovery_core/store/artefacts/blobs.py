@@ -149,10 +149,7 @@ async def let_go(session: AsyncSession, tenant_id: UUID, flow_id: UUID, limit: i
         .where(FlowArtefact.tenant_id == tenant_id, FlowArtefact.flow_id == flow_id)
         .limit(limit)
     )
-    gone = await session.execute(
-        delete(FlowArtefact).where(_CLAIM.in_(some)).returning(FlowArtefact.name)
-    )
-    return gone.first() is not None
+    return await _remove(session, FlowArtefact, _CLAIM.in_(some)) > 0
 
 
 class Collected(NamedTuple):
@@ -184,10 +181,7 @@ async def collect(session: AsyncSession, tenant_id: UUID | None = None) -> Colle
     for kind, key, over in ((FlowArtefact, _CLAIM, ended), (Upload, upload, expired)):
         if tenant_id is not None:
             over = over.where(kind.tenant_id == tenant_id)  # noqa: PLW2901 - the same, of one
-        gone = await session.execute(
-            delete(kind).where(key.in_(over.limit(_CLAIMS_AT_ONCE))).returning(kind.tenant_id)
-        )
-        claims += len(gone.all())
+        claims += await _remove(session, kind, key.in_(over.limit(_CLAIMS_AT_ONCE)))
     artefacts, pieces = await _remove_unused(session, tenant_id)
     return Collected(artefacts, pieces, claims)
 
@@ -218,16 +212,21 @@ async def _remove_unused(session: AsyncSession, tenant_id: UUID | None) -> tuple
     piece = tuple_(ArtefactChunk.tenant_id, ArtefactChunk.artefact_id, ArtefactChunk.sequence)
     whose = tuple_(ArtefactChunk.tenant_id, ArtefactChunk.artefact_id)
     some = select(*piece.clauses).where(whose.in_(unused)).limit(_PIECES_AT_ONCE)
-    pieces = await session.execute(
-        delete(ArtefactChunk).where(piece.in_(some)).returning(ArtefactChunk.sequence)
-    )
+    pieces = await _remove(session, ArtefactChunk, piece.in_(some))
     left = exists().where(
         ArtefactChunk.tenant_id == Artefact.tenant_id, ArtefactChunk.artefact_id == Artefact.id
     )
-    gone = await session.execute(
-        delete(Artefact).where(keys.in_(unused), ~left).returning(Artefact.id)
-    )
-    return len(gone.all()), len(pieces.all())
+    return await _remove(session, Artefact, keys.in_(unused), ~left), pieces
+
+
+async def _remove(
+    session: AsyncSession,
+    kind: type[Artefact | ArtefactChunk | FlowArtefact | Upload],
+    *which: ColumnElement[bool],
+) -> int:
+    """Deletes these rows. Returns how many there were."""
+    gone = await session.execute(delete(kind).where(*which).returning(kind.tenant_id))
+    return len(gone.all())
 
 
 def _is_unused() -> ColumnElement[bool]:

@@ -83,9 +83,9 @@ async def insert_records(session: AsyncSession, batch: RecordBatch) -> None:
 
 
 async def drop_staged(session: AsyncSession, limit: int) -> int:
-    """Removes up to `limit` rows of an attempt that ended without being accepted. Returns how many.
+    """Removes up to `limit` rows of an attempt that ended without being accepted.
 
-    None where there are no such rows any more.
+    Returns how many; 0 where there are no such rows any more.
     """
     rows = exists().where(Record.tenant_id == PhaseRun.tenant_id, Record.run_id == PhaseRun.id)
     found = await session.execute(

@@ -239,7 +239,7 @@ async def flow_now(session: AsyncSession, flow_id: UUID) -> tuple[datetime, Flow
         upload_missing=await _upload_missing(session, flow, spec),
         missing=tuple(flow.missing),
         deleted=master.deleted_at is not None,
-        purged=flow.purging or flow.purged_at is not None,
+        purged=flow.is_purged,
         failed_attempts=failed,
         last_attempt=last,
         run=run_snapshot(run) if run is not None else None,

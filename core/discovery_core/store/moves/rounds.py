@@ -62,9 +62,7 @@ async def ask_again(
 async def rerun(session: AsyncSession, flow_id: UUID, wanted: Rerun) -> None:
     """Begins the round that spec.rerun asks for, once per id; says why where it is impossible."""
     flow = await lock_flow(session, flow_id)
-    if wanted.id in flow.rerun_ids or flow.state not in RERUN_FROM:
-        return
-    if flow.purging or flow.purged_at is not None:
+    if wanted.id in flow.rerun_ids or flow.state not in RERUN_FROM or flow.is_purged:
         return
     flow.rerun_ids = [*flow.rerun_ids, wanted.id]
     details = {"rerunId": wanted.id, "fromPhase": wanted.from_phase, "hint": wanted.hint or ""}

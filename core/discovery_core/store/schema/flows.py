@@ -153,6 +153,11 @@ class DiscoveryFlowRow(Base):
         ),
     )
 
+    @property
+    def is_purged(self) -> bool:
+        """Whether nothing more happens to the flow: its data is gone, or on its way."""
+        return self.purging or self.purged_at is not None
+
 
 class PhaseRun(Base):
     """One attempt of a phase. At most one per flow is live, at most one per phase accepted.
