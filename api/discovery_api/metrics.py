@@ -37,6 +37,7 @@ LISTENERS = Gauge(
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"
+ALIVE = {"status": "ok"}
 _CONNECTIONS, _CONNECTIONS_PER_ADDRESS = 200, 50
 
 
@@ -80,6 +81,12 @@ def route_of(scope: Scope) -> str:
     return path
 
 
+async def readiness(monitor: DatabaseMonitor) -> tuple[int, dict[str, str]]:
+    """Status and answer of /readyz."""
+    reason = await monitor.recent()
+    return (200, ALIVE) if reason is None else (503, {"status": "not ready", "reason": reason})
+
+
 async def serve_metrics(host: str, port: int, monitor: DatabaseMonitor) -> web.AppRunner:
     """Serves /metrics, /healthz and /readyz; `cleanup` of the result stops it.
 
@@ -93,13 +100,12 @@ async def serve_metrics(host: str, port: int, monitor: DatabaseMonitor) -> web.A
 
     async def healthz(request: web.Request) -> web.Response:
         del request
-        return web.json_response({"status": "ok"})
+        return web.json_response(ALIVE)
 
     async def readyz(request: web.Request) -> web.Response:
         del request
-        reason = await monitor.recent()
-        status = {"status": "ok"} if reason is None else {"status": "not ready", "reason": reason}
-        return web.json_response(status, status=200 if reason is None else 503)
+        status, said = await readiness(monitor)
+        return web.json_response(said, status=status)
 
     app = web.Application()
     app.add_routes(

@@ -27,7 +27,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from . import problems
 from .connections import Connection, spare_buffers
 from .door import Door, Places, as_many_as_fit, doors
-from .metrics import RequestMetrics, serve_metrics
+from .metrics import ALIVE, RequestMetrics, readiness, serve_metrics
 from .middleware import QUIET, BodyGuard, Bounds, RequestLog
 from .settings import ServerSettings
 
@@ -73,14 +73,12 @@ def _add_health(app: FastAPI) -> None:
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+        return ALIVE
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
-        reason = await app.state.monitor.recent()
-        if reason is None:
-            return JSONResponse({"status": "ok"})
-        return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+        status, said = await readiness(app.state.monitor)
+        return JSONResponse(said, status_code=status)
 
 
 class Server(uvicorn.Server):

@@ -83,7 +83,7 @@ CALLERS = (
     Guard("the execution API counts requests", f"{API}/execution/app.py",
           "Requests(settings.requests_per_second, settings.request_burst)", "Requests(0, 1)",
           f"{LIMITS}::test_s07_the_execution_api_has_limits_too"),
-    Guard("a probe's query is remembered", f"{API}/server.py",
+    Guard("a probe's query is remembered", f"{API}/metrics.py",
           "monitor.recent()", "monitor.problem()",
           f"{LIMITS}::test_s19_a_probe_costs_at_most_a_query_a_second"),
 )  # fmt: skip
