@@ -17,8 +17,6 @@ from discovery_core.loops import set_aside
 from .manifests.names import FLOW_UID_LABEL
 from .slim import Kind, slim
 
-__all__ = ["Kind", "ObjectCache", "flow_of", "version_of"]
-
 Raw = Mapping[str, Any]
 _TOMBSTONES = 20_000
 

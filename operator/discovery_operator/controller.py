@@ -18,7 +18,7 @@ from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState, WaitsFor
 
 from . import metrics
-from .cache import Kind, ObjectCache
+from .cache import ObjectCache
 from .decide import decide
 from .execute import Executor, LaunchRefusedError
 from .faults import FAULTS
@@ -26,6 +26,7 @@ from .kube import Cluster, KubernetesError
 from .observe import Observer
 from .observed import Observed, ResourceView
 from .queue import KeyedQueue
+from .slim import Kind
 from .slots import Slots
 from .status import build_status, status_patch
 from .views import resource_view

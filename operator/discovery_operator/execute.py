@@ -21,13 +21,14 @@ from discovery_core.snapshots import FlowSnapshot
 from discovery_core.store import OperatorStore
 
 from . import metrics
-from .cache import Kind, ObjectCache
+from .cache import ObjectCache
 from .failures import no_room
 from .kube import Cluster, KubernetesError
 from .manifests.job import AttemptSpec, JobSettings, build_job
 from .manifests.likeness import difference
 from .manifests.serviceaccount import build_service_account
 from .observed import Observed
+from .slim import Kind
 from .views import job_view
 
 log = get_logger(__name__)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from .cache import Kind, ObjectCache, flow_of
+from .cache import ObjectCache, flow_of
 from .queue import KeyedQueue
-from .slim import slim_in_place
+from .slim import Kind, slim_in_place
 
 
 class Intake:

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .cache import Kind
+from .slim import Kind
 
 READY = Gauge("discoveryflow_operator_ready", "1 while the operator is ready, as /readyz says.")
 QUEUE_LENGTH = Gauge("discoveryflow_queue_length", "Flows that wait to be reconciled.")

@@ -19,7 +19,7 @@ from discovery_core.states import FlowState, RunState, is_ended
 from discovery_core.store import OperatorStore
 from discovery_core.store.operator import Look
 
-from .cache import Kind, ObjectCache
+from .cache import ObjectCache
 from .kube import Cluster
 from .observed import (
     Guard,
@@ -32,6 +32,7 @@ from .observed import (
     ResourceView,
     Rules,
 )
+from .slim import Kind
 from .views import job_view, pod_view, resource_view
 
 Raw = Mapping[str, Any]

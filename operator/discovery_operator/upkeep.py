@@ -18,11 +18,12 @@ from discovery_core.loops import set_aside
 from discovery_core.store import OperatorStore
 
 from . import metrics
-from .cache import Kind, ObjectCache
+from .cache import ObjectCache
 from .controller import Controller
 from .faults import FAULTS
 from .health import Health
 from .kube import Cluster
+from .slim import Kind
 from .tokens import TokenCount
 
 log = get_logger(__name__)

@@ -19,12 +19,13 @@ from discovery_core.errors import StoreError
 from discovery_core.store import OperatorStore
 from discovery_core.store.schema import Base
 from discovery_core.wire.protocol import Claim
-from discovery_operator.cache import Kind, ObjectCache
+from discovery_operator.cache import ObjectCache
 from discovery_operator.execute import LaunchRefusedError
 from discovery_operator.intake import Intake
 from discovery_operator.kube import KubernetesError
 from discovery_operator.observed import Rules
 from discovery_operator.queue import KeyedQueue
+from discovery_operator.slim import Kind
 from discovery_operator.views import job_view
 from sqlalchemy import DateTime
 from sqlalchemy.exc import OperationalError

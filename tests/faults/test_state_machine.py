@@ -27,9 +27,9 @@ from discovery_core.store.artefacts import blobs
 from discovery_core.store.ledger import requests
 from discovery_core.store.moves import attempts
 from discovery_core.wire.protocol import Fail, Heartbeat
-from discovery_operator.cache import Kind
 from discovery_operator.execute import LaunchRefusedError
 from discovery_operator.observed import Presence, Rules
+from discovery_operator.slim import Kind
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (

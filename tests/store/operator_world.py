@@ -9,13 +9,14 @@ from uuid import UUID
 import psycopg
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.store.operator import OperatorStore
-from discovery_operator.cache import Kind, ObjectCache
+from discovery_operator.cache import ObjectCache
 from discovery_operator.controller import Controller
 from discovery_operator.execute import Executor
 from discovery_operator.manifests.job import JobSettings
 from discovery_operator.observe import Observer
 from discovery_operator.observed import Policies, Rules
 from discovery_operator.queue import KeyedQueue
+from discovery_operator.slim import Kind
 
 from tests.postgres import Stores
 from tests.store.fake_cluster import FakeCluster

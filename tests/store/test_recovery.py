@@ -21,8 +21,9 @@ from discovery_core.states import FlowState, RunState
 from discovery_core.store import ApiStore, Database, ExecutionStore, OperatorStore
 from discovery_core.store.migrate import main
 from discovery_core.store.schema import TENANT_TABLES
-from discovery_operator.cache import Kind, ObjectCache
+from discovery_operator.cache import ObjectCache
 from discovery_operator.queue import KeyedQueue
+from discovery_operator.slim import Kind
 from sqlalchemy.engine import URL
 
 from tests.postgres import ROLES, ROOT, DatabaseUrls, Stores, _admin, _text, close_stores

@@ -11,11 +11,12 @@ from uuid import UUID, uuid4
 import pytest
 from discovery_core.store import listener
 from discovery_operator.addresses import address_of, is_allowed
-from discovery_operator.cache import Kind, ObjectCache, flow_of, version_of
+from discovery_operator.cache import ObjectCache, flow_of, version_of
 from discovery_operator.intake import Intake
 from discovery_operator.kube import Cluster
 from discovery_operator.manifests.names import FLOW_UID_LABEL
 from discovery_operator.queue import KeyedQueue
+from discovery_operator.slim import Kind
 from discovery_operator.views import job_view, pod_view, resource_view
 from discovery_operator.webhook import UndeliverableError, signer
 from hypothesis import given, settings

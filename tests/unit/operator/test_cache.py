@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from discovery_operator.cache import Kind, ObjectCache
+from discovery_operator.cache import ObjectCache
 from discovery_operator.intake import Intake
 from discovery_operator.manifests.names import FLOW_UID_LABEL
 from discovery_operator.queue import KeyedQueue
+from discovery_operator.slim import Kind
 
 from tests.unit.operator.builders import FLOW_ID, JOB_UID
 
