@@ -98,7 +98,8 @@ async def executing(
         **settings,
     )
     kube = client_as(configured, "own-token")
-    app = create_app(stores.execution.db, configured, Identifier(kube, 30))
+    identifier = Identifier(kube, configured.identity_cache_seconds)
+    app = create_app(stores.execution.db, configured, identifier)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         yield client

@@ -22,7 +22,7 @@ from discovery_core.store import Database
 from discovery_core.wire.protocol import Claim, Complete
 
 from tests.api.kubernetes import FakeKubernetes
-from tests.api.pods import POD, crew_pod, launch
+from tests.api.pods import POD, crew_pod, executing, launch
 from tests.postgres import Stores
 from tests.store.flows import RESULTS, Flow, inventory_rows
 
@@ -36,22 +36,15 @@ async def kubernetes() -> AsyncIterator[FakeKubernetes]:
 
 @pytest.fixture
 async def client(stores: Stores, kubernetes: FakeKubernetes) -> AsyncIterator[httpx.AsyncClient]:
-    settings = ExecutionSettings(
-        host="127.0.0.1",
-        database_url=stores.urls.execution,
-        kubernetes_url=await kubernetes.start(),
-        body_stall_seconds=0.5,
-        max_message_bytes=20_000,
-        identity_cache_seconds=0,
-        max_artefact_bytes=3_000_000,
-        max_record_bytes=4096,
-    )
-    kube = client_as(settings, "own-token")
-    app = create_app(stores.execution.db, settings, Identifier(kube, 0))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://execution") as client:
+    limits = {
+        "body_stall_seconds": 0.5,
+        "max_message_bytes": 20_000,
+        "identity_cache_seconds": 0,
+        "max_artefact_bytes": 3_000_000,
+        "max_record_bytes": 4096,
+    }
+    async with executing(stores, kubernetes, **limits) as client:
         yield client
-    await kube.close()
 
 
 async def _claim(client: httpx.AsyncClient) -> Claim:

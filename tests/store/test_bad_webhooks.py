@@ -13,7 +13,6 @@ import aiohttp
 import psycopg
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from discovery_core.store.ledger import outbox
 from discovery_core.store.ledger.outbox import Due
 from discovery_core.tasks import end
@@ -23,6 +22,7 @@ from kubernetes_asyncio import client
 
 from tests.postgres import Stores
 from tests.store.flows import Flow
+from tests.stubs.any_path import answering
 
 Secret = dict[str, bytes | str]
 
@@ -85,10 +85,7 @@ async def world(stores: Stores) -> AsyncIterator[World]:
     async def serve(request: web.Request) -> web.Response:
         return await made.serve(request)
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", serve)
-    async with TestServer(app) as running:
-        address = str(running.make_url("")).rstrip("/")
+    async with answering(serve) as address:
         settings = client.Configuration(host=address)
         cluster = Cluster(client.ApiClient(settings), request_timeout=5)
         leads = asyncio.Event()
@@ -235,10 +232,7 @@ async def test_s05_a_receiver_leads_nowhere(world: World, monkeypatch: pytest.Mo
             raise web.HTTPTemporaryRedirect("/other")
         return web.Response()
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", elsewhere)
-    async with TestServer(app) as site:
-        address = str(site.make_url("")).rstrip("/")
+    async with answering(elsewhere) as address:
         world.webhooks._endpoints = (address,)
 
         async def secret(message: Due) -> dict[str, str] | None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yarl
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from discovery_operator import kube
 from discovery_operator.kube import Cluster, KubernetesError
 from discovery_operator.manifests.names import SELECTOR
 from discovery_operator.observed import Presence
 from kubernetes_asyncio import client
+
+from tests.stubs.any_path import answering
 
 Answers = dict[tuple[str, str], tuple[int, dict[str, Any] | str]]
 FLOW = "/apis/discoveryflow.dev/v1alpha1/namespaces/a/discoveryflows/f"
@@ -52,10 +53,8 @@ async def server() -> Server:
 
 @pytest.fixture
 async def cluster(server: Server) -> AsyncIterator[Cluster]:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    async with TestServer(app) as running:
-        settings = client.Configuration(host=str(running.make_url("")).rstrip("/"))
+    async with answering(server.handle) as address:
+        settings = client.Configuration(host=address)
         api = Cluster(client.ApiClient(settings), request_timeout=0.5)
         yield api
         await api.close()

@@ -16,7 +16,6 @@ from uuid import UUID, uuid4
 import kopf
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from discovery_core.resource import GROUP, KIND, PLURAL, VERSION
 from discovery_operator import handlers
 from discovery_operator.cache import ObjectCache
@@ -28,6 +27,8 @@ from discovery_operator.queue import KeyedQueue
 from discovery_operator.slim import Kind, slim, slim_in_place
 from discovery_operator.views import job_view, pod_view, resource_view
 from kubernetes_asyncio import client
+
+from tests.stubs.any_path import answering
 
 OBJECTS = 5_000
 LARGE = "x" * 2_000
@@ -158,10 +159,8 @@ async def api() -> ManyObjects:
 
 @pytest.fixture
 async def address(api: ManyObjects) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", api.handle)
-    async with TestServer(app) as running:
-        yield str(running.make_url("")).rstrip("/")
+    async with answering(api.handle) as found:
+        yield found
 
 
 def size(objects: Any) -> int:
