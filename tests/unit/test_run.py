@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -131,3 +133,22 @@ def test_each_step_comes_once_and_after_what_it_needs(suite: str) -> None:
     for number, step in enumerate(SUITES[suite]):
         # or two lanes could wait for each other
         assert {*step.needs, *step.after} <= set(names[:number])
+
+
+def test_a_group_of_tests_has_one_process(tmp_path: Path) -> None:
+    """As the step `beside` asks for it: a stage that all its tests share is made once."""
+    (tmp_path / "test_group.py").write_text(
+        "import pathlib\n"
+        "import pytest\n"
+        "@pytest.mark.xdist_group('stage')\n"
+        "@pytest.mark.parametrize('number', range(8))\n"
+        "def test_each(number, worker_id):\n"
+        f"    (pathlib.Path({str(tmp_path)!r}) / f'{{worker_id}}.ran').touch()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup"]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "8 passed" in done.stdout, done.stdout
+    assert len(list(tmp_path.glob("*.ran"))) == 1
