@@ -46,7 +46,6 @@ PENDING = frozenset(
         "20-tags-and-labels.csv",
         "21c-german-thousands.csv",
         "24b-with-thousand.csv",
-        "27-power-on-off.csv",
     }
 )
 _STRATEGY_ONLY = {"exports", "strategies", "migrate_not", "no_support_date", "edges"}

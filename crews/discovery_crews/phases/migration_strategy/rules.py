@@ -67,11 +67,12 @@ RULES: tuple[Rule, ...] = (
         "unused", lambda g: g["powered_on"] is False and g["dependencies_known"]
         and not g["depended_on"],
         "retire", 0.6, ("retain", "rehost"),
-        _said("It is switched off and nothing is known to need it."),
+        _said("Switched off, and nothing is known to need it."),
     ),
     Rule(
         "switched_off", lambda g: g["powered_on"] is False, "retire", 0.45, ("retain", "rehost"),
-        _said("It is switched off; who needs it is not known."),
+        lambda g: "Switched off, although others need it."
+        if g["dependencies_known"] else "Switched off; dependencies are not known.",
     ),
     Rule(
         "no_cloud_platform", lambda g: not g["os_native"], "retain", 0.6,
