@@ -69,7 +69,7 @@ def test_the_vendors_field_lists(outcome: PhaseOutcome) -> None:
 def test_aws_counts_memory_in_mb_and_takes_every_server(outcome: PhaseOutcome) -> None:
     first, second = rows(outcome, "aws-import")
     assert first["ExternalId"] == "a"
-    assert first["IPAddress"] == "10.0.0.1"
+    assert first["IPAddress"] == "10.0.0.1, 10.0.0.2"
     assert (first["HostName"], first["VMware.VMName"]) == ("a.example.org", "a")
     assert (first["RAM.TotalSizeInMB"], first["CPU.NumberOfCores"]) == ("8704", "4")
     assert first["Applications"] == "shop, mail"

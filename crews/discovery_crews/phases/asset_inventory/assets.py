@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from discovery_crews.tables import values
+from discovery_crews.tables import addresses, values
 from discovery_crews.tables.engine import (
     ORIGINAL_PREFIX,
     ROW,
@@ -105,7 +105,7 @@ def _converted(source: FieldSource, column: str, unit: str | None, *, comma: boo
     name = identifier(column)
     target = source.field
     if source.is_list:
-        return values.text_list(name)
+        return addresses.addresses(name) if source.is_addresses else values.text_list(name)
     if target.type == "boolean":
         return values.boolean(name)
     if target.type == "date":
@@ -127,6 +127,13 @@ def _problem(source: FieldSource, missing: str, original: str) -> str:
     }.get(target.type, "cannot be read")
     message = f"{target.name}: {wanted}: "
     return f"CASE WHEN {missing} THEN {literal(message)} || left({original}, 100) END"
+
+
+def _no_address(field: str, column: str, columns: _Columns) -> str:
+    """SQL: the problem of a cell with something that is no address, NULL for none."""
+    odd = addresses.not_addresses(identifier(column))
+    message = literal(f"{field}: not an address: ")
+    return f"CASE WHEN {odd} THEN {message} || left({columns.original(column)}, 100) END"
 
 
 def _convert(
@@ -156,6 +163,8 @@ def _convert(
         name, role = source.field.name, identifier(source.role)
         converted = [identifier(part) for part in parts.names[source.role]]
         value = _joined(converted) if source.is_list else f"coalesce({', '.join(converted)})"
+        if source.is_addresses and len(converted) > 1:
+            value = addresses.ordered(value)
         selected.append(f"{value} AS {role}")
         original = _original(source, converted, columns)
         value_pairs.append(f"{literal(name)}, {role}")
@@ -166,6 +175,8 @@ def _convert(
             texts = ", ".join(values.string(identifier(e.column)) for e in source.columns)
             missing = f"{value} IS NULL AND coalesce({texts}) IS NOT NULL"
             problems.append(_problem(source, missing, original))
+        if source.is_addresses:
+            problems += [_no_address(name, entry.column, columns) for entry in source.columns]
     used = {source.columns[0].column for source in sources}
     rest = [name for name in columns.source if name not in used]
     unmapped_pairs = [f"{literal(name)}, {columns.original(name)}" for name in rest]

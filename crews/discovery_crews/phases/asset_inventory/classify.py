@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from discovery_crews.tables.addresses import routable
 from discovery_crews.tables.engine import identifier, literal
 from discovery_crews.tables.patterns import matches
 
@@ -127,8 +128,10 @@ def _field_value(field: str, *, is_list: bool) -> str:
         folded = f"rtrim({folded}, '.')"
     if field == "asset_id":
         folded = f"trim({folded}, '{{}}')"
+    # a link-local address is that of many
+    local = f"NOT ({routable(folded)}) OR " if field == "ip_address" else ""
     return (
-        f"CASE WHEN {folded} = '' OR {folded} IN {_WORTHLESS} OR {matches(folded, 'placeholder')} "
+        f"CASE WHEN {local}{folded} = '' OR {folded} IN {_WORTHLESS} OR {matches(folded, 'placeholder')} "
         f"OR regexp_full_match({folded}, '[0.-]+') THEN NULL "
         f"WHEN length({folded}) > {_MAX_KEY} THEN left({folded}, {_MAX_KEY}) || md5({folded}) "
         f"ELSE {folded} END"

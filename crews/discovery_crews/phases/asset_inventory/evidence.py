@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 
+from discovery_crews.tables.addresses import addresses
 from discovery_crews.tables.engine import connect, identifier, literal
 from discovery_crews.tables.values import (
     DECIMAL_COMMA,
@@ -101,12 +102,8 @@ def as_texts(records: Path, sources: Sequence[FieldSource]) -> str:
     """A subquery with one column per mapped field, still as text (lists as lists)."""
     parts: list[str] = []
     for source in sources:
-        texts = [
-            text_list(identifier(entry.column))
-            if source.is_list
-            else string(identifier(entry.column))
-            for entry in source.columns
-        ]
+        read = addresses if source.is_addresses else text_list if source.is_list else string
+        texts = [read(identifier(entry.column)) for entry in source.columns]
         parts.append(f"coalesce({', '.join(texts)}) AS {identifier(source.role)}")
     selected = ", ".join(parts) or "NULL AS nothing"
     return f"(SELECT {selected} FROM read_parquet({literal(records)}))"  # noqa: S608 - quoted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from discovery_crews.tables.addresses import routable
 from discovery_crews.tables.engine import identifier
 
 from .facts import Facts
@@ -57,6 +58,17 @@ def _first(facts: Facts, field: str) -> str:
     return f"{facts.column(field, 'NULL::VARCHAR[]')}[1]"
 
 
+def _reachable(facts: Facts) -> str:
+    """The addresses that others can reach; one that many machines have is nobody's."""
+    found = facts.column("ip_address", "NULL::VARCHAR[]")
+    return f"list_filter({found}, lambda part: {routable('part')})"
+
+
+def _all(listed: str, separator: str) -> str:
+    """A list as one text; NULL where it is empty."""
+    return f"nullif(array_to_string({listed}, '{separator}'), '')"
+
+
 def aws(facts: Facts) -> Sheet:
     """The import template of AWS Application Discovery Service: 34 columns.
 
@@ -66,8 +78,8 @@ def aws(facts: Facts) -> Sheet:
     c = facts.column
     keys = {
         "ExternalId": "CASE WHEN a.identity NOT LIKE 'row:%' THEN a.identity END",
-        "IPAddress": _first(facts, "ip_address"),
-        "MACAddress": _first(facts, "mac_address"),
+        "IPAddress": _all(_reachable(facts), ", "),
+        "MACAddress": _all(c("mac_address", "NULL::VARCHAR[]"), ", "),
         "HostName": f"coalesce({c('fqdn')}, {c('hostname')})",
     }
     filled = keys | {
@@ -121,7 +133,7 @@ def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
     total = c("storage_gb")
     columns = {
         "Server name": f"coalesce({c('fqdn')}, a.name)",
-        "IP address": _joined(facts, "ip_address", ";"),
+        "IP address": f"{_reachable(facts)}[1]",
         "Cores": c("cpu_cores"),
         "Memory": f"try_cast(round({c('memory_gb')} * 1024) AS BIGINT)",
         "OS name": f"coalesce({_assessed(facts)}, {c('os_name')})",
@@ -203,7 +215,7 @@ def google(facts: Facts) -> Sheet:
     columns = {
         "MachineId": "a.identity",
         "MachineName": "a.name",
-        "PrimaryIPAddress": _first(facts, "ip_address"),
+        "PrimaryIPAddress": f"{_reachable(facts)}[1]",
         "PrimaryMACAddress": _first(facts, "mac_address"),
         "PublicIPAddress": "NULL",
         "IpAddressListSemiColonDelimited": _joined(facts, "ip_address", ";"),
