@@ -37,7 +37,6 @@ PENDING = frozenset(
         "11b-scientific.csv",
         "13-wrapped-lines.csv",
         "14b-german-decimals.csv",
-        "15-os-two-opinions.csv",
         "16a-nutanix.json",
         "17a-memory-suffixes.csv",
         "18-azmig-dependencies.zip",

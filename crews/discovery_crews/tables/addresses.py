@@ -47,7 +47,8 @@ def _is_address(part: str) -> str:
 
 
 def _is_mask(part: str) -> str:
-    return f"regexp_matches({part}, {literal(_NETMASK)}) AND NOT regexp_matches({part}, '^(192|128)\\.')"
+    mask = f"regexp_matches({part}, {literal(_NETMASK)})"
+    return f"{mask} AND NOT regexp_matches({part}, '^(192|128)\\.')"
 
 
 def routable(address: str) -> str:
@@ -58,7 +59,7 @@ def routable(address: str) -> str:
 def addresses(text: str) -> str:
     """SQL: VARCHAR[] of the distinct addresses in a text, routable ones first; NULL for none.
 
-    Prefix lengths, zones and ports are dropped; what is no address is left out (see `not_addresses`).
+    Prefix lengths, zones and ports are dropped; what is no address is left out (`not_addresses`).
     """
     valid = (
         f"list_filter({_parts(text)}, lambda part: {_is_address('part')} "

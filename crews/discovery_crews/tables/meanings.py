@@ -17,10 +17,9 @@ from .engine import literal
 
 About = Literal["power", "level", "lifecycle"]
 _SPACES = r"[\s_/-]+"
-# "VM running", "PowerState/deallocated": what stands before the word
+# what stands before the word: "VM running", "PowerState/deallocated"; the rank of a level
 _BEFORE = {
     "power": r"^(vm|power ?state|state|status)[ :]+",
-    # "1 - High", "P2: High", "Tier 3 (Low)"
     "level": r"^[a-z]*[ ]?[0-9]+ ?[.:)(]* ?",
 }
 _BEHIND = {"level": r" ?\(?[0-9]*\)?$"}

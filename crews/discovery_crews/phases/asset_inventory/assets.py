@@ -9,7 +9,7 @@ a target stays in `unmapped`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import duckdb
@@ -30,6 +30,7 @@ from .evidence import decimal_comma
 from .identify import identify
 from .merge import write_assets
 from .plan import FieldSource, InventoryPlan, with_units
+from .witnesses import BELIEVED, in_order, is_weighed, weigh
 
 Progress = Callable[[int | None, int | None, str], None]
 _AT_ONCE = 32
@@ -45,6 +46,7 @@ class InventoryCounts:
     conversion_problems: int = 0
     without_identity: int = 0
     problems_by_field: dict[str, int] = field(default_factory=dict)
+    disagreements: list[str] = field(default_factory=list)
 
     @property
     def duplicates(self) -> int:
@@ -87,18 +89,46 @@ def build_inventory(
         assets=workdir / "inventory.parquet",
         problems=workdir / "problems.csv",
     )
-    sources = with_units(sources, plan.units)
+    sources = [
+        replace(source, columns=in_order(source.columns)) if is_weighed(source) else source
+        for source in with_units(sources, plan.units)
+    ]
     with connect(workdir) as connection:
         progress(None, None, "converting values")
-        _convert(connection, records, sources, typed, frozenset(plan.units))
+        weighed = _weigh(connection, records, sources, workdir)
+        _convert(connection, records, sources, typed, frozenset(plan.units), weighed.files)
         progress(None, None, "identifying assets")
         identify(connection, typed, sources, plan)
         progress(None, None, "writing records")
         _write(connection, typed, made.records, made.problems)
         write_assets(connection, typed, sources, made.assets)
         counts = _count(connection, typed)
+        counts.disagreements = weighed.told
     typed.unlink()
     return made, counts
+
+
+@dataclass
+class _Weighed:
+    """Tables that say which column of a field is believed, and what people are told of it."""
+
+    files: list[Path] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+
+def _weigh(
+    connection: duckdb.DuckDBPyConnection,
+    records: Path,
+    sources: Sequence[FieldSource],
+    folder: Path,
+) -> _Weighed:
+    made = _Weighed()
+    for source in filter(is_weighed, sources):
+        made.files.append(folder / f"believed-{len(made.files)}.parquet")
+        found = weigh(connection, records, source, made.files[-1])
+        if found is not None:
+            made.told.append(found.told([entry.column for entry in source.columns]))
+    return made
 
 
 def _converted(source: FieldSource, column: str, unit: str | None, *, comma: bool) -> str:
@@ -142,6 +172,7 @@ def _convert(
     sources: Sequence[FieldSource],
     typed: Path,
     judged: frozenset[str],
+    weighed: Sequence[Path],
 ) -> None:
     """Write `typed`: every field's value under its role, and the objects that people see."""
     everything = set(all_columns(connection, records))
@@ -162,6 +193,10 @@ def _convert(
     for source in sources:
         name, role = source.field.name, identifier(source.role)
         converted = [identifier(part) for part in parts.names[source.role]]
+        if is_weighed(source):
+            converted = [
+                f"CASE WHEN {BELIEVED} = {n} THEN {part} END" for n, part in enumerate(converted)
+            ]
         value = _joined(converted) if source.is_list else f"coalesce({', '.join(converted)})"
         if source.is_addresses and len(converted) > 1:
             value = addresses.ordered(value)
@@ -177,7 +212,8 @@ def _convert(
             problems.append(_problem(source, missing, original))
         if source.is_addresses:
             problems += [_no_address(name, entry.column, columns) for entry in source.columns]
-    used = {source.columns[0].column for source in sources}
+    # of several witnesses each is kept, since another one may have been believed
+    used = {source.columns[0].column for source in sources if not is_weighed(source)}
     rest = [name for name in columns.source if name not in used]
     unmapped_pairs = [f"{literal(name)}, {columns.original(name)}" for name in rest]
     selected += [
@@ -186,7 +222,7 @@ def _convert(
         f"{_object(unmapped_pairs)} AS __unmapped",
         f"list_filter([{', '.join(problems)}]::VARCHAR[], lambda p: p IS NOT NULL) AS __problems",
     ]
-    tables = [records, *parts.files]
+    tables = [records, *parts.files, *weighed]
     scans = [f"read_parquet({literal(path)}) AS t{n}" for n, path in enumerate(tables)]
     tail = "".join(f" JOIN {scan} USING ({ROW})" for scan in scans[1:])
     inner = f"SELECT {', '.join(selected)} FROM {scans[0]}{tail}"  # noqa: S608 - quoted
@@ -194,7 +230,7 @@ def _convert(
         f"COPY (SELECT *, {_object(value_pairs)} AS __values FROM ({inner})) "  # noqa: S608 - quoted
         f"TO {literal(typed)} (FORMAT parquet, ROW_GROUP_SIZE 50000)"
     )
-    for path in parts.files:
+    for path in (*parts.files, *weighed):
         path.unlink()
 
 

@@ -131,8 +131,8 @@ def _field_value(field: str, *, is_list: bool) -> str:
     # a link-local address is that of many
     local = f"NOT ({routable(folded)}) OR " if field == "ip_address" else ""
     return (
-        f"CASE WHEN {local}{folded} = '' OR {folded} IN {_WORTHLESS} OR {matches(folded, 'placeholder')} "
-        f"OR regexp_full_match({folded}, '[0.-]+') THEN NULL "
+        f"CASE WHEN {local}{folded} = '' OR {folded} IN {_WORTHLESS} "
+        f"OR {matches(folded, 'placeholder')} OR regexp_full_match({folded}, '[0.-]+') THEN NULL "
         f"WHEN length({folded}) > {_MAX_KEY} THEN left({folded}, {_MAX_KEY}) || md5({folded}) "
         f"ELSE {folded} END"
     )

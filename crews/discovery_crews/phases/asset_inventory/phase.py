@@ -25,6 +25,7 @@ from .judgement import (
     unit_questions,
 )
 from .plan import FieldSource, InventoryPlan, field_sources
+from .witnesses import is_weighed
 
 CONFIG = Path(__file__).parent / "config"
 _SUBMIT = "submit_inventory_plan"
@@ -126,8 +127,9 @@ def _findings(
         f"{column}: numbers without a unit were read as {unit}. {plan.reasons.get(column, '')}"
         for column, unit in plan.units.items()
     ]
+    found.extend(counts.disagreements)
     for source in sources:
-        if len(source.columns) > 1:
+        if len(source.columns) > 1 and not is_weighed(source):
             names = ", ".join(entry.column for entry in source.columns)
             found.append(f"{source.field.name}: taken from the first column with a value: {names}.")
     if counts.without_identity:

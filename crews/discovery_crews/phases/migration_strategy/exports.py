@@ -18,7 +18,7 @@ import duckdb
 from discovery_crews.tables.engine import identifier, literal
 from discovery_crews.tables.units import convertible, factor, unit_of_header
 
-from .azure_systems import assessed_name
+from .azure_systems import assessed_name, without_version
 from .facts import Facts
 from .vendors import Sheet, aws, azure, google, google_tables
 
@@ -94,9 +94,13 @@ def _disks(connection: duckdb.DuckDBPyConnection, facts: Facts) -> tuple[str | N
 
 
 def _azure_systems(connection: duckdb.DuckDBPyConnection, facts: Facts) -> None:
-    """Table `azure_systems`: what Azure Migrate calls each operating system; NULL for nothing."""
+    """Table `azure_systems`: what Azure Migrate calls each operating system; NULL for nothing.
+
+    `written` is what stands in the file: a version that the source does not claim does not.
+    """
     connection.execute(
-        "CREATE TEMP TABLE azure_systems (os_name VARCHAR, os_version VARCHAR, assessed VARCHAR)"
+        "CREATE TEMP TABLE azure_systems (os_name VARCHAR, os_version VARCHAR, assessed VARCHAR, "
+        "written VARCHAR)"
     )
     if "os_name" not in facts.fields:
         return
@@ -104,9 +108,13 @@ def _azure_systems(connection: duckdb.DuckDBPyConnection, facts: Facts) -> None:
         f"SELECT DISTINCT {facts.column('os_name')}, {facts.column('os_version')}::VARCHAR "  # noqa: S608 - quoted
         f"FROM inventory AS a WHERE {facts.column('os_name')} IS NOT NULL"
     ).fetchall()
-    rows = [(name, version, assessed_name(name, version)) for name, version in found]
+    rows = [
+        (name, version, assessed := assessed_name(name, version),
+         assessed or without_version(name) or name)
+        for name, version in found
+    ]  # fmt: skip
     if rows:
-        connection.executemany("INSERT INTO azure_systems VALUES (?, ?, ?)", rows)
+        connection.executemany("INSERT INTO azure_systems VALUES (?, ?, ?, ?)", rows)
 
 
 def _taken(sheet: Sheet) -> str:

@@ -121,7 +121,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "known_system", lambda g: g["os"] is not None, "rehost", 0.5, ALL[1:],
-        _said("{os} runs on the usual clouds; until when it is supported is not known."),
+        _said("{os} runs on the usual clouds; how long it is maintained is not known."),
     ),
     Rule(
         "little_known", lambda g: True, "rehost", 0.25, ALL[1:],

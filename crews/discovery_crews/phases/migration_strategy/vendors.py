@@ -126,7 +126,8 @@ def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
     """The CSV import of Azure Migrate: memory in MB, disk sizes in GB.
 
     `disks` is SQL for the list of a server's disk sizes where the source has them; `most_disks`
-    is the length of the longest. Expects the table `azure_systems` (os_name, os_version, assessed).
+    is the length of the longest. Expects the table `azure_systems` (os_name, os_version,
+    assessed, written).
     """
     c = facts.column
     known = f"len({disks}) > 0" if disks else "false"
@@ -136,7 +137,7 @@ def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
         "IP address": f"{_reachable(facts)}[1]",
         "Cores": c("cpu_cores"),
         "Memory": f"try_cast(round({c('memory_gb')} * 1024) AS BIGINT)",
-        "OS name": f"coalesce({_assessed(facts)}, {c('os_name')})",
+        "OS name": _azure_system(facts, "written"),
         "OS version": c("os_version"),
         "OS architecture": _architecture(c("os_architecture", "NULL::VARCHAR")),
         "Number of disks": c("disk_count"),
@@ -163,7 +164,7 @@ def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
     several = f"coalesce(try_cast({c('disk_count')} AS INTEGER), 1) > 1 AND {total} IS NOT NULL"
     warns = {
         "Azure Migrate does not assess this OS name (Unknown OS)": (
-            f"{_assessed(facts)} IS NOT NULL"
+            f"{_azure_system(facts, 'assessed')} IS NOT NULL"
         ),
         "only the total size of several disks is known; it stands in Disk 1": (
             f"{known} OR NOT ({several})"
@@ -182,10 +183,10 @@ def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
     )
 
 
-def _assessed(facts: Facts) -> str:
+def _azure_system(facts: Facts, column: str) -> str:
     name, version = facts.column("os_name"), facts.column("os_version")
     return (
-        "(SELECT any_value(s.assessed) FROM azure_systems AS s "  # noqa: S608 - quoted
+        f"(SELECT any_value(s.{column}) FROM azure_systems AS s "  # noqa: S608 - quoted
         f"WHERE s.os_name = {name} AND s.os_version IS NOT DISTINCT FROM {version})"
     )
 
