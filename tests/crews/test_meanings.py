@@ -9,9 +9,10 @@ import pytest
 from discovery_core.phases import Phase
 from discovery_core.wire.results import CleansingResult
 from discovery_crews.local_run import LocalRun
+from discovery_crews.phases.migration_strategy.phase import run
 from discovery_crews.tables.meanings import About, meaning
 
-from tests.crews.test_strategy import _day, asset, context, run, strategies
+from tests.crews.test_strategy import _day, asset, context, strategies
 
 __all__ = ["_day"]
 

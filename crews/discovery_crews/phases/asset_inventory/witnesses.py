@@ -48,7 +48,7 @@ class Disagreement:
         return (
             f"The columns {names} disagree about the operating system of {self.rows} rows "
             f"({numbers}{more}; row {self.first[0]}: {self.texts[0]!r} and {self.texts[1]!r}). "
-            "What the machine reports was taken where it names product and version; check these rows."
+            "What the machine reports was taken where it names product and version; check them."
         )
 
 

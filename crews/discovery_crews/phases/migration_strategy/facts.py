@@ -17,6 +17,8 @@ from discovery_crews.systems import Kind, System, system_of
 from discovery_crews.tables.engine import all_columns, identifier, literal
 from discovery_crews.tables.meanings import meaning
 
+from .kept import Kept
+
 # Products of which vendors sell the same as a service; words as they stand in inventories.
 SERVICE_INSTEAD = (
     "exchange server", "microsoft exchange", "sharepoint", "lotus notes", "lotus domino",
@@ -61,6 +63,7 @@ class Facts:
         self._assets = f"read_parquet({literal(assets)})"
         self._dependencies = f"read_parquet({literal(dependencies)})"
         self.fields = set(all_columns(connection, assets))
+        self.kept = Kept(connection, self._assets, self.fields)
 
     def column(self, field: str, otherwise: str = "NULL") -> str:
         """The field's column of the inventory `a`, or a NULL where it is not mapped."""
@@ -99,7 +102,7 @@ class Facts:
             f"""
             CREATE TEMP TABLE facts AS
             SELECT a.identity, a.name, a.asset_type,
-                {stated} AS stated,
+                {stated} AS stated, {self.kept.set_apart} AS set_apart,
                 CASE {meaning(power, "power")} WHEN 'off' THEN false WHEN 'on' THEN true END
                     AS powered_on,
                 coalesce({meaning(status, "lifecycle")} = 'retired', false) AS retired,

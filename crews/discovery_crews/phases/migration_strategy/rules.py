@@ -56,6 +56,10 @@ RULES: tuple[Rule, ...] = (
         _said("A {asset_type} asset is no workload; the target platform brings its own."),
     ),
     Rule(
+        "set_apart", lambda g: g["set_apart"] is not None, "retain", 0.9, ("retire",),
+        _said("{set_apart}"),
+    ),
+    Rule(
         "retired", lambda g: g["retired"], "retire", 0.9, ("retain",),
         _said("The source says that it is out of use."),
     ),

@@ -17,7 +17,7 @@ from .facts import Facts
 AZURE_SERVERS = 20_000
 AZURE_DISKS = 8
 _TAG = r"^\s*([^=:]+?)\s*[=:]\s*(.*)$"
-_SERVERS = "FROM inventory AS a WHERE a.asset_type = 'server'"
+_SERVERS = "FROM servers AS a WHERE true"
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,32 @@ def aws(facts: Facts) -> Sheet:
         "MACAddress": _all(c("mac_address", "NULL::VARCHAR[]"), ", "),
         "HostName": f"coalesce({c('fqdn')}, {c('hostname')})",
     }
-    filled = keys | {
-        "CPU.NumberOfProcessors": c("cpu_sockets"),
-        "CPU.NumberOfCores": c("cpu_cores"),
-        "OS.Name": c("os_name"),
-        "OS.Version": c("os_version"),
-        "VMware.VMName": f"CASE WHEN {c('is_virtual')} THEN a.name END",
-        "RAM.TotalSizeInMB": f"try_cast(round({c('memory_gb')} * 1024) AS BIGINT)",
-        "CPU.UsagePct.Avg": c("cpu_utilization_avg"),
-        "CPU.UsagePct.Max": c("cpu_utilization_max"),
-        "DiskReadsPerSecondInKB.Avg": _rate(facts, "disk_read_throughput"),
-        "DiskWritesPerSecondInKB.Avg": _rate(facts, "disk_write_throughput"),
-        "DiskReadsOpsPerSecond.Avg": c("disk_read_iops"),
-        "DiskWritesOpsPerSecond.Avg": c("disk_write_iops"),
-        "NetworkReadsPerSecondInKB.Avg": _rate(facts, "network_in_throughput"),
-        "NetworkWritesPerSecondInKB.Avg": _rate(facts, "network_out_throughput"),
-        "Applications": _joined(facts, "application_name", ", "),
-        "ApplicationWave": c("migration_wave"),
-        "Tags": _joined(facts, "tags", ", "),
-    }
+    kept = facts.kept
+    located = {"VMware.MoRefId": kept.moref_id, "VMware.VCenterId": kept.vcenter_id}
+    filled = (
+        keys
+        | located
+        | {
+            "SMBiosId": kept.smbios_id,
+            "CPU.NumberOfProcessors": c("cpu_sockets"),
+            "CPU.NumberOfCores": c("cpu_cores"),
+            "OS.Name": c("os_name"),
+            "OS.Version": c("os_version"),
+            "VMware.VMName": f"CASE WHEN {kept.is_virtual} THEN a.name END",
+            "RAM.TotalSizeInMB": f"try_cast(round({c('memory_gb')} * 1024) AS BIGINT)",
+            "CPU.UsagePct.Avg": c("cpu_utilization_avg"),
+            "CPU.UsagePct.Max": c("cpu_utilization_max"),
+            "DiskReadsPerSecondInKB.Avg": _rate(facts, "disk_read_throughput"),
+            "DiskWritesPerSecondInKB.Avg": _rate(facts, "disk_write_throughput"),
+            "DiskReadsOpsPerSecond.Avg": c("disk_read_iops"),
+            "DiskWritesOpsPerSecond.Avg": c("disk_write_iops"),
+            "NetworkReadsPerSecondInKB.Avg": _rate(facts, "network_in_throughput"),
+            "NetworkWritesPerSecondInKB.Avg": _rate(facts, "network_out_throughput"),
+            "Applications": _joined(facts, "application_name", ", "),
+            "ApplicationWave": c("migration_wave"),
+            "Tags": _joined(facts, "tags", ", "),
+        }
+    )
     order = (
         "ExternalId", "SMBiosId", "IPAddress", "MACAddress", "HostName", "VMware.MoRefId",
         "VMware.VCenterId", "CPU.NumberOfProcessors", "CPU.NumberOfCores",
@@ -114,7 +121,7 @@ def aws(facts: Facts) -> Sheet:
         "NetworkReadsPerSecondInKB.Max", "NetworkWritesPerSecondInKB.Max", "Applications",
         "ApplicationWave", "Tags", "ServerId",
     )  # fmt: skip
-    one_of = " OR ".join(f"({sql}) IS NOT NULL" for sql in keys.values())
+    one_of = " OR ".join(f"({sql}) IS NOT NULL" for sql in (*keys.values(), kept.vcenter_id))
     return Sheet(
         "aws-import",
         {name: filled.get(name, "NULL") for name in order},
@@ -233,7 +240,7 @@ def google(facts: Facts) -> Sheet:
         "MachineStatus": c("power_state"),
         "ProvisioningState": "NULL",
         "CreateDate": c("created_date"),
-        "IsPhysical": f"CASE WHEN {c('is_virtual')} IS NOT NULL THEN NOT {c('is_virtual')} END",
+        "IsPhysical": f"NOT {facts.kept.is_virtual}",
     }
     required = (
         "MachineName", "TotalDiskAllocatedGiB", "AllocatedProcessorCoreCount", "MemoryGiB",
