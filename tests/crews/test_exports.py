@@ -96,7 +96,10 @@ def test_google_joins_by_machine(outcome: PhaseOutcome) -> None:
         "b", "TotalDiskAllocatedGiB, AllocatedProcessorCoreCount, MemoryGiB",
     )  # fmt: skip
     (warned,) = rows(outcome, "google-import-warnings")
-    assert (warned["identity"], warned["warning"]) == ("a", "TotalDiskUsedGiB is not known")
+    assert (warned["identity"], warned["warning"]) == (
+        "a",
+        'TotalDiskUsedGiB is not known, tag "loose" is not in the file: it is no key with a value',
+    )
     assert tables["vmInfo"][0]["IpAddressListSemiColonDelimited"] == "10.0.0.1;10.0.0.2"
     assert tables["vmInfo"][0]["IsPhysical"] == "false"
     assert [row["MachineId"] for row in tables["diskInfo"]] == ["a"]

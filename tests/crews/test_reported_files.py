@@ -40,7 +40,6 @@ PENDING = frozenset(
         "16a-nutanix.json",
         "17a-memory-suffixes.csv",
         "18-azmig-dependencies.zip",
-        "20-tags-and-labels.csv",
         "21c-german-thousands.csv",
         "24b-with-thousand.csv",
     }

@@ -21,6 +21,7 @@ from discovery_crews.tables.units import convertible, factor, unit_of_header
 from .azure_systems import assessed_name, without_version
 from .facts import Facts
 from .kept import path
+from .labels import notes, write_tags
 from .vendors import Sheet, aws, azure, google, google_tables
 
 # columns that the import makes of a disk table: one size for each disk, in their order
@@ -54,6 +55,7 @@ def write_exports(
     made = Exports()
     disks, most = _disks(connection, facts)
     _azure_systems(connection, facts)
+    write_tags(connection, facts)
 
     def beside(name: str, query: str) -> None:
         made.files[name] = workdir / f"{name}.csv"
@@ -149,9 +151,9 @@ def _write_beside(
     beside: Callable[[str, str], None],
 ) -> None:
     """Write who stayed out of a vendor's file and who is in it with a warning, where anybody is."""
-    for suffix, conditions, only, counts in (
-        ("left-out", sheet.requires, "true", made.left_out),
-        ("warnings", sheet.warns, _taken(sheet), made.warned),
+    for suffix, conditions, only, told, counts in (
+        ("left-out", sheet.requires, "true", "[]", made.left_out),
+        ("warnings", sheet.warns, _taken(sheet), notes(sheet.name), made.warned),
     ):
         listed = ", ".join(
             f"CASE WHEN NOT coalesce({condition}, false) THEN {literal(name)} END"
@@ -161,7 +163,8 @@ def _write_beside(
         query = (
             f"SELECT identity, name, array_to_string(said, ', ') AS {column} FROM (SELECT "  # noqa: S608 - quoted
             f"a.identity, a.name, CASE WHEN a.set_apart IS NOT NULL THEN [a.set_apart] ELSE "
-            f"list_filter([{listed}]::VARCHAR[], lambda part: part IS NOT NULL) END AS said "
+            f"list_concat(list_filter([{listed}]::VARCHAR[], lambda part: part IS NOT NULL), "
+            f"coalesce({told}, [])) END AS said "
             f"FROM servers AS a WHERE {only}) WHERE len(said) > 0 "
             "ORDER BY identity"
         )

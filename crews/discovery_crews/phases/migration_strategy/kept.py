@@ -77,8 +77,8 @@ class Kept:
 
     @property
     def is_virtual(self) -> str:
-        """Whether it is a virtual machine: said, or it has an id in a vCenter or runs on a host."""
-        known = self.moref_id
+        """Whether it is a virtual machine: said, or it has a hypervisor or an id in a vCenter."""
+        known = f"coalesce({self.moref_id}, {self.text('hypervisor')})"
         if "hypervisor_host" in self._fields:
             known = f"coalesce({known}, a.hypervisor_host::VARCHAR)"
         runs = f"CASE WHEN {known} IS NOT NULL THEN true END"

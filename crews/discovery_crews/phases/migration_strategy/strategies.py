@@ -20,8 +20,8 @@ from .rules import propose
 
 _FACTS = (
     "asset_type", "stated", "set_apart", "powered_on", "retired", "service_instead",
-    "hardware_bound", "depended_on", "dependencies_known", "os_product", "os", "os_state", "os_ends", "os_native",
-    "db_product", "db", "db_state", "db_ends", "db_managed",
+    "hardware_bound", "depended_on", "dependencies_known", "os_product", "os", "os_state",
+    "os_ends", "os_native", "db_product", "db", "db_state", "db_ends", "db_managed",
 )  # fmt: skip
 _EXAMPLES = 3
 _CHOSEN_BY_CREW = 0.9

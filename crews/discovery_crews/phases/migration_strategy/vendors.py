@@ -12,11 +12,11 @@ from discovery_crews.tables.addresses import routable
 from discovery_crews.tables.engine import identifier
 
 from .facts import Facts
+from .labels import label_query, tag_text
 
 # what Azure Migrate takes in one file, and disks of one server
 AZURE_SERVERS = 20_000
 AZURE_DISKS = 8
-_TAG = r"^\s*([^=:]+?)\s*[=:]\s*(.*)$"
 _SERVERS = "FROM servers AS a WHERE true"
 
 
@@ -105,7 +105,7 @@ def aws(facts: Facts) -> Sheet:
             "NetworkWritesPerSecondInKB.Avg": _rate(facts, "network_out_throughput"),
             "Applications": _joined(facts, "application_name", ", "),
             "ApplicationWave": c("migration_wave"),
-            "Tags": _joined(facts, "tags", ", "),
+            "Tags": tag_text(),
         }
     )
     order = (
@@ -121,11 +121,18 @@ def aws(facts: Facts) -> Sheet:
         "NetworkReadsPerSecondInKB.Max", "NetworkWritesPerSecondInKB.Max", "Applications",
         "ApplicationWave", "Tags", "ServerId",
     )  # fmt: skip
+    applications = c("application_name", "NULL::VARCHAR[]")
     one_of = " OR ".join(f"({sql}) IS NOT NULL" for sql in (*keys.values(), kept.vcenter_id))
     return Sheet(
         "aws-import",
         {name: filled.get(name, "NULL") for name in order},
         {"one of ExternalId, IPAddress, MACAddress, HostName": one_of},
+        {
+            "an application's name has a comma, which AWS reads as two": (
+                f"coalesce(len(list_filter({applications}, lambda part: contains(part, ','))), 0) "
+                "= 0"
+            )
+        },
     )
 
 
@@ -261,8 +268,6 @@ def google_tables(facts: Facts, taken: str, disks: str | None) -> dict[str, str]
     """The queries of vmInfo, diskInfo and tagInfo, for servers that meet the condition `taken`."""
     c = facts.column
     servers = f"{_SERVERS} AND {taken}"
-    pair = f"'{_TAG}'"
-    tags = c("tags", "NULL::VARCHAR[]")
     whole = (
         "SELECT a.identity AS identity, 'all disks' AS label, "
         f"{c('storage_gb')} AS size, {c('storage_used_gb')} AS used, "
@@ -282,10 +287,5 @@ def google_tables(facts: Facts, taken: str, disks: str | None) -> dict[str, str]
             'SELECT identity AS "MachineId", label AS "DiskLabel", size AS "SizeInGib", '  # noqa: S608 - ours
             f'used AS "UsedInGib", kind AS "StorageTypeLabel" FROM ({whole}) ORDER BY 1, 2'
         ),
-        "tagInfo": (
-            f'SELECT identity AS "MachineId", regexp_extract(tag, {pair}, 1) AS "Key", '  # noqa: S608 - quoted
-            f'regexp_extract(tag, {pair}, 2) AS "Value" FROM (SELECT a.identity AS identity, '
-            f"unnest({tags}) AS tag {servers}) "
-            f"WHERE regexp_full_match(tag, {pair}) ORDER BY 1, 2"
-        ),
+        "tagInfo": label_query(servers),
     }
