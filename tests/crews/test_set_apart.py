@@ -12,9 +12,12 @@ from typing import Any
 import duckdb
 import pytest
 from discovery_core.phases import Phase
+from discovery_core.wire.results import ColumnProfile
 from discovery_crews.local_run import LocalRun
+from discovery_crews.mapping.engine import propose
 from discovery_crews.mapping.presets import known_columns
 from discovery_crews.phases.migration_strategy.phase import run
+from discovery_crews.target_schema import TargetSchema, builtin_schema
 
 from tests.crews.files import workbook
 from tests.crews.test_exports import rows
@@ -138,3 +141,15 @@ def test_aws_takes_a_machine_by_its_place_in_a_vcenter(tmp_path: Path) -> None:
 def test_columns_of_known_exports(headers: list[str], meant: list[str | None]) -> None:
     known = known_columns(headers)
     assert [known[n].target if n in known else "" for n in range(len(headers))] == meant
+
+
+def test_a_field_of_that_name_in_ones_own_schema_counts() -> None:
+    schema = TargetSchema.model_validate(
+        {"fields": [{"name": "server", "type": "string"}, {"name": "template", "type": "string"}]}
+    )
+    columns = [
+        ColumnProfile(name="Template", type="string", filled=2, missing=0, distinct=1,
+                      samples=["golden image"]),
+    ]  # fmt: skip
+    assert [mapping.target for mapping in propose(columns, schema)] == ["template"]
+    assert [mapping.target for mapping in propose(columns, builtin_schema())] == [None]
