@@ -26,10 +26,9 @@ from discovery_crews.tables.engine import (
 )
 
 from .conversion import conversion
-from .evidence import decimal_comma
 from .identify import identify
 from .merge import write_assets
-from .plan import FieldSource, InventoryPlan, with_units
+from .plan import FieldSource, InventoryPlan, SourceColumn, with_units
 
 Progress = Callable[[int | None, int | None, str], None]
 _AT_ONCE = 32
@@ -101,8 +100,8 @@ def build_inventory(
     return made, counts
 
 
-def _converted(source: FieldSource, column: str, unit: str | None, *, comma: bool) -> str:
-    name = identifier(column)
+def _converted(source: FieldSource, entry: SourceColumn) -> str:
+    name = identifier(entry.column)
     target = source.field
     if source.is_list:
         return values.text_list(name)
@@ -110,10 +109,8 @@ def _converted(source: FieldSource, column: str, unit: str | None, *, comma: boo
         return values.boolean(name)
     if target.type == "date":
         return values.date(name)
-    if target.type == "integer" and not target.unit:
-        return values.whole_number(name, decimal_comma=comma)
     if target.type in ("number", "integer"):
-        return values.number(name, target.unit or None, unit, decimal_comma=comma)
+        return entry.amount(target).sql()
     return values.string(name)
 
 
@@ -210,13 +207,9 @@ def _convert_parts(
     expressions: list[str] = []
     for source in sources:
         for entry in source.columns:
-            comma = source.field.type in ("number", "integer") and decimal_comma(
-                connection, records, entry.column
-            )
             part = f"__part.{len(expressions)}"
             names.setdefault(source.role, []).append(part)
-            converted = _converted(source, entry.column, entry.unit, comma=comma)
-            expressions.append(f"{converted} AS {identifier(part)}")
+            expressions.append(f"{_converted(source, entry)} AS {identifier(part)}")
     files: list[Path] = []
     for start in range(0, len(expressions), _AT_ONCE):
         path = folder / f"parts-{start}.parquet"

@@ -12,10 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.tables.engine import connect, count_rows, source_columns
+from discovery_crews.tables.numbers import described
 from discovery_crews.target_schema import TargetSchema, builtin_schema, load_schema
 
 from .assets import InventoryCounts, build_inventory
-from .evidence import Evidence, gather
+from .evidence import Evidence, gather, with_separators
 from .judgement import (
     InventoryChoice,
     check,
@@ -46,6 +47,7 @@ def run(context: PhaseContext) -> PhaseOutcome:
             "least a name or another identifying column (spec.rerun from field_mapping).",
         )
     context.progress(None, rows, "measuring")
+    sources = with_separators(workdir, records, sources)
     evidence = gather(workdir, records, sources, rows)
     context.progress(None, rows, "the crew decides on units, keys and classes")
     submission = Submission(
@@ -119,6 +121,20 @@ def _schema(context: PhaseContext) -> TargetSchema:
     return builtin_schema() if path is None else load_schema(path)
 
 
+def _read_numbers(sources: list[FieldSource]) -> list[str]:
+    """How numbers were read that nobody has decided on, and what was computed from two columns."""
+    found: list[str] = []
+    for source in sources:
+        for entry in source.columns:
+            if entry.separators is not None and entry.amount(source.field).is_open:
+                found.append(described(entry.column, entry.separators))
+            if entry.times is not None:
+                found.append(
+                    f"{source.field.name}: {entry.column!r} was multiplied with {entry.times!r}."
+                )
+    return found
+
+
 def _findings(
     sources: list[FieldSource], plan: InventoryPlan, counts: InventoryCounts
 ) -> list[str]:
@@ -126,6 +142,7 @@ def _findings(
         f"{column}: numbers without a unit were read as {unit}. {plan.reasons.get(column, '')}"
         for column, unit in plan.units.items()
     ]
+    found += _read_numbers(sources)
     for source in sources:
         if len(source.columns) > 1:
             names = ", ".join(entry.column for entry in source.columns)

@@ -40,7 +40,9 @@ def run(context: PhaseContext) -> PhaseOutcome:
         context.progress,
     )
     table = read_apart(request, context.source_format)
-    profile = profile_records(context.workdir, table.parquet, table.rows, context.progress)
+    profile = profile_records(
+        context.workdir, table.parquet, table.rows, context.progress, delimiter=table.delimiter
+    )
     profile_file = context.workdir / "profile.json"
     write_profile(profile_file, profile)
     context.progress(table.rows, table.rows, "looking for values that cannot be right")
