@@ -55,8 +55,7 @@ def apply_edits(
             problems += _misfit(known[edit.column], edit, described[edit.target])
         elif edit.transform not in (None, NO_TRANSFORM) and not edit.target:
             problems.append(
-                f"column {edit.column!r} is not mapped, so its values are not read: no unit and no "
-                "decimals"
+                f"column {edit.column!r} is not mapped, so it has no unit and no decimals"
             )
     if problems:
         raise InvalidAnswerError(problems)
@@ -71,7 +70,21 @@ def apply_edits(
             final.append(mapping.model_copy(update={"role": "alternate"}))
         else:
             final.append(mapping)
+    if problems := _without_factor(final):
+        raise InvalidAnswerError(problems)
     return final
+
+
+def _without_factor(final: Sequence[FieldMapping]) -> list[str]:
+    """Columns that count for each of a field that no column is mapped to."""
+    mapped = {mapping.target for mapping in final}
+    return [
+        f"column {mapping.column!r} is multiplied with {field!r}, to which no column is mapped; "
+        "map one, or leave times out"
+        for mapping in final
+        if mapping.target and (field := steps(mapping.transform).get("times", mapping.target))
+        and field not in mapped
+    ]  # fmt: skip
 
 
 def _unknown(

@@ -52,7 +52,7 @@ class RequestSnapshot:
     """The open approval request. `policy` is the one frozen when it opened.
 
     `lowest_confidence` is that of the least certain mapping, `required_unmapped` are required
-    fields without a column.
+    fields without a column; `findings` say what the values have against the proposal.
     """
 
     request_id: UUID
@@ -66,6 +66,7 @@ class RequestSnapshot:
     fields: tuple[TargetDescription, ...] = ()
     lowest_confidence: float = 0.0
     required_unmapped: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,14 @@ class LLMSettings(WireModel):
 
 
 class ApprovedMapping(WireModel):
-    """What a person of this tenant decided for a header before; `target` None is "not mapped"."""
+    """What a person of this tenant decided for a header before; `target` None is "not mapped".
+
+    `transform` is how its values were read; None where that was left open, or not kept yet.
+    """
 
     header: str
     target: str | None
+    transform: str | None = None
     approved_by: str
     approved_at: datetime
 

@@ -164,7 +164,8 @@ def _taught(judged: _Judged, lesson: ApprovedMapping) -> FieldMapping:
         others = [entry for entry in candidates if entry.target != lesson.target]
         first = MappingCandidate(target=lesson.target, score=APPROVED)
         candidates = [first, *others[: CANDIDATES - 1]]
-    return _mapping(judged, APPROVED, reason, candidates)
+    mapping = _mapping(judged, APPROVED, reason, candidates)
+    return mapping.model_copy(update={"transform": lesson.transform or mapping.transform})
 
 
 def _preset(judged: _Judged, known: Known) -> FieldMapping:

@@ -8,6 +8,7 @@ or without the `i`. Frequencies are powers of 1000, as SI has it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
@@ -18,6 +19,10 @@ def _table() -> dict[str, dict[str, dict[str, Any]]]:
     text = (resources.files(__package__) / "units.yaml").read_text(encoding="utf-8")
     content: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(text)
     return content
+
+
+def _either(words: Iterable[str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
 
 
 _TABLE = _table()
@@ -38,12 +43,7 @@ UNIT_SPELLINGS = {spelling: unit for spelling, unit in _KNOWN.items() if len(spe
 UNITS = tuple(unit for units in _FAMILIES.values() for unit in units)
 # words behind a number that say what it measures, as an alternation of a regular expression
 SIZE_WORDS, FREQUENCY_WORDS, RATE_WORDS = (
-    "|".join(
-        sorted(
-            (re.escape(word) for word, unit in _KNOWN.items() if unit in _FAMILIES[name]),
-            key=lambda word: (-len(word), word),
-        )
-    )
+    _either(word for word, unit in _KNOWN.items() if unit in _FAMILIES[name])
     for name in ("data", "frequency", "data rate")
 )
 
@@ -85,16 +85,14 @@ def spellings_like(target: str) -> dict[str, str]:
     return {spelling: unit for spelling, unit in _KNOWN.items() if unit in like}
 
 
-# a letter alone in a header is no unit, and octets read like words ("go", "to") outside of brackets
-_OCTETS = r"[KMGTP]i?o"
-_WORDS = "|".join(
-    re.escape(word)
-    for word in sorted(("%", *UNIT_SPELLINGS), key=len, reverse=True)
-    if not re.fullmatch(rf"(?i:{_OCTETS})|[kmgtp]i|gigas|bit/s|bits/s", word)
-)
+# outside of brackets octets ("go", "to") and short forms read like words
+_LIKE_WORDS = re.compile(r"[kmgtp]i?o|[kmgtp]i|gigas")
+
+
+_CLEAR = _either({"%", *(word for word in UNIT_SPELLINGS if not _LIKE_WORDS.fullmatch(word))})
 _HEADER_UNIT = re.compile(
-    rf"(?:^|[\s_(\[/.-])((?i:{_WORDS}|[kmgtp]i?bps)|(?<=[(\[])(?i:{_OCTETS}))(?:$|[\s_)\].-])"
-    rf"|[\s_]([KMG]i?o|[TP]io)(?:$|[\s_)\]])",
+    rf"(?:^|[\s_(\[/.-])((?i:{_CLEAR}|[kmgtp]i?bps)|(?<=[(\[])(?i:{_either(UNIT_SPELLINGS)}))"
+    r"(?:$|[\s_)\].-])|[\s_]([KMG]i?o|[TP]io)(?:$|[\s_)\]])",
 )
 
 

@@ -97,6 +97,7 @@ class MappingMemory(Base):
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     header: Mapped[str] = mapped_column(primary_key=True)
     target: Mapped[str | None]
+    transform: Mapped[str | None]
     approved_by: Mapped[str]
     approved_at: Mapped[datetime]
     flow_id: Mapped[UUID]

@@ -62,7 +62,7 @@ def _amounts(
         if field is None or field.type not in _NUMERIC or mapping.column not in columns:
             continue
         said, separators = steps(mapping.transform), columns[mapping.column].separators
-        stated = said.get("decimal")
+        stated = None if separators is None or separators.sure else said.get("decimal")
         if stated is not None and separators is not None:
             separators = separators.model_copy(update={"decimal": stated})
         found.append(
@@ -86,10 +86,17 @@ def _unit(mapping: FieldMapping, field: TargetField) -> str | None:
 
 
 def _stating(mapping: FieldMapping, amount: Amount | None) -> FieldMapping:
-    """The mapping with the decimals that its open numbers are read with."""
-    if amount is None or not amount.is_open:
+    """The mapping with the decimals that its open numbers are read with.
+
+    What was said of an earlier file stays only where this one leaves it open.
+    """
+    if amount is None:
         return mapping
-    said = steps(mapping.transform) | {"decimal": amount.decimal}
+    said = {kind: what for kind, what in steps(mapping.transform).items() if kind != "decimal"}
+    if amount.is_open or amount.stated:
+        said["decimal"] = amount.decimal
+    if amount.times is None:
+        said.pop("times", None)
     return mapping.model_copy(update={"transform": transform_of(said)})
 
 
