@@ -8,7 +8,13 @@ import duckdb
 import pytest
 from discovery_core.mapping_edits import steps
 from discovery_core.phases import Phase
-from discovery_core.wire.results import FieldMapping, InventoryResult, MappingResult, Separators
+from discovery_core.wire.results import (
+    FieldMapping,
+    ImportResult,
+    InventoryResult,
+    MappingResult,
+    Separators,
+)
 from discovery_crews.local_run import LocalRun
 from discovery_crews.tables.numbers import Decimal, Written, decide, measure, number_of
 from discovery_crews.tables.units import UNIT_SPELLINGS, UNITS, canonical_unit, unit_of_header
@@ -205,7 +211,7 @@ def test_what_no_machine_has_and_what_is_no_number_is_told(tmp_path: Path) -> No
 @pytest.mark.parametrize("header", ["disk used %", "Disque utilisé (%)", "Festplatte belegt %"])
 def test_a_percentage_is_no_amount(tmp_path: Path, header: str) -> None:
     made = Inventory(tmp_path, table(header, ["97", "45", "30.5"], ","))
-    assert (made.of(header).target or "").endswith("_gb") is False
+    assert made.of(header).target is None
     assert "storage_used_gb" not in [c.target for c in made.of(header).candidates]
 
 
@@ -248,6 +254,16 @@ def test_the_profile_reads_what_the_inventory_does(tmp_path: Path) -> None:
     profile = made.local.outcomes[Phase.DATA_IMPORT].artefacts["profile"].read_text()
     assert '"maximum": "1024.5"' in profile
     assert made.column("storage_gb") == [1024.5, 15.9, 238]
+
+
+def test_an_import_reads_numbers_as_the_mapping_will(tmp_path: Path) -> None:
+    rows = ["16.384;102.400", "8.192;204.800", "65.536;51.200"]
+    content = table("RAM (MB);Disk (MB)", rows, system="Windows Server 2019")
+    made = Inventory(tmp_path, content.replace(";51.200", ";900.000.000.000"))
+    imported = made.local.outcomes[Phase.DATA_IMPORT].result
+    assert isinstance(imported, ImportResult)
+    assert [text for text in imported.findings if "1 values are not between 0 and" in text]
+    assert made.column("memory_gb") == [16, 8, 64]
 
 
 def test_old_profiles_are_still_read() -> None:

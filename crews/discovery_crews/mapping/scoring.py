@@ -82,7 +82,7 @@ def score_column(
     fits = {
         number: values
         for number, values in fits.items()
-        if not _is_no_amount(schema.fields[number], unit)
+        if not _is_no_amount(profile.name, schema.fields[number], unit)
         and schema.fields[number].name not in ratio
     }
     units = {number: _unit(schema.fields[number], unit) for number in fits}
@@ -164,9 +164,21 @@ def _unit(target: TargetField, unit: str | None) -> bool | None:
     return None if (measured, own) == ("data", "share") else False
 
 
-def _is_no_amount(target: TargetField, unit: str | None) -> bool:
-    """Whether the column has percentages, and the field amounts: that is never the same."""
-    return family(unit or "") == "share" and family(target.unit or "") not in (None, "share")
+def _is_no_amount(header: str, target: TargetField, unit: str | None) -> bool:
+    """Whether the column has percentages that the field cannot be.
+
+    They are never amounts, and those of disks are no load of processors or memory.
+    """
+    if family(unit or "") != "share" or target.unit is None:
+        return False
+    if family(target.unit) != "share":
+        return True
+    return _is_disk(header) and not _is_disk(target.name)
+
+
+def _is_disk(name: str) -> bool:
+    said = {word for reading in words_of(name).readings for word in reading}
+    return "disk" in said and not said & {"memory", "cpu"}
 
 
 def best_margin(found: Sequence[Evidence]) -> float:

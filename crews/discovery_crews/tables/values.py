@@ -138,10 +138,18 @@ def date(text: str) -> str:
 
 
 def text_list(text: str, separators: str = SEPARATORS) -> str:
-    """A VARCHAR[] of the distinct parts of `a; b | c, d` or of a JSON array, in order."""
+    """A VARCHAR[] of the distinct parts of `a; b | c, d` or of a JSON array, in order.
+
+    JSON objects stay whole, also where cleansing has written them one after another.
+    """
     split = f"string_split_regex(trim({text}), '{separators}')"
     parsed = f"try_cast(try_cast({text} AS JSON) AS VARCHAR[])"
-    parts = f"CASE WHEN trim({text}) LIKE '[%' THEN coalesce({parsed}, {split}) ELSE {split} END"
+    listed = rf"'[' || regexp_replace({text}, '\}}\s*[;|\n]\s*\{{', '}},{{', 'g') || ']'"
+    objects = f"coalesce(try_cast(try_cast({listed} AS JSON) AS VARCHAR[]), [{text}])"
+    parts = (
+        f"CASE WHEN trim({text}) LIKE '[%' THEN coalesce({parsed}, {split}) "
+        f"WHEN trim({text}) LIKE '{{%}}' THEN {objects} ELSE {split} END"
+    )
     filled = f"list_filter({parts}, lambda part: trim(part) <> '')"
     unique = f"list_filter({filled}, lambda part, spot: list_position({filled}, part) = spot)"
     return f"CASE WHEN len({filled}) > 0 THEN {unique} END"
