@@ -190,6 +190,7 @@ def test_versions_say_nothing_of_decimals(tmp_path: Path) -> None:
 def test_columns_of_one_field_that_disagree_are_told(tmp_path: Path) -> None:
     made = Inventory(tmp_path, table("RAM (MB);RAM GB", ["16384;16", "8192;64", "4096;4"]))
     assert "row 3: 8 and 64 GB" in made.told("memory_gb", "disagree in 1 rows")
+    assert made.of("RAM GB").confidence <= 0.6 < made.of("RAM (MB)").confidence
 
 
 def test_rounding_is_no_disagreement(tmp_path: Path) -> None:

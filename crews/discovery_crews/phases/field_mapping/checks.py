@@ -6,7 +6,8 @@ read. So they are read here as the inventory will read them, and what comes out 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -21,8 +22,21 @@ from discovery_crews.tables.patterns import matches
 from discovery_crews.tables.units import unit_of_header
 from discovery_crews.target_schema import TargetField, TargetSchema
 
+from .judgement import DOUBTED
+
 _EXAMPLES = 3
 _NUMERIC = ("integer", "number")
+# a share of a column's values that is no slip of the pen
+_MANY = 0.05
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A finding on a column, and how many rows it is about."""
+
+    column: str
+    rows: int
+    text: str
 
 
 def checked(
@@ -37,18 +51,28 @@ def checked(
     with connect(workdir) as connection:
         amounts = refined(connection, records, _amounts(mappings, columns, schema))
         table = f"read_parquet({literal(records)})"
-        found = [
+        told = [
             *_implausible(connection, table, amounts),
             *_disagreeing(connection, table, amounts),
             *_unreadable(connection, table, amounts),
         ]
     read = {amount.column: amount for amount in amounts}
-    found += [
-        described(amount.column, amount.separators)
+    told += [
+        _Told(amount.column, 0, described(amount.column, amount.separators))
         for amount in amounts
         if amount.is_open and amount.separators is not None
     ]
-    return [_stating(mapping, read.get(mapping.column)) for mapping in mappings], found
+    doubted = {entry.column for entry in told if entry.rows > _MANY * columns[entry.column].filled}
+    return [
+        _stating(_sure_of(mapping, doubted), read.get(mapping.column)) for mapping in mappings
+    ], [entry.text for entry in told]
+
+
+def _sure_of(mapping: FieldMapping, doubted: Set[str]) -> FieldMapping:
+    """The mapping, less sure where many of its values speak against it, so that people look."""
+    if mapping.column not in doubted:
+        return mapping
+    return mapping.model_copy(update={"confidence": min(mapping.confidence, DOUBTED)})
 
 
 def _amounts(
@@ -113,9 +137,9 @@ def _examples(rows: Sequence[tuple[object, ...]], unit: str) -> str:
 
 def _implausible(
     connection: duckdb.DuckDBPyConnection, table: str, amounts: Sequence[Amount]
-) -> list[str]:
+) -> list[_Told]:
     """Values that no machine has, once they are converted as proposed."""
-    found: list[str] = []
+    found: list[_Told] = []
     for amount in amounts:
         if amount.field.plausible is None:
             continue
@@ -128,20 +152,24 @@ def _implausible(
         if rows:
             unit = f" {amount.field.unit}" if amount.field.unit else ""
             found.append(
-                f"{amount.column}: {rows[0][3]} values would be outside of what "
-                f"{amount.field.name} usually is, {low:g} to {high:g}{unit}: "
-                f"{_examples([row[:3] for row in rows], unit)}. "
-                "Correct the field, the unit or the decimals of this column."
+                _Told(
+                    amount.column,
+                    rows[0][3],
+                    f"{amount.column}: {rows[0][3]} values would be outside of what "
+                    f"{amount.field.name} usually is, {low:g} to {high:g}{unit}: "
+                    f"{_examples([row[:3] for row in rows], unit)}. "
+                    "Correct the field, the unit or the decimals of this column.",
+                )
             )
     return found
 
 
 def _disagreeing(
     connection: duckdb.DuckDBPyConnection, table: str, amounts: Sequence[Amount]
-) -> list[str]:
+) -> list[_Told]:
     """Columns of one field that say different things of the same rows."""
     first: dict[str, Amount] = {}
-    found: list[str] = []
+    found: list[_Told] = []
     for other in amounts:
         mine = first.setdefault(other.field.name, other)
         if mine is other:
@@ -157,18 +185,22 @@ def _disagreeing(
                 f"row {row}: {_number(a)} and {_number(b)}{unit}" for row, a, b, _ in rows
             )
             found.append(
-                f"{mine.field.name}: {mine.column!r} and {other.column!r} disagree in "
-                f"{rows[0][3]} rows ({shown}). {mine.column!r} is taken; unmap the one that means "
-                "something else."
+                _Told(
+                    other.column,
+                    rows[0][3],
+                    f"{mine.field.name}: {mine.column!r} and {other.column!r} disagree in "
+                    f"{rows[0][3]} rows ({shown}). {mine.column!r} is taken; unmap the one that "
+                    "means something else.",
+                )
             )
     return found
 
 
 def _unreadable(
     connection: duckdb.DuckDBPyConnection, table: str, amounts: Sequence[Amount]
-) -> list[str]:
+) -> list[_Told]:
     """Values that give no number of the field."""
-    found: list[str] = []
+    found: list[_Told] = []
     for amount in amounts:
         text = f"trim({identifier(amount.column)})"
         rows = connection.execute(
@@ -181,7 +213,11 @@ def _unreadable(
             unit = f" in {amount.field.unit}" if amount.field.unit else ""
             shown = ", ".join(f"{str(t)[:60]!r} (row {row})" for row, t, _ in rows)
             found.append(
-                f"{amount.column}: {rows[0][2]} values are no number{unit} for {amount.field.name} "
-                f"and would be missing: {shown}."
+                _Told(
+                    amount.column,
+                    rows[0][2],
+                    f"{amount.column}: {rows[0][2]} values are no number{unit} for "
+                    f"{amount.field.name} and would be missing: {shown}.",
+                )
             )
     return found
