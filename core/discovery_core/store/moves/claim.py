@@ -154,6 +154,8 @@ async def _inputs(
         made_by = by_phase.get(wanted.phase)
         artefacts = await blobs.run_artefacts(session, made_by) if made_by is not None else {}
         if wanted.artefact not in artefacts:
+            if wanted.optional:
+                continue
             raise NotFoundError(f"{wanted.phase} has left no artefact {wanted.artefact}")
         inputs[wanted.name] = artefacts[wanted.artefact]
     for name, digest in (
