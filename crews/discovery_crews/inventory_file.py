@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from discovery_core.wire.model import ENGAGEMENT_INVENTORY
 
-from discovery_crews.phase import ENGAGEMENT, PhaseContext
+from discovery_crews.phase import PhaseContext
 from discovery_crews.tables.engine import connect, identifier, literal
 from discovery_crews.target_schema import load_schema
 
@@ -34,7 +35,7 @@ def column_of(field: str) -> str:
 
 def inventory_of(context: PhaseContext) -> Path:
     """What this phase works on: the engagement's inventory where there is one, else the flow's."""
-    merged = context.inputs.get(ENGAGEMENT)
+    merged = context.inputs.get(ENGAGEMENT_INVENTORY)
     if merged is None:
         return context.inputs["inventory"]
     context.progress(None, None, "reading the inventory of the engagement")

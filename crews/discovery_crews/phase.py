@@ -17,9 +17,7 @@ from discovery_core.wire.results import ImportResult, InventoryResult, PhaseResu
 __all__ = ["ImportResult", "InventoryResult", "PhaseContext", "PhaseOutcome", "RunPhase"]
 
 
-# The engagement's merged inventory (gzipped NDJSON), where the flow belongs to one, and what
-# dependency_analysis has found in its other flows (Parquet), numbered from 0.
-ENGAGEMENT = "engagementInventory"
+# What dependency_analysis has found in other flows of the engagement (Parquet), numbered from 0.
 OTHER_DEPENDENCIES = "otherDependencies"
 
 
