@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import duckdb
 from discovery_core.wire.model import ENGAGEMENT_INVENTORY
@@ -67,11 +66,11 @@ def _write_merged(
         f"TO {literal(spool)} (FORMAT parquet, ROW_GROUP_SIZE 50000)"
     )
     source = f"read_parquet({literal(spool)})"
-    row = connection.execute(f"SELECT json_group_structure(fields) FROM {source}").fetchone()  # noqa: S608 - quoted
-    found: dict[str, Any] = json.loads(row[0]) if row and row[0] else {}
-    fields = {
-        name: known.get(name) or _type_of(structure) for name, structure in sorted(found.items())
-    }
+    said = connection.execute(
+        f"SELECT e.key, list(DISTINCT e.type) FROM {source} AS a, json_each(a.fields) AS e "  # noqa: S608 - quoted
+        "WHERE e.type <> 'NULL' GROUP BY e.key ORDER BY e.key"
+    ).fetchall()
+    fields = {name: known.get(name) or _type_of(set(kinds)) for name, kinds in said}
     fixed = ", ".join(name if name != "unmapped" else "unmapped::VARCHAR AS unmapped"
                       for name in FIXED_COLUMNS)  # fmt: skip
     taken = ", ".join(
@@ -89,10 +88,10 @@ def _write_merged(
     spool.unlink()
 
 
-def _type_of(structure: Any) -> str:
-    """The type of a field that no schema at hand knows, by the structure of all its values."""
-    if isinstance(structure, list):
+def _type_of(kinds: set[str]) -> str:
+    """The type of a field that no schema at hand knows, by the JSON types of all its values."""
+    if kinds == {"ARRAY"}:
         return "VARCHAR[]"
-    if structure in _NUMBERS:
+    if kinds <= _NUMBERS:
         return "DOUBLE"
-    return "BOOLEAN" if structure == "BOOLEAN" else "VARCHAR"
+    return "BOOLEAN" if kinds == {"BOOLEAN"} else "VARCHAR"

@@ -22,6 +22,7 @@ _AT_ONCE = 1000
 _GZIP = 31  # zlib's window bits for a gzip stream, whose header then has no time
 _ASSETS = text(
     f"""
+    DECLARE merged_assets NO SCROLL CURSOR FOR
     WITH {SOURCES}, told AS (
         SELECT asset AS identity, jsonb_agg(unmapped ORDER BY rank) AS unmapped,
                coalesce(jsonb_agg(row ORDER BY row) FILTER (WHERE flow_id = :flow), '[]') AS rows
@@ -40,6 +41,7 @@ _ASSETS = text(
     ORDER BY a.identity COLLATE "C"
     """  # noqa: S608 - texts of ours
 )
+_NEXT = text(f"FETCH {_AT_ONCE} FROM merged_assets")
 
 
 async def merged_inventory(
@@ -68,6 +70,7 @@ async def _lines(
     await session.execute(text("SET LOCAL statement_timeout = '300s'"))
     key = key_of(tenant_id, engagement) | {"flow": flow_id}
     async with without_loops(session):
-        found = await session.stream(_ASSETS, key, execution_options={"yield_per": _AT_ONCE})
-        async for rows in found.scalars().partitions():
+        await session.execute(_ASSETS, key)
+        # by hand: rows that the driver's own cursor has handed out stay in memory until its end
+        while rows := (await session.scalars(_NEXT)).all():
             yield "".join(f"{row}\n" for row in rows).encode()
