@@ -254,3 +254,27 @@ def test_an_address_tells_which_of_two_machines_of_a_name(tmp_path: Path) -> Non
     flows = "Source name,Source IP,Destination name,Destination IP\ndb,10.0.0.3,web,10.0.0.2\n"
     local = analysed(archive(tmp_path, servers=twins, flows=flows), tmp_path / "run")
     assert edges_of(local) == {("db", "web.b.org")}
+
+
+@pytest.mark.parametrize("lines", [
+    ("Proto,Local Address,Foreign Address\nTCP,10.0.0.2:443,10.0.0.1:50000\n"
+     "TCP,10.0.0.2:51000,10.0.0.3:5432\n"),
+    ("LocalAddress,LocalPort,RemoteAddress,RemotePort,PSComputerName\n"
+     "172.16.0.1,443,10.0.0.1,50000,two\n172.16.0.1,51000,10.0.0.3,5432,two\n"),
+])  # fmt: skip
+def test_a_machine_lists_also_what_others_have_opened(tmp_path: Path, lines: str) -> None:
+    servers = "VM name,IP address,OS\none,10.0.0.1,Linux\ntwo,10.0.0.2,Linux\nthree,10.0.0.3,A\n"
+    local = analysed(archive(tmp_path, servers=servers, netstat=lines), tmp_path / "run")
+    made = local.outcomes[Phase.DEPENDENCY_ANALYSIS].artefacts["dependencies"]
+    assert {(row["from_name"], row["to_identity"].split(":")[1], row["port"])
+            for row in table(made)} == {("one", "two", 443), ("two", "three", 5432)}  # fmt: skip
+
+
+def test_relations_as_the_interface_of_a_cmdb_gives_them() -> None:
+    found = connection_table(
+        ["parent.display_value", "parent.link", "type.display_value", "child.display_value"]
+    )
+    assert found is not None
+    assert (found.sources, found.targets, found.relation) == (
+        ("parent.display_value",), ("child.display_value",), "type.display_value",
+    )  # fmt: skip

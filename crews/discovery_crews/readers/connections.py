@@ -36,7 +36,9 @@ class ConnectionTable:
     """The columns of a table of connections; of each end names come before addresses and ids.
 
     `relation` is the column that says which relation a row is. `only` tells that rows are
-    connections and nothing else; otherwise they may be assets that name a connection as well.
+    connections and nothing else; otherwise they may be assets that name a connection as well. With
+    `either_way` a machine lists its own connections, also those that others have opened;
+    `source_port` is then its own port, where that has a column.
     """
 
     sources: tuple[str, ...]
@@ -45,6 +47,8 @@ class ConnectionTable:
     protocol: str | None = None
     relation: str | None = None
     only: bool = False
+    either_way: bool = False
+    source_port: str | None = None
 
     @property
     def columns(self) -> str:
@@ -55,14 +59,15 @@ class ConnectionTable:
         """SQL: what the rows of a view say, each pair of ends once.
 
         Columns: `sources` and `targets` (VARCHAR[], the texts of each end, never empty), `port`,
-        `protocol`, `relation`, `rows` (numbers of the first rows that say so), `times` (how many),
-        `place` (as given), `columns` (of both ends).
+        `source_port`, `protocol`, `relation`, `rows` (numbers of the first rows that say so),
+        `times` (how many), `place` (as given), `columns` (of both ends), `either_way`.
         """
-        port = f"try_cast(trim({identifier(self.port)}) AS INTEGER)" if self.port else "NULL"
         return f"""
-            SELECT *, {literal(place)} AS place, {literal(self.columns)} AS columns FROM (
+            SELECT *, {literal(place)} AS place, {literal(self.columns)} AS columns,
+                {self.either_way} AS either_way FROM (
                 SELECT {_texts(self.sources)} AS sources, {_texts(self.targets)} AS targets,
-                    {port}::INTEGER AS port, {_lower(self.protocol)} AS protocol,
+                    {_number(self.port)} AS port, {_number(self.source_port)} AS source_port,
+                    {_lower(self.protocol)} AS protocol,
                     {_lower(self.relation)} AS relation,
                     list({ROW} ORDER BY {ROW})[:{MOST_ROWS}] AS rows, count(*) AS times
                 FROM {view} GROUP BY ALL
@@ -74,6 +79,10 @@ def _texts(columns: Sequence[str]) -> str:
     """SQL: what the columns say, without the empty ones."""
     listed = ", ".join(values.string(identifier(column)) for column in columns)
     return f"list_filter([{listed}], lambda text: text IS NOT NULL)"
+
+
+def _number(column: str | None) -> str:
+    return f"try_cast(trim({identifier(column)}) AS INTEGER)" if column else "NULL::INTEGER"
 
 
 def _lower(column: str | None) -> str:
@@ -193,8 +202,9 @@ def connection_table(columns: Sequence[str]) -> ConnectionTable | None:
     only = _is_only(headers, known)
     relation = _relation(headers, known)
     pairs = [(_ends(headers, known, "source"), _ends(headers, known, "target"))]
-    pairs.append(_local_and_remote(headers, known))
-    if relation is not None:
+    local = _local_and_remote(headers, known)
+    pairs.append(local)
+    if relation is not None or only:
         pairs.append((_ends(headers, known, "parent"), _ends(headers, known, "child")))
     if port or protocol or only:
         pairs.append((pairs[0][0], _ends(headers, known, "planned_target")))
@@ -204,7 +214,9 @@ def connection_table(columns: Sequence[str]) -> ConnectionTable | None:
         pairs.append((sources, targets))
     for sources, targets in pairs:
         if sources and targets and not set(sources) & set(targets):
-            return ConnectionTable(sources, targets, port, protocol, relation, only)
+            own = (sources, targets) == local
+            told = _sided(headers, known, "port", "local") if own else None
+            return ConnectionTable(sources, targets, port, protocol, relation, only, own, told)
     return None
 
 
@@ -261,10 +273,8 @@ def _only_word(
     headers: Sequence[_Header], known: _Vocabulary, kind: str, *sides: str
 ) -> str | None:
     """The column of that kind: first one of these sides, then one of none."""
-    for header in headers:
-        rest = header.side(known, *sides) if sides else None
-        if rest and all(word in known[kind] for word in rest):
-            return header.column
+    if sides and (found := _sided(headers, known, kind, *sides)) is not None:
+        return found
     passed = known[kind] | known["about"] | known["vague_target"]
     for header in headers:
         told = header.told(known)
@@ -273,10 +283,20 @@ def _only_word(
     return None
 
 
+def _sided(headers: Sequence[_Header], known: _Vocabulary, kind: str, *sides: str) -> str | None:
+    for header in headers:
+        rest = header.side(known, *sides)
+        if rest and all(word in known[kind] for word in rest):
+            return header.column
+    return None
+
+
 def _relation(headers: Sequence[_Header], known: _Vocabulary) -> str | None:
+    said = known["relation"] | known["names"]
     for header in headers:
         told = header.told(known)
-        if told and all(word in known["relation"] for word in told):
+        # as exported from ServiceNow's tables: `type.display_value`
+        if told[:1] and told[0] in known["relation"] and set(told[1:]) <= said:
             return header.column
     return None
 

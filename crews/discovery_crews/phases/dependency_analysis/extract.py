@@ -239,28 +239,41 @@ def _connections(connection: duckdb.DuckDBPyConnection, inventory: Inventory) ->
 
 def _observed(connection: duckdb.DuckDBPyConnection, table: str) -> Iterator[Mention]:
     rows = connection.execute(
-        "SELECT sources, targets, port, protocol, relation, rows, times, place, columns "  # noqa: S608 - quoted
-        f"FROM {table} ORDER BY ALL"
+        "SELECT sources, targets, port, source_port, either_way, protocol, relation, rows, times, "  # noqa: S608 - quoted
+        f"place, columns FROM {table} ORDER BY ALL"
     ).fetchall()
-    for sources, targets, number, spoken, relation, numbers, times, place, columns in rows:
+    for sources, targets, *ports, mutual, spoken, relation, numbers, times, place, names in rows:
+        port, own = (
+            number if number is not None else _port_of(texts)
+            for number, texts in zip(ports, (targets, sources), strict=True)
+        )
         said, reverse = relation_of(relation) if relation else ("connects_to", False)
-        kind = next(known for known in KINDS if known == said)
+        if mutual and port is not None and own is not None and own < _PASSING <= port:
+            # the other has opened it, to this machine's service
+            port, reverse = own, True
         ends = (targets, sources) if reverse else (sources, targets)
-        told = without_port(targets[0])[1]
         yield Mention(
-            kind,
+            next(kind for kind in KINDS if kind == said),
             "relation_table" if relation else "connection_table",
             from_text=without_port(ends[0][0])[0],
             from_instead=tuple(ends[0][1:]),
             to_text=without_port(ends[1][0])[0],
             to_instead=tuple(ends[1][1:]),
-            column=columns,
+            column=names,
             rows=tuple(numbers),
             times=times,
-            port=told if number is None else number,
+            port=port,
             protocol=spoken,
             place=place,
         )
+
+
+# ports from here on are given to whoever opens a connection (Linux; RFC 6335 says from 49152)
+_PASSING = 32768
+
+
+def _port_of(texts: Sequence[str]) -> int | None:
+    return next((port for text in texts if (port := without_port(text)[1]) is not None), None)
 
 
 _WITH_PORT = re.compile(r"^(?P<host>[^:\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})$")
