@@ -72,7 +72,10 @@ async def test_what_is_asked_again_and_again_passes_over_what_has_ended(stores: 
     since = await store.now() - timedelta(minutes=2)
     keep, limits = timedelta(days=90), (20, 5)
     reads: dict[str, Callable[[], Awaitable[Any]]] = {
-        "the sweep": store.open_flows,
+        "the sweep": lambda: store.changed_flows(65),
+        "requests that expire": lambda: store.requests_expiring(300),
+        "who may start": lambda: store.startable(limits, {running.flow_id}),
+        "a resync": store.open_flows,
         "tokens": lambda: store.tokens_since(since),
         "circuit breakers": store.breaker_counts,
         "messages": lambda: store.due_notifications(20),
