@@ -137,26 +137,29 @@ class Upkeep:
         full, self._full = self._full, False
         pause = max(self._resync_seconds, len(self._cache) / FLOWS_PER_SECOND)
         resync = full or now - self._resynced_at >= pause
-        if resync:
-            try:
+        try:
+            if resync:
                 await self._resync()
-            except BaseException:
-                self._full = full
-                raise
+            metrics.QUEUE_LENGTH.set(len(self._controller.queue))
+            metrics.TIMERS.set(self._controller.queue.timers)
+            if self._leads.is_set():
+                await self._enqueue(now, full=full, resync=resync)
+        except BaseException:
+            self._full = self._full or full
+            raise
+        if resync:
             self._resynced_at = time.monotonic()
-        metrics.QUEUE_LENGTH.set(len(self._controller.queue))
-        metrics.TIMERS.set(self._controller.queue.timers)
-        if not self._leads.is_set():
-            return
+        if self._leads.is_set() and now - self._counted_at >= self._metrics_seconds:
+            self._counted_at = now
+            await self._beside("figures", self._count)
+
+    async def _enqueue(self, now: float, *, full: bool, resync: bool) -> None:
         if resync:
             await self._enqueue_open(full=full)
         else:
             await self._enqueue_changed(now - self._swept_at + LATE_COMMIT_SECONDS)
         await self._enqueue_expiring()
         self._swept_at = now
-        if now - self._counted_at >= self._metrics_seconds:
-            self._counted_at = now
-            await self._beside("figures", self._count)
 
     async def _enqueue_open(self, *, full: bool) -> None:
         """Flows that have changed, all with `full`, and those without a resource or without a row.
@@ -166,19 +169,19 @@ class Upkeep:
         known: set[UUID] = set()
         for flow in await self._store.open_flows():
             known.add(flow.flow_id)
-            self._enqueue(flow, anyway=full)
+            self._compare(flow, anyway=full)
         for flow in await self._store.undeleted_ended_flows():
             known.add(flow.flow_id)
-            self._enqueue(flow, anyway=self._cache.flow(flow.flow_id) is None)
+            self._compare(flow, anyway=self._cache.flow(flow.flow_id) is None)
         for uid in self._cache.flows():
             if uid not in known:
                 self._controller.queue.add(uid, hurry=False)
 
     async def _enqueue_changed(self, seconds: float) -> None:
         for flow in await self._store.changed_flows(seconds):
-            self._enqueue(flow)
+            self._compare(flow)
 
-    def _enqueue(self, flow: Version, *, anyway: bool = False) -> None:
+    def _compare(self, flow: Version, *, anyway: bool = False) -> None:
         if anyway or self._controller.reconciled.get(flow.flow_id) != flow.version:
             self._controller.queue.add(flow.flow_id, hurry=False)
 

@@ -160,7 +160,8 @@ class OperatorStore:
 
     async def changed_flows(self, seconds: float) -> list[Version]:
         """Flows that have changed within so many seconds, by the database's clock."""
-        since = func.clock_timestamp() - timedelta(seconds=seconds)
+        # not clock_timestamp(), which changes from row to row, so that no index would do
+        since = func.now() - timedelta(seconds=seconds)
         return await self._read(
             lambda session: _flows(session, DiscoveryFlowRow.updated_at >= since)
         )
@@ -298,7 +299,7 @@ async def _flows(session: AsyncSession, chosen: ColumnElement[bool]) -> list[Ver
 
 
 async def _expiring(session: AsyncSession, seconds: float) -> list[UUID]:
-    until = func.clock_timestamp() + timedelta(seconds=seconds)
+    until = func.now() + timedelta(seconds=seconds)
     found = await session.scalars(
         select(ApprovalRequestRow.flow_id).where(
             ApprovalRequestRow.state == "Open", ApprovalRequestRow.expires_at <= until

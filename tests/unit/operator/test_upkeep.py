@@ -154,3 +154,16 @@ async def test_a_look_at_everything_that_failed_is_made_up_for(world: World) -> 
         await world.swept()
     world.cluster.fails = False
     assert await world.swept() == set(world.flows)
+
+
+async def test_a_look_at_everything_is_made_up_for_where_the_database_fails(world: World) -> None:
+    asked = world.store.open_flows
+
+    async def away() -> list[Version]:
+        raise TimeoutError
+
+    world.store.open_flows = away  # type: ignore[method-assign]
+    with pytest.raises(TimeoutError):
+        await world.swept()
+    world.store.open_flows = asked  # type: ignore[method-assign]
+    assert await world.swept() == set(world.flows)
