@@ -20,13 +20,18 @@ _LIVE = ", ".join(f"'{state}'" for state in LIVE_RUN_STATES)
 _DUE = """state = 'Queued' AND (not_before IS NULL OR not_before <= clock_timestamp())
       AND flow_id <> ALL(:passed_over)"""
 _PASSED_OVER = bindparam("passed_over", type_=ARRAY(Uuid))
-# each count ends where it is plain that there is not enough for all
+# each count ends where it is plain that there is not enough for all; in the order of an index, or
+# the table would be read where few of its rows are due
 _WAITING = text(
     f"""
     SELECT
-      (SELECT count(*) FROM (SELECT FROM discovery_flows WHERE {_DUE} LIMIT :most) AS due),
-      (SELECT count(*) FROM (SELECT FROM discovery_flows
-                              WHERE {_DUE} AND tenant_id = :tenant LIMIT :most_of_tenant) AS due)
+      (SELECT count(*) FROM (
+         SELECT FROM discovery_flows WHERE {_DUE} ORDER BY tenant_id, state_since LIMIT :most
+       ) AS due),
+      (SELECT count(*) FROM (
+         SELECT FROM discovery_flows WHERE {_DUE} AND tenant_id = :tenant
+          ORDER BY state_since LIMIT :most_of_tenant
+       ) AS due)
     """  # noqa: S608 - our own constants
 ).bindparams(_PASSED_OVER)
 # of each tenant as many as it could start, so that what it has queued beyond costs nothing
