@@ -173,14 +173,22 @@ STEPS = (
     Guard("what cannot be reconciled is passed over", f"{OPERATOR}/controller.py",
           "passed_over=self.queue.failing", "passed_over=()",
           f"{FLOWS}::test_a_queued_flow_that_cannot_be_reconciled_keeps_nobody_waiting"),
-    Guard("what is passed over has no turn", f"{CORE}/moves/attempts.py",
-          "row.flow_id.not_in(passed_over),\n", "",
+    Guard("what is passed over has no turn", f"{CORE}/moves/queue.py",
+          "      AND flow_id <> ALL(:passed_over)", "      AND :passed_over IS NOT NULL",
           "tests/store/test_queue_order.py::"
           "test_a_flow_that_cannot_be_reconciled_loses_its_turn_until_it_can[a]"),
-    Guard("who is passed over sees its own turn", f"{CORE}/moves/attempts.py",
-          "set(passed_over) - {flow.flow_id}", "set(passed_over)",
+    Guard("who is passed over sees its own turn", f"{CORE}/moves/queue.py",
+          "[flow for flow in passed_over if flow != flow_id]", "list(passed_over)",
           "tests/store/test_queue_order.py::"
           "test_a_flow_that_was_passed_over_still_sees_its_own_turn"),
+    Guard("nobody starts out of turn", f"{CORE}/moves/queue.py",
+          "enough_for_all or flow_id in await startable(session, limits, others)", "True",
+          "tests/store/test_queue_order.py::"
+          "test_one_flow_does_not_wait_for_the_many_of_another_tenant[1]"),
+    Guard("a slot that was given up is handed on", f"{OPERATOR}/dispatch.py",
+          "            self._wake.set()\n", "",
+          "tests/unit/operator/test_dispatch.py::"
+          "test_a_slot_that_was_given_up_is_handed_on_at_once[True]"),
     Guard("what is gone is forgotten", f"{OPERATOR}/controller.py",
           "if flow is None or flow.deleted:", "if flow is None:",
           f"{FLOWS}::test_deletion_ends_the_flow_and_its_job"),

@@ -58,6 +58,11 @@ class ApprovalRequestRow(Base):
             name="attributable",
         ),
         Index(
+            "ix_approval_requests_expiring",
+            "expires_at",
+            postgresql_where=text("state = 'Open'"),
+        ),
+        Index(
             "uq_approval_requests_open",
             "tenant_id",
             "flow_id",
