@@ -25,7 +25,7 @@ from .inventory import Asset, AssetAlias, AssetDecision, Record, SourcePrecedenc
 from .sessions import EndedSessions
 from .upkeep import CircuitBreaker, Notification, Purge
 
-SCHEMA_REVISION = "0012"
+SCHEMA_REVISION = "0013"
 
 TENANT_TABLES = tuple(
     table.name for table in Base.metadata.sorted_tables if "tenant_id" in table.columns
