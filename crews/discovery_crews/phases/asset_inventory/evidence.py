@@ -143,7 +143,8 @@ def _key_evidence(
             """  # noqa: S608 - identifiers and literals are quoted
         ).fetchone()
         if row and row[0]:
-            found.append(KeyEvidence(field, *(int(part) for part in row[:4]), bool(row[4])))
+            filled, distinct, merges, splits = map(int, row[:4])
+            found.append(KeyEvidence(field, filled, distinct, merges, splits, bool(row[4])))
     return found
 
 

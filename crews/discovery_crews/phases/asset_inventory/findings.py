@@ -65,8 +65,8 @@ def _no_identifier(entry: NoIdentifier) -> str:
     if entry.fault == DAMAGED:
         return (
             f"{entry.field}: {entry.count} numbers have lost digits, as long ones do in "
-            f"spreadsheets, or are in scientific notation ({values}; rows {rows}). They identify nothing; "
-            "export the column as text and import it again."
+            f"spreadsheets, or are in scientific notation ({values}; rows {rows}). They identify "
+            "nothing; export the column as text and import it again."
         )
     return (
         f"{entry.field}: {entry.count} values are placeholders ({values}; rows {rows}). They count "
