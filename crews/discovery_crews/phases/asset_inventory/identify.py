@@ -46,6 +46,8 @@ _NO_KEY = 0.3
 _LINKED = 0.8
 # of a key that several machines of the file have
 _SHARED = 0.6
+# of a name behind a key, so that the identity stays short enough to be asked for
+_LONGEST_NAME = 60
 # addresses that every machine may have
 _ANYWHERE = r"(127\.|169\.254\.|0\.0\.0\.0|fe80:|::1$).*"
 _NAMED = "asset_type IN ('application', 'database')"
@@ -219,7 +221,10 @@ def _assign(connection: duckdb.DuckDBPyConnection, level: int, name: str) -> Non
     )
     connection.execute(
         f"""
-        UPDATE identified SET identity = {literal(name + ":")} || own.k || ' ' || own.called,
+        UPDATE identified SET identity = {literal(name + ":")} || own.k || ' ' ||
+                CASE WHEN length(own.called) > {_LONGEST_NAME}
+                    THEN left(own.called, {_LONGEST_NAME - 32}) || md5(own.called)
+                    ELSE own.called END,
             identity_confidence = identified.identity_confidence * {_SHARED}
         FROM (
             SELECT k, machine, CASE WHEN count(*) OVER (PARTITION BY k, first) = 1 THEN first
