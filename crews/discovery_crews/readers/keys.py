@@ -29,7 +29,7 @@ _MATCHED = 0.5
 _COMPARED_COLUMNS = 20
 _PAIRED_COLUMNS = 6
 # a key that some of the main table's rows share is still the key of all others
-_NEARLY = 0.8
+_NEARLY, _NEARLY_ID = 0.8, 0.6
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ class KeyFinder:
             apart = self._apart(main, [ours])
             in_child = self._apart(child, [theirs]) == 1
             in_main = apart == 1 or (
-                apart >= _NEARLY and names_assets(ours) and not (in_child and not _is_id(ours))
+                apart >= (_NEARLY_ID if _is_id(ours) else _NEARLY)
+                and names_assets(ours)
+                and not (in_child and not _is_id(ours))
             )
             detail = self._share(child, [theirs], main, [ours]) * apart if in_main else 0.0
             lookup = self._share(main, [ours], child, [theirs]) if in_child else 0.0

@@ -263,17 +263,25 @@ def _spare(
 
 
 def _copies(connection: duckdb.DuckDBPyConnection, keys: list[str]) -> list[Copies]:
+    """Machines that share several keys are told once, by the strongest."""
     found: list[Copies] = []
+    told: set[tuple[int, ...]] = set()
     for level, name in enumerate(keys):
         if name not in ("serial_number", "asset_id", "fqdn", NAME_AND_IP):
             continue
         rows = connection.execute(
             f"""
-            SELECT k{level}, list(DISTINCT coalesce(label, identity) ORDER BY
-                coalesce(label, identity))[:20], list(row ORDER BY row)[:50]
-            FROM identified WHERE level >= 0 AND k{level} IS NOT NULL
-            GROUP BY 1 HAVING count(DISTINCT identity) > 1 ORDER BY 1 LIMIT 1000
+            SELECT k, list(DISTINCT called ORDER BY called)[:20], list(row ORDER BY row)[:50]
+            FROM (SELECT k{level} AS k, row, identity, coalesce(label || CASE WHEN vm_id IS NULL
+                      THEN '' ELSE ' (' || vm_id || ')' END, identity) AS called
+                  FROM identified WHERE level >= 0 AND k{level} IS NOT NULL)
+            GROUP BY k HAVING count(DISTINCT identity) > 1 ORDER BY k LIMIT 1000
             """  # noqa: S608 - numbers only
         ).fetchall()
-        found += [Copies(f"{name}:{key}", machines, listed) for key, machines, listed in rows]
+        found += [
+            Copies(f"{name}:{key}", machines, listed)
+            for key, machines, listed in rows
+            if tuple(listed) not in told
+        ]
+        told |= {tuple(listed) for _, _, listed in rows}
     return found
