@@ -150,7 +150,12 @@ def test_aws_takes_no_server_without_a_key(tmp_path: Path) -> None:
 
 
 def test_no_two_servers_of_azure_have_one_name(tmp_path: Path) -> None:
-    size: dict[str, Any] = {"os_name": "Debian 12", "cpu_cores": 1, "memory_gb": 4.0, "storage_gb": 70}
+    size: dict[str, Any] = {
+        "os_name": "Debian 12",
+        "cpu_cores": 1,
+        "memory_gb": 4.0,
+        "storage_gb": 70,
+    }
     servers = [asset(f"asset_id:{n}", **size) | {"name": name}
                for n, name in enumerate(["web", "WEB", "db"])]  # fmt: skip
     outcome = run(context(tmp_path, servers))
