@@ -11,6 +11,7 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from .archive import TABLE_SUFFIXES, expansion_of, extract_tables, open_archive
 from .combine import combine
+from .connections import NOT_ASSETS, is_connections
 from .credentials import remove_credentials
 from .delimited import delimited_header, read_delimited
 from .documents import read_json, read_ndjson
@@ -63,7 +64,10 @@ def read_source(request: ReadRequest, source_format: str = "auto") -> ReadTable:
         )
     head = _head(request)
     if not head.startswith(ARCHIVE_START):
-        return _read_single(request, source_format, head)
+        table = _read_single(request, source_format, head)
+        if is_connections(table.columns):
+            table.findings.insert(0, NOT_ASSETS)
+        return table
     if source_format not in ("auto", "xlsx", "rvtools", "zip"):
         raise DiscoveryError(
             ErrorCode.UNSUPPORTED_FORMAT,
