@@ -251,13 +251,14 @@ def _join(
     """The child's facts per main row, or None when no key leads from one to the other."""
     preset = child.preset
     keys: list[Keys] = []
+    lookup = False
     if preset and main.preset and preset.tool == main.preset.tool:
         if preset.role == "other":
             return None
-        keys = _keys_of(preset, main, child)
+        keys, lookup = _keys_of(preset, main, child), preset.lookup
     if not keys:
         found = finder.relation(main.view, main.columns, child.view, child.columns)
-        keys = [found.keys] if found else []
+        keys, lookup = (found.ways, found.lookup) if found else ([], False)
     if not keys:
         return None
     request.progress(main.rows, main.rows, f"joining {child.name} to {main.name}")
@@ -267,6 +268,7 @@ def _join(
         child=(child.name, child.view, child.columns),
         keys=keys,
         preset=preset if preset and preset.keys else None,
+        lookup=lookup,
         longest=request.limits.max_cell_characters,
     )
 

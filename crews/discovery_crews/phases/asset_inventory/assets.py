@@ -26,9 +26,20 @@ from discovery_crews.tables.engine import (
 )
 
 from .conversion import conversion
-from .identify import identify
+from .identify import Copies, identify
+from .machines import VCENTER, VM_ID
 from .merge import write_assets
 from .plan import FieldSource, InventoryPlan, SourceColumn, with_units
+from .worthless import (
+    DAMAGED,
+    IDENTIFIERS,
+    PLACEHOLDER,
+    NoIdentifier,
+    column_of_kind,
+    fault,
+    is_no_identifier,
+    lost_digits,
+)
 
 Progress = Callable[[int | None, int | None, str], None]
 _AT_ONCE = 32
@@ -44,6 +55,8 @@ class InventoryCounts:
     conversion_problems: int = 0
     without_identity: int = 0
     problems_by_field: dict[str, int] = field(default_factory=dict)
+    no_identifiers: list[NoIdentifier] = field(default_factory=list)
+    copies: list[Copies] = field(default_factory=list)
 
     @property
     def duplicates(self) -> int:
@@ -91,13 +104,25 @@ def build_inventory(
         progress(None, None, "converting values")
         _convert(connection, records, sources, typed, frozenset(plan.units))
         progress(None, None, "identifying assets")
-        identify(connection, typed, sources, plan)
+        copies = identify(connection, typed, sources, plan)
         progress(None, None, "writing records")
         _write(connection, typed, made.records, made.problems)
         write_assets(connection, typed, sources, made.assets)
         counts = _count(connection, typed)
+        counts.copies = copies
+        counts.no_identifiers += lost_digits(
+            connection, records, _others(connection, records, sources)
+        )
     typed.unlink()
     return made, counts
+
+
+def _others(
+    connection: duckdb.DuckDBPyConnection, records: Path, sources: Sequence[FieldSource]
+) -> list[str]:
+    """Columns that no identifier's field is taken from."""
+    taken = {e.column for s in sources if s.role in IDENTIFIERS for e in s.columns}
+    return [name for name in source_columns(connection, records) if name not in taken]
 
 
 def _converted(source: FieldSource, entry: SourceColumn) -> str:
@@ -126,6 +151,20 @@ def _problem(source: FieldSource, missing: str, original: str) -> str:
     return f"CASE WHEN {missing} THEN {literal(message)} || left({original}, 100) END"
 
 
+def _no_identifier(field: str, original: str) -> str:
+    return f"{literal(field + ': ')} || {fault(original)} || ': ' || left(trim({original}), 100)"
+
+
+def _of_machine(columns: Sequence[str]) -> list[str]:
+    """What is known of virtual machines beside the fields: their id, and the vCenter it is of."""
+    found = []
+    for name, kind in ((VM_ID, "vm_id"), (VCENTER, "vcenter")):
+        column = column_of_kind(kind, columns)
+        value = f"nullif(lower(trim({identifier(column)})), '')" if column else "NULL::VARCHAR"
+        found.append(f"{value} AS {name}")
+    return found
+
+
 def _convert(
     connection: duckdb.DuckDBPyConnection,
     records: Path,
@@ -144,7 +183,7 @@ def _convert(
         ),
     )
     parts = _convert_parts(connection, records, sources, typed.parent)
-    selected: list[str] = [ROW]
+    selected: list[str] = [ROW, *_of_machine(columns.source)]
     value_pairs: list[str] = []
     original_pairs: list[str] = []
     conversion_pairs: list[str] = []
@@ -153,8 +192,11 @@ def _convert(
         name, role = source.field.name, identifier(source.role)
         converted = [identifier(part) for part in parts.names[source.role]]
         value = _joined(converted) if source.is_list else f"coalesce({', '.join(converted)})"
-        selected.append(f"{value} AS {role}")
         original = _original(source, converted, columns)
+        if source.role in IDENTIFIERS and not source.is_list:
+            problems.append(_no_identifier(name, original))
+            value = f"CASE WHEN NOT {is_no_identifier(value)} THEN {value} END"
+        selected.append(f"{value} AS {role}")
         value_pairs.append(f"{literal(name)}, {role}")
         original_pairs.append(f"{literal(name)}, {original}")
         if (how := conversion(source, converted, judged)) is not None:
@@ -296,10 +338,20 @@ def _count(connection: duckdb.DuckDBPyConnection, typed: Path) -> InventoryCount
         "SELECT asset_type, count(*) FROM (SELECT identity, first(asset_type ORDER BY row) "
         "AS asset_type FROM identified GROUP BY identity) GROUP BY asset_type ORDER BY asset_type"
     ).fetchall()
+    split = (
+        "SELECT split_part(problem, ': ', 1) AS field, split_part(problem, ': ', 2) AS fault, "  # noqa: S608 - quoted
+        "substr(problem, length(field) + length(fault) + 5) AS value, row FROM "
+        f"(SELECT unnest(__problems) AS problem, {ROW} AS row FROM read_parquet({literal(typed)}))"
+    )
+    faults = f"({literal(PLACEHOLDER)}, {literal(DAMAGED)})"
     by_field = connection.execute(
-        "SELECT split_part(problem, ': ', 1) AS field, count(*) "  # noqa: S608 - quoted
-        f"FROM (SELECT unnest(__problems) AS problem FROM read_parquet({literal(typed)})) "
+        f"SELECT field, count(*) FROM ({split}) WHERE fault NOT IN {faults} "  # noqa: S608 - quoted
         "GROUP BY field ORDER BY field"
+    ).fetchall()
+    no_identifiers = connection.execute(
+        f"SELECT field, fault, list(DISTINCT value ORDER BY value)[:5], count(*), "  # noqa: S608 - quoted
+        f"list(row ORDER BY row)[:20] FROM ({split}) WHERE fault IN {faults} "
+        "GROUP BY field, fault ORDER BY fault, field"
     ).fetchall()
     return InventoryCounts(
         records=int(row[0]),
@@ -308,4 +360,5 @@ def _count(connection: duckdb.DuckDBPyConnection, typed: Path) -> InventoryCount
         without_identity=int(row[2]),
         by_type={str(name): int(n) for name, n in by_type},
         problems_by_field={str(name): int(n) for name, n in by_field},
+        no_identifiers=[NoIdentifier(*row) for row in no_identifiers],
     )

@@ -38,7 +38,8 @@ class KeyEvidence:
 
     `merges`: rows that share the value with a row of another name (for the name itself: with a row
     of another system, processor, memory or storage); `splits`: rows that share their name with a
-    row of another value.
+    row of another value; `counts`: whether the values are numbers without gaps, as a list's rows
+    are counted.
     """
 
     field: str
@@ -46,6 +47,7 @@ class KeyEvidence:
     distinct: int
     merges: int
     splits: int
+    counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,15 @@ def _key_evidence(
                 WHERE label IS NOT NULL AND k IS NOT NULL GROUP BY label
             )
             SELECT coalesce(sum(n), 0), count(*), coalesce(sum(n) FILTER (WHERE labels > 1), 0),
-                (SELECT coalesce(sum(n) FILTER (WHERE keys > 1), 0) FROM by_label)
+                (SELECT coalesce(sum(n) FILTER (WHERE keys > 1), 0) FROM by_label),
+                count(*) = count(try_cast(k AS BIGINT))
+                    AND max(try_cast(k AS BIGINT)) - min(try_cast(k AS BIGINT)) < 2 * count(*)
             FROM by_key
             """  # noqa: S608 - identifiers and literals are quoted
         ).fetchone()
         if row and row[0]:
-            found.append(KeyEvidence(field, *(int(part) for part in row)))
+            filled, distinct, merges, splits = map(int, row[:4])
+            found.append(KeyEvidence(field, filled, distinct, merges, splits, bool(row[4])))
     return found
 
 

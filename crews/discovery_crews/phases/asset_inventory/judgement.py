@@ -19,6 +19,11 @@ from .evidence import Evidence, KeyEvidence, UnitEvidence
 from .plan import ASSET_TYPES, CLASS_RULES, NAME_AND_IP, InventoryPlan
 
 _MANY = 0.05
+# of identifiers, more is shared before they are taken for something else's: the rows that share one
+# are told apart by what else is known of them
+_FEW = 6
+_MANY_IDENTIFIERS = 0.25
+_IDENTIFIERS = ("serial_number", "asset_id")
 
 
 class UnitChoice(BaseModel):
@@ -167,10 +172,17 @@ def recommend(evidence: Evidence) -> dict[str, Any]:
 
 
 def _tells_apart(entry: KeyEvidence) -> bool:
-    if entry.merges > _MANY * entry.filled:
+    most = _MANY * entry.filled
+    if entry.field in _IDENTIFIERS:
+        most = max(_FEW, _MANY_IDENTIFIERS * entry.filled)
+    elif entry.field == "fqdn":
+        most = max(2, most)
+    if entry.merges > most:
         return False
     # a number that is new on every row, though rows share their names, only counts rows
-    counts_rows = entry.distinct == entry.filled and entry.splits > 0
+    counts_rows = (
+        entry.counts and entry.distinct == entry.filled and entry.splits > _MANY * entry.filled
+    )
     return not (entry.field == "asset_id" and counts_rows)
 
 

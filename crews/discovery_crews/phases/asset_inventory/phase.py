@@ -14,11 +14,11 @@ from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.readers.connections import NOT_ASSETS, is_connections
 from discovery_crews.tables.engine import connect, count_rows, source_columns
-from discovery_crews.tables.numbers import described
 from discovery_crews.target_schema import TargetSchema, builtin_schema, load_schema
 
-from .assets import InventoryCounts, build_inventory
+from .assets import build_inventory
 from .evidence import Evidence, gather, with_separators
+from .findings import findings_of
 from .judgement import (
     InventoryChoice,
     check,
@@ -28,7 +28,7 @@ from .judgement import (
     unit_questions,
 )
 from .merge import write_nothing
-from .plan import FieldSource, InventoryPlan, field_sources
+from .plan import InventoryPlan, field_sources
 
 CONFIG = Path(__file__).parent / "config"
 _SUBMIT = "submit_inventory_plan"
@@ -79,7 +79,7 @@ def run(context: PhaseContext) -> PhaseOutcome:
         duplicates=counts.duplicates,
         by_type=counts.by_type,
         conversion_problems=counts.conversion_problems,
-        findings=_findings(sources, plan, counts),
+        findings=findings_of(sources, plan, counts),
         summary=f"{counts.assets} assets from {counts.records} rows. {plan.summary}",
     )
     artefacts = {"inventory": made.assets, "plan": plan_file, "problems": made.problems}
@@ -138,40 +138,3 @@ def _mappings(context: PhaseContext) -> list[FieldMapping]:
 def _schema(context: PhaseContext) -> TargetSchema:
     path = context.inputs.get("targetSchema")
     return builtin_schema() if path is None else load_schema(path)
-
-
-def _read_numbers(sources: list[FieldSource]) -> list[str]:
-    """How numbers were read that nobody has decided on, and what was computed from two columns."""
-    found: list[str] = []
-    for source in sources:
-        for entry in source.columns:
-            if entry.separators is not None and entry.amount(source.field).is_open:
-                found.append(described(entry.column, entry.separators))
-            if entry.times is not None:
-                found.append(
-                    f"{source.field.name}: {entry.column!r} was multiplied with {entry.times!r}."
-                )
-    return found
-
-
-def _findings(
-    sources: list[FieldSource], plan: InventoryPlan, counts: InventoryCounts
-) -> list[str]:
-    found = [
-        f"{column}: numbers without a unit were read as {unit}. {plan.reasons.get(column, '')}"
-        for column, unit in plan.units.items()
-    ]
-    found += _read_numbers(sources)
-    for source in sources:
-        if len(source.columns) > 1:
-            names = ", ".join(entry.column for entry in source.columns)
-            found.append(f"{source.field.name}: taken from the first column with a value: {names}.")
-    if counts.without_identity:
-        found.append(f"{counts.without_identity} rows have no value that tells them apart.")
-    if counts.duplicates:
-        found.append(f"{counts.duplicates} rows repeat an asset and were merged into it.")
-    found.extend(
-        f"{field}: {number} values could not be converted; the originals are kept."
-        for field, number in counts.problems_by_field.items()
-    )
-    return [" ".join(text.split()) for text in found]
