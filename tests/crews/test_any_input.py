@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,32 +14,9 @@ from discovery_crews.readers.read import FORMATS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.crews.files import read, rows_of, workbook, zip_of
+from tests.crews.files import read, rows_of, zip_of
+from tests.crews.samples import SAMPLES
 
-ROWS = [("Name", "IP", "Memory GB", "OS"), *((f"web{n}", f"10.0.0.{n}", n, "x") for n in range(9))]
-OBJECTS = [{"name": f"web{n}", "ram": {"gb": n + 0.5}, "ips": ["10.0.0.1"]} for n in range(9)]
-
-
-def csv_of(delimiter: str) -> bytes:
-    return "\r\n".join(delimiter.join(map(str, row)) for row in ROWS).encode()
-
-
-def xlsx() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return workbook(Path(folder) / "a.xlsx", {"S": ROWS, "T": ROWS[:3]}).read_bytes()
-
-
-SAMPLES = {
-    "a.csv": csv_of(","),
-    "b.csv": csv_of(";"),
-    "c.tsv": csv_of("\t"),
-    "d.csv": csv_of(",").decode().encode("utf-16"),
-    "e.json": json.dumps(OBJECTS).encode(),
-    "f.json": json.dumps({"assets": OBJECTS}, indent=1).encode(),
-    "g.ndjson": "\n".join(map(json.dumps, OBJECTS)).encode(),
-    "h.xlsx": xlsx(),
-    "i.zip": zip_of({"a.csv": csv_of(","), "b.json": json.dumps(OBJECTS).encode()}),
-}
 PIECES = st.one_of(
     st.binary(max_size=6),
     st.sampled_from(

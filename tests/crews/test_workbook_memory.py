@@ -208,10 +208,10 @@ def test_only_what_was_measured_reaches_the_parser(tmp_path: Path) -> None:
         read(content)
 
 
-def test_a_binary_workbook_says_what_to_do(tmp_path: Path) -> None:
+def test_a_broken_binary_workbook_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "book.xlsb"
     path.write_bytes(zip_of({"xl/workbook.bin": b"\x83\x01", "[Content_Types].xml": b"<x/>"}))
-    with pytest.raises(DiscoveryError, match=r"XLSB.*save it as XLSX"):
+    with pytest.raises(DiscoveryError, match=r"book.xlsb.*cannot be read.*save it again"):
         read(path)
 
 

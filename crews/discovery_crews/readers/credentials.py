@@ -63,7 +63,10 @@ def mask_keys(text: str) -> str:
     """`text` without private keys and access keys."""
     if not any(trace in text for trace in TRACES):
         return text
-    return str(_KEY_HERE.sub(MASK, text))
+    # undecodable bytes stand in refused rows as half characters, which RE2 does not take
+    plain = text.encode("utf-8", "replace").decode()
+    masked = str(_KEY_HERE.sub(MASK, plain))
+    return text if masked == plain else masked
 
 
 class KeyFilter:
