@@ -306,11 +306,16 @@ def _start(
     reader = _DelimitedReader(
         request.name,
         dialect,
-        LineSource(stream),
+        LineSource(stream, wrapped=dialect.wrapped),
         request.limits,
         rejected,
         check_bytes=encoding.errors != "strict",
     )
+    if dialect.wrapped:
+        reader.findings.append(
+            "Each line of the file was quoted as a whole; the rows in them were read. Check that "
+            "all columns are there."
+        )
     return marked, reader, reader.header()
 
 
@@ -338,7 +343,8 @@ def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
         reader.name_columns(header)
         header_row = reader.number
         loaded = Loaded()
-        if not reader.may_be_short and len(reader.head) == header_row - len(marked):
+        simple = not (reader.may_be_short or dialect.wrapped)
+        if simple and len(reader.head) == header_row - len(marked):
             head = Head(marked + reader.head, reader.columns, reader.rules)
             loaded = load_regular(request.path, target, encoding, dialect, head, limits)
         if loaded.rows is None:

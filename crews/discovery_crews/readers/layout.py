@@ -86,7 +86,9 @@ def _header(rows: Sequence[Sequence[str]], filled: list[int]) -> int:
     width = median_low([_extent(rows[index]) for index in filled])
     for index in filled:
         cells = rows[index]
-        if _filled(cells) * 2 <= typical or _extent(cells) < width or _is_comment(cells):
+        # the last columns may have no name, but a title has few cells
+        narrow = _extent(cells) < width and _filled(cells) * 4 < typical * 3
+        if _filled(cells) * 2 <= typical or narrow or _is_comment(cells):
             continue
         if looks_like_names(cells):
             return index
