@@ -35,7 +35,7 @@ from tests.crews.files import REAL, read, rows_of, zip_of
 from tests.crews.samples import SAMPLES
 
 MEMORY = 1536 << 20
-PATIENCE = 120
+PATIENCE = 300
 # the import answers both with LimitExceeded
 ENDED = "memory or the process ended"
 SLOW = "took too long\n"
