@@ -20,6 +20,7 @@ from python_calamine import (
     SheetMetadata,
     SheetTypeEnum,
     SheetVisibleEnum,
+    WorksheetNotFound,
 )
 
 from .archive import expansion_of, open_archive, unpack
@@ -56,6 +57,8 @@ def read_workbook(request: ReadRequest, kind: str) -> tuple[list[Part], list[Unr
             ErrorCode.ENCRYPTED_FILE,
             f"{name}: the workbook is protected by a password. Save it without one.",
         ) from error
+    except WorksheetNotFound as error:
+        raise _unreadable(name, f"its sheet {str(error)!r} is not where it should be") from error
     except (CalamineError, OSError) as error:
         # what the system says has a number; the parser says of a content so that it ends too early
         if isinstance(error, OSError) and error.errno is not None:
