@@ -103,6 +103,9 @@ def test_a_packed_file_that_expands_too_far(tmp_path: Path) -> None:
         (bytes(257) + b"ustar\x0000" + bytes(255), ErrorCode.UNSUPPORTED_FORMAT, "tar archive"),
         (b"MIME-Version: 1.0\r\n", ErrorCode.UNSUPPORTED_FORMAT, "web archive"),
         (b"<?xml version='1.0'?><a/>", ErrorCode.UNSUPPORTED_FORMAT, "XML document"),
+        (b"<assets>\n <asset><name>a</name></asset></assets>", ErrorCode.UNSUPPORTED_FORMAT,
+         "XML document"),
+        (b"<!-- of May --><assets/>", ErrorCode.UNSUPPORTED_FORMAT, "XML document"),
         (xml_spreadsheet()[:-30], ErrorCode.UNREADABLE_FILE, "save it as XLSX"),
         (xml_spreadsheet().replace(b"<Workbook", b'<!DOCTYPE x [<!ENTITY a "b">]><Workbook', 1),
          ErrorCode.UNREADABLE_FILE, "DOCTYPE"),
@@ -114,7 +117,8 @@ def test_a_packed_file_that_expands_too_far(tmp_path: Path) -> None:
         (page([["a"] * 60] * 200).replace(b"<td>", b"<td rowspan=2 colspan=1000>"),
          ErrorCode.LIMIT_EXCEEDED, "cells"),
     ],
-    ids=["xls-password", "odt", "ods-broken", "bz2", "tar", "mht", "xml", "xml-cut", "doctype",
+    ids=["xls-password", "odt", "ods-broken", "bz2", "tar", "mht", "xml", "xml-bare", "xml-remark",
+         "xml-cut", "doctype",
          "far-row", "login", "no-table", "spans"],
 )  # fmt: skip
 def test_refusals(tmp_path: Path, content: bytes, code: ErrorCode, says: str) -> None:
@@ -166,6 +170,14 @@ def test_a_value_far_out_in_a_binary_workbook(tmp_path: Path, make: type) -> Non
     table.write_bytes(make(rows))
     with pytest.raises(DiscoveryError, match=r"row 60002, column 202, .* save the sheet as CSV"):
         read(table, limits={"max_workbook_cells": 1_000_000})
+
+
+@pytest.mark.parametrize(
+    "start", ["<!-- of May -->", "\n<div class='x'><p>Servers</p>", "<center>\n<h1>Servers</h1>"]
+)
+def test_a_page_may_begin_otherwise(tmp_path: Path, start: str) -> None:
+    table = "<table><tr><td>a<td>b<tr><td>1<td>2</table>"
+    assert cells(taken(tmp_path / "x.xls", f"{start}{table}".encode())) == [["1", "2"]]
 
 
 def test_pages_as_tools_write_them(tmp_path: Path) -> None:

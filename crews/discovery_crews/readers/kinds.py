@@ -41,7 +41,11 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (rb"(?i:MIME-Version:)", "a web archive (MHT); open it in a spreadsheet program and save it"),
 )
 _PAGE = re.compile(rb"(?i)<(?:!DOCTYPE\s+html|html|head|body|table|meta|style)\b")
-_XML = re.compile(rb"<\?xml\b|<\w+:?Workbook\b|<[A-Za-z][\w.-]*:?[\w.-]*\s+xmlns")
+_REMARK = rb"<!--"
+# also an element that begins with another one, which no header does
+_XML = re.compile(
+    rb"<\?xml\b|<[A-Za-z][\w.:-]{0,100}(?:\s[^<>]{0,1000}xmlns|(?:\s[^<>]{0,1000})?>\s*<[A-Za-z/!?])"
+)
 _SPREADSHEET_2003 = b"urn:schemas-microsoft-com:office:spreadsheet"
 _REMEDY = "Export the inventory as CSV, XLSX or JSON."
 
@@ -70,14 +74,13 @@ def kind_of(request: ReadRequest) -> str:
 def _text_kind(request: ReadRequest, head: bytes) -> str:
     # UTF-16 has a zero byte in every second place; the rest are the letters
     start = head.replace(b"\x00", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
-    if _PAGE.match(start):
-        return "html"
-    if not _XML.match(start):
-        return "text"
-    if _SPREADSHEET_2003 in start:
+    marked = start.startswith(_REMARK) or _XML.match(start)
+    if marked and _SPREADSHEET_2003 in start:
         return "xml"
-    if re.search(rb"(?i)<!DOCTYPE\s+html|<html\b", start):
+    if _PAGE.match(start) or (marked and _PAGE.search(start)):
         return "html"
+    if not marked:
+        return "text"
     raise _not_a_table(request, "an XML document")
 
 

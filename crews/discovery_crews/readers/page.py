@@ -16,7 +16,7 @@ from .marked import MarkedTable
 from .model import ReadRequest
 
 _MOST_SPAN = 1000
-_TAG = re.compile(r"/?[a-zA-Z][a-zA-Z0-9:]{0,20}(?=[\s/]|$)")
+_TAG = re.compile(r"/?[a-zA-Z][a-zA-Z0-9:]{0,20}")
 _ATTRIBUTE = re.compile(
     r"""\b(colspan|rowspan|x:num)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE
 )
@@ -57,8 +57,7 @@ def _taken_apart(text: str) -> Iterator[tuple[str, str, str]]:
             if ended:
                 yield "", "", rest
             continue
-        match = _TAG.match(inside) if closed else None
-        tag = match[0].lower() if match else ""
+        tag = _name(inside) if closed else ""
         if skipped:
             skipped = "" if tag == f"/{skipped}" else skipped
         elif tag in _SKIPPED:
@@ -67,6 +66,12 @@ def _taken_apart(text: str) -> Iterator[tuple[str, str, str]]:
             yield tag, inside, rest
         else:
             yield "", "", f"<{piece}"
+
+
+def _name(inside: str) -> str:
+    match = _TAG.match(inside)
+    behind = inside[match.end() : match.end() + 1] if match else "?"
+    return match[0].lower() if match and (not behind.strip() or behind == "/") else ""
 
 
 class _Page:
