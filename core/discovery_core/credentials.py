@@ -1,4 +1,4 @@
-"""Names of columns that hold passwords and keys, in the words of several languages.
+"""How columns and values of passwords and keys are recognised: names in several languages, forms.
 
 The import leaves such columns out, and the page that shows a file's first lines hides them.
 """
@@ -16,6 +16,12 @@ ENDINGS = (
 PHRASES = re.compile(
     r"\b(?:mots? de passe|mdp|api keys?|private keys?|access keys?|secret keys?|ssh keys?|"
     r"community strings?|snmp community|credentials?)\b"
+)
+# How keys begin that are known by their form, as the import finds them; also for JavaScript, and
+# rough: a page sees cells that are cut anywhere.
+MARKS = re.compile(
+    r"AKIA|ASIA|PRIVATE KEY|gh[pousr]_|xox[abeprs]-|AIza|eyJ[\w-]+\.eyJ|://[^\s/:@]*:[^\s/@]+@|"
+    r"[Aa]ccount[_-]?[Kk]ey\s*=|[Ss]hared[Aa]ccess[Ss]ignature\s*="
 )
 # With one of these the header is about a credential: its age, its rules, where it is kept.
 _ABOUT = frozenset(

@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
 import duckdb
 import pytest
-from discovery_core.credentials import is_credential_header
+from discovery_core.credentials import MARKS, is_credential_header
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.phases import Phase
 from discovery_crews.local_run import LocalRun
 from discovery_crews.readers import ReadTable
-from discovery_crews.readers.credentials import MASK
+from discovery_crews.readers.credentials import MASK, mask_keys
 
 from tests.crews.files import read, rows_of, workbook, zip_of
 
@@ -145,6 +146,14 @@ OTHERS = (
     "2024-01-01 10:00:00", "env=prod;owner=ann", "password policy: strict", "fe80::1", "a=b",
     "Tokenizer=1", "PasswordNeverExpires=true", "c:\\temp", "pass: yes", "key=value",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+def test_s22_the_page_s_rules_know_each_form_that_the_import_finds(value: str) -> None:
+    """A form that is taught to the import alone would be shown on the page before the upload."""
+    assert mask_keys(value) != value
+    cells = re.split(r"[;,]", value)
+    assert any(MARKS.search(cell) or is_credential_header(cell) for cell in cells)
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)

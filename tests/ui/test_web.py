@@ -331,6 +331,7 @@ def test_where_sources_disagree_a_person_decides(page: Page, desk: Desk) -> None
         b"Name,Source\nweb01,postgresql://app:hunter2@db/erp\n",
         b"Name,Source\nweb01,Server=db;Password=hunter2;Encrypt=yes\n",
         b"Name,Deploy\nweb01,gh" + b"p_hunter2\n",
+        b"Name,Storage\nweb01,AccountName=files;AccountKey=hunter2==\n",
     ],
 )
 def test_s22_the_first_lines_hide_credentials(page: Page, desk: Desk, content: bytes) -> None:

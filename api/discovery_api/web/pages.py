@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Annotated, Any
 
-from discovery_core.credentials import ENDINGS, PHRASES
+from discovery_core.credentials import ENDINGS, MARKS, PHRASES
 from discovery_core.errors import NotFoundError
 from discovery_core.phases import PHASES, Phase
 from discovery_core.snapshots import AttemptRecord
@@ -103,7 +103,11 @@ async def new_flow(request: Request, session: SignedIn, context: OnPage) -> Resp
         namespaces=sorted({flow.namespace for flow in flows}),
         engagements=sorted({flow.engagement for flow in flows if flow.engagement}),
         limit=context.settings.max_upload_bytes,
-        credentials={"endings": ENDINGS, "phrases": PHRASES.pattern},
+        credentials={
+            "endings": ENDINGS,
+            "phrases": PHRASES.pattern,
+            "marks": MARKS.pattern,
+        },
     )
 
 

@@ -303,14 +303,13 @@ const fresh = $("#new-flow");
 
 // the import leaves credentials out, so whoever looks over a shoulder must not see them here either;
 // cells are split roughly, so everything behind a name of a credential is hidden
-const SECRETS = /AKIA|ASIA|PRIVATE KEY|gh[pousr]_|xox[abeprs]-|AIza|eyJ[\w-]+\.eyJ|:\/\/[^\s/:@]*:[^\s/@]+@/;
-
 function hideCredentials(lines) {
-  const { endings, phrases } = JSON.parse($("#preview").dataset.credentials);
+  const { endings, phrases, marks } = JSON.parse($("#preview").dataset.credentials);
   const names = (cell) => {
     const words = cell.split(/(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^\p{L}\p{N}]+/u).map((word) => word.toLowerCase()).filter(Boolean);
     return words.some((word) => endings.some((end) => word.endsWith(end))) || new RegExp(phrases).test(words.join(" "));
   };
+  const secrets = new RegExp(marks);
   let from = Infinity, torn = false;
   return lines.map((cells) => {
     const here = cells.findIndex(names);
@@ -318,7 +317,7 @@ function hideCredentials(lines) {
     const hidden = torn ? 0 : Math.min(from, within);
     if (here >= 0) from = Math.min(from, here);
     if (from < Infinity && cells.join("").split('"').length % 2 === 0) torn = true;
-    return cells.map((cell, at) => at >= hidden || SECRETS.test(cell) ? "[hidden: may be a credential]" : cell);
+    return cells.map((cell, at) => at >= hidden || secrets.test(cell) ? "[hidden: may be a credential]" : cell);
   });
 }
 
