@@ -248,3 +248,18 @@ def test_a_byte_that_the_code_page_does_not_have_costs_its_row(tmp_path: Path) -
     assert (table.rows, table.rows_rejected) == (6001, 1)
     assert rows_of(table)[0]["Ort"] == "Köln Süd §"
     assert "old,K\\udc81ln" in table.rejected.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"\xef\xbb\xbfName,Ort\xe7\nweb,x\n"),
+        ("a.json", b'[{"Name": "web", "Ort\\ud800": "x"}]'),
+    ],
+    ids=["csv", "json"],
+)
+def test_a_header_of_bytes_that_are_no_text(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    table = read(tmp_path / name)
+    assert table.columns == ["Name", "Ort\ufffd"]
+    assert any("no text" in finding for finding in table.findings)
