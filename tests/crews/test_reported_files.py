@@ -40,7 +40,6 @@ PENDING = frozenset(
         "15-os-two-opinions.csv",
         "16a-nutanix.json",
         "17a-memory-suffixes.csv",
-        "18-azmig-dependencies.zip",
         "19-templates-placeholders.xlsx",
         "20-tags-and-labels.csv",
         "21c-german-thousands.csv",
@@ -194,7 +193,11 @@ def _exports(outcome: Outcome, wanted: dict[str, dict[str, Any]]) -> None:
 def _edges(outcome: Outcome, wanted: list[list[str]]) -> None:
     rows = outcome.table(Phase.DEPENDENCY_ANALYSIS, "dependencies")
     names = {asset["identity"]: asset["name"] for asset in outcome.assets()}
-    found = {(names.get(r["source"]), names.get(r["target"])) for r in rows if r["target"] in names}
+    found = {
+        (names.get(row["from_identity"]), names[row["to_identity"]])
+        for row in rows
+        if row["to_identity"] in names
+    }
     assert sorted(map(list, found)) == wanted
 
 

@@ -9,6 +9,7 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from .archive import TABLE_SUFFIXES, expansion_of, extract_tables, open_archive, unpacked
 from .combine import combine
+from .connections import NOT_ASSETS, is_connections
 from .credentials import remove_credentials
 from .delimited import delimited_header, read_delimited
 from .documents import read_json, read_ndjson
@@ -50,7 +51,10 @@ def read_source(request: ReadRequest, source_format: str = "auto") -> ReadTable:
 
 def _read_kind(request: ReadRequest, source_format: str, kind: str) -> ReadTable:
     if kind == "text":
-        return _read_single(request, source_format)
+        table = _read_single(request, source_format)
+        if is_connections(table.columns):
+            table.findings.insert(0, NOT_ASSETS)
+        return table
     if kind == "gzip":
         raise _nested(request.name)
     if source_format not in ("auto", "rvtools", kind):

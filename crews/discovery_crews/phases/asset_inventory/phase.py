@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.wire.protocol import Usage
 from discovery_core.wire.results import FieldMapping, InventoryResult
 from pydantic import TypeAdapter, ValidationError
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome
+from discovery_crews.readers.connections import NOT_ASSETS, is_connections
 from discovery_crews.tables.engine import connect, count_rows, source_columns
 from discovery_crews.target_schema import TargetSchema, builtin_schema, load_schema
 
@@ -24,6 +26,7 @@ from .judgement import (
     recommend,
     unit_questions,
 )
+from .merge import write_nothing
 from .plan import FieldSource, InventoryPlan, field_sources
 
 CONFIG = Path(__file__).parent / "config"
@@ -39,6 +42,8 @@ def run(context: PhaseContext) -> PhaseOutcome:
         columns = source_columns(connection, records)
         rows = count_rows(connection, records)
     sources = field_sources(_mappings(context), _schema(context), columns)
+    if not sources and is_connections(columns):
+        return _of_connections(workdir, rows)
     if not sources:
         raise DiscoveryError(
             ErrorCode.INVALID_MAPPING,
@@ -77,6 +82,20 @@ def run(context: PhaseContext) -> PhaseOutcome:
     )
     artefacts = {"inventory": made.assets, "plan": plan_file, "problems": made.problems}
     return PhaseOutcome(result, artefacts, outcome.usage, records=made.records)
+
+
+def _of_connections(workdir: Path, rows: int) -> PhaseOutcome:
+    """No asset: the rows are dependencies, for the phase after this one."""
+    artefacts, plan = write_nothing(workdir), workdir / "plan.json"
+    plan.write_text(InventoryPlan(identity_keys=()).model_dump_json(indent=2), encoding="utf-8")
+    result = InventoryResult(
+        records=0,
+        assets=0,
+        duplicates=0,
+        findings=[f"{rows} rows. {NOT_ASSETS}"],
+        summary=f"{rows} connections and no assets.",
+    )
+    return PhaseOutcome(result, artefacts | {"plan": plan}, Usage())
 
 
 def _tools(evidence: Evidence) -> tuple[ContextTool, ...]:

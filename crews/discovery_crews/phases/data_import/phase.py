@@ -66,6 +66,8 @@ def run(context: PhaseContext) -> PhaseOutcome:
     )
     outcome.usage.seconds_crew = round(time.perf_counter() - started, 3)
     artefacts = {"records": table.parquet, "profile": profile_file, "rejected": table.rejected}
+    if table.connections is not None:
+        artefacts["connections"] = table.connections
     artefacts["preview"] = write_preview(context.workdir, table.parquet)
     return PhaseOutcome(result, artefacts, outcome.usage)
 

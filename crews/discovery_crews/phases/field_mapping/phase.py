@@ -15,6 +15,7 @@ from discovery_crews.crew_base import ContextTool, CrewOutcome, Step, Submission
 from discovery_crews.mapping.engine import lesson_key, propose
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.profile import read_profile
+from discovery_crews.readers.connections import is_connections
 from discovery_crews.tables.units import units_like
 from discovery_crews.target_schema import TargetField, TargetSchema, load_schema
 
@@ -35,6 +36,14 @@ _SAMPLE = 60
 _DESCRIPTION = 300
 _ALLOWED = 500
 _PROBLEMS = 10
+_NO_ASSET: dict[str, Any] = {
+    "target": None,
+    "role": "primary",
+    "transform": None,
+    "confidence": 0.9,
+    "decided_by": "engine",
+    "reason": "The table lists connections: its rows become dependencies, and no assets.",
+}
 
 
 def run(context: PhaseContext) -> PhaseOutcome:
@@ -50,6 +59,8 @@ def run(context: PhaseContext) -> PhaseOutcome:
     mappings = apply_decisions(
         proposed, outcome.answers[SUBMIT_MAPPING], outcome.answers[SUBMIT_DOUBTS]
     )
+    if is_connections([mapping.column for mapping in mappings]):
+        mappings = [mapping.model_copy(update=_NO_ASSET) for mapping in mappings]
     fields = [_described(field) for field in schema.fields]
     followed = follow(context.hint, mappings, fields)
     mappings = followed.mappings
