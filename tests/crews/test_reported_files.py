@@ -32,7 +32,6 @@ EXPECTED: dict[str, dict[str, Any]] = yaml.safe_load(
 PENDING = frozenset(
     {
         "04-many-addresses.csv",
-        "13-wrapped-lines.csv",
         "15-os-two-opinions.csv",
         "16a-nutanix.json",
         "19-templates-placeholders.xlsx",
