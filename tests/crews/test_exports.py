@@ -69,7 +69,7 @@ def test_the_vendors_field_lists(outcome: PhaseOutcome) -> None:
 def test_aws_counts_memory_in_mb_and_takes_every_server(outcome: PhaseOutcome) -> None:
     first, second = rows(outcome, "aws-import")
     assert first["ExternalId"] == "a"
-    assert first["IPAddress"] == "10.0.0.1"
+    assert first["IPAddress"] == "10.0.0.1, 10.0.0.2"
     assert (first["HostName"], first["VMware.VMName"]) == ("a.example.org", "a")
     assert (first["RAM.TotalSizeInMB"], first["CPU.NumberOfCores"]) == ("8704", "4")
     assert first["Applications"] == "shop, mail"
@@ -96,7 +96,10 @@ def test_google_joins_by_machine(outcome: PhaseOutcome) -> None:
         "b", "TotalDiskAllocatedGiB, AllocatedProcessorCoreCount, MemoryGiB",
     )  # fmt: skip
     (warned,) = rows(outcome, "google-import-warnings")
-    assert (warned["identity"], warned["warning"]) == ("a", "TotalDiskUsedGiB is not known")
+    assert (warned["identity"], warned["warning"]) == (
+        "a",
+        'TotalDiskUsedGiB is not known, tag "loose" is not in the file: it is no key with a value',
+    )
     assert tables["vmInfo"][0]["IpAddressListSemiColonDelimited"] == "10.0.0.1;10.0.0.2"
     assert tables["vmInfo"][0]["IsPhysical"] == "false"
     assert [row["MachineId"] for row in tables["diskInfo"]] == ["a"]

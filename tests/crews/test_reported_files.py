@@ -31,12 +31,7 @@ EXPECTED: dict[str, dict[str, Any]] = yaml.safe_load(
 # What the product does not do right yet: a file that begins to end right is taken off.
 PENDING = frozenset(
     {
-        "04-many-addresses.csv",
-        "15-os-two-opinions.csv",
         "16a-nutanix.json",
-        "19-templates-placeholders.xlsx",
-        "20-tags-and-labels.csv",
-        "27-power-on-off.csv",
     }
 )
 _STRATEGY_ONLY = {"exports", "strategies", "migrate_not", "no_support_date", "edges"}

@@ -118,6 +118,8 @@ def _judge(
     """Scores all columns and gives each at most one field."""
     index = _index(schema)
     names = set(schema.names)
+    # "none of the built-in fields" says nothing of people's own
+    own = {name.lower() for name in names}
     lessons = {
         position: lesson
         for position, column in enumerate(columns)
@@ -131,7 +133,11 @@ def _judge(
     presets = {
         position: known
         for position, known in known_columns([column.name for column in columns]).items()
-        if position not in lessons and (known.target is None or known.target in names)
+        if position not in lessons
+        and (
+            known.target in names
+            or (known.target is None and columns[position].name.lower() not in own)
+        )
     }
     fixed = {position: known.target for position, known in presets.items()}
     fixed |= {position: lesson.target for position, lesson in lessons.items()}

@@ -1,7 +1,8 @@
 """Which product and version a text means, and until when its vendor maintains it.
 
 Inventories write "Microsoft Windows Server 2012 R2 Standard (64-bit)", "Win2k12r2" or "RHEL 7.9";
-each distinct text is looked at once. A text that fits several versions ("CentOS 4/5/6/7") has none.
+each distinct text is looked at once. A text that fits several versions ("CentOS 4/5/6/7", "Windows
+Server 2016 or later") has none.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ State = Literal["end_of_life", "paid_support", "ending", "supported", "unknown"]
 _TELLING = 500
 SOON = dt.timedelta(days=365)
 _SEVERAL = re.compile(r"\d\s*/\s*\d++(?!\s*bit)")
+_BITS = re.compile(r"\(?\b(?:32|64)[- ]?bits?\b\)?|\bx(?:86|64)(?:_64)?\b")
 _SHORT_YEAR = re.compile(r"\b(?:w|win|windows|windows server)\s?2k(\d{1,2})")
 
 
@@ -67,6 +69,7 @@ def catalogue() -> dict[str, Any]:
     """`end_of_life.yaml`, with its expressions compiled."""
     text = (resources.files(__package__) / "end_of_life.yaml").read_text(encoding="utf-8")
     content: dict[str, Any] = yaml.safe_load(text)
+    content["open_ended"] = [re.compile(expression) for expression in content["open_ended"]]
     for product in content["products"]:
         product["match"] = [re.compile(expression) for expression in product["match"]]
     return content
@@ -78,13 +81,20 @@ def as_of() -> dt.date:
     return day
 
 
+def is_open_ended(text: str) -> bool:
+    """Whether a text says "or later": its number is the least of many versions."""
+    folded = " ".join(text.lower().split())
+    return any(expression.search(folded) for expression in catalogue()["open_ended"])
+
+
 @lru_cache(maxsize=50_000)
 def system_of(text: str, kind: Kind) -> System | None:
     """What a text means, or None where it names no known product."""
     folded = " ".join(text[:_TELLING].lower().replace("®", "").replace("(r)", "").split())
     folded = _SHORT_YEAR.sub(lambda found: f"windows server 20{int(found.group(1)):02d} ", folded)
     folded = re.sub(r"(20\d\d)\s*r2\b", r"\1 r2", folded)
-    several = _SEVERAL.search(folded) is not None
+    folded = _BITS.sub(" ", folded)
+    several = _SEVERAL.search(folded) is not None or is_open_ended(folded)
     for product in catalogue()["products"]:
         if product["kind"] != kind:
             continue

@@ -9,12 +9,12 @@ a target stays in `unmapped`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import duckdb
 
-from discovery_crews.tables import values
+from discovery_crews.tables import addresses, values
 from discovery_crews.tables.engine import (
     ORIGINAL_PREFIX,
     ROW,
@@ -30,13 +30,14 @@ from .identify import Copies, identify
 from .machines import VCENTER, VM_ID
 from .merge import write_assets
 from .plan import FieldSource, InventoryPlan, SourceColumn, with_units
+from .problems import no_address, no_identifier, unconverted
+from .witnesses import BELIEVED, in_order, is_weighed, weigh
 from .worthless import (
     DAMAGED,
     IDENTIFIERS,
     PLACEHOLDER,
     NoIdentifier,
     column_of_kind,
-    fault,
     is_no_identifier,
     lost_digits,
 )
@@ -57,6 +58,7 @@ class InventoryCounts:
     problems_by_field: dict[str, int] = field(default_factory=dict)
     no_identifiers: list[NoIdentifier] = field(default_factory=list)
     copies: list[Copies] = field(default_factory=list)
+    disagreements: list[str] = field(default_factory=list)
 
     @property
     def duplicates(self) -> int:
@@ -99,10 +101,14 @@ def build_inventory(
         assets=workdir / "inventory.parquet",
         problems=workdir / "problems.csv",
     )
-    sources = with_units(sources, plan.units)
+    sources = [
+        replace(source, columns=in_order(source.columns)) if is_weighed(source) else source
+        for source in with_units(sources, plan.units)
+    ]
     with connect(workdir) as connection:
         progress(None, None, "converting values")
-        _convert(connection, records, sources, typed, frozenset(plan.units))
+        weighed = _weigh(connection, records, sources, workdir)
+        _convert(connection, records, sources, typed, frozenset(plan.units), weighed.files)
         progress(None, None, "identifying assets")
         copies = identify(connection, typed, sources, plan)
         progress(None, None, "writing records")
@@ -113,6 +119,7 @@ def build_inventory(
         counts.no_identifiers += lost_digits(
             connection, records, _others(connection, records, sources)
         )
+        counts.disagreements = weighed.told
     typed.unlink()
     return made, counts
 
@@ -125,11 +132,34 @@ def _others(
     return [name for name in source_columns(connection, records) if name not in taken]
 
 
+@dataclass
+class _Weighed:
+    """Tables that say which column of a field is believed, and what people are told of it."""
+
+    files: list[Path] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+
+def _weigh(
+    connection: duckdb.DuckDBPyConnection,
+    records: Path,
+    sources: Sequence[FieldSource],
+    folder: Path,
+) -> _Weighed:
+    made = _Weighed()
+    for source in filter(is_weighed, sources):
+        made.files.append(folder / f"believed-{len(made.files)}.parquet")
+        found = weigh(connection, records, source, made.files[-1])
+        if found is not None:
+            made.told.append(found.told([entry.column for entry in source.columns]))
+    return made
+
+
 def _converted(source: FieldSource, entry: SourceColumn) -> str:
     name = identifier(entry.column)
     target = source.field
     if source.is_list:
-        return values.text_list(name)
+        return addresses.addresses(name) if source.is_addresses else values.text_list(name)
     if target.type == "boolean":
         return values.boolean(name)
     if target.type == "date":
@@ -137,22 +167,6 @@ def _converted(source: FieldSource, entry: SourceColumn) -> str:
     if target.type in ("number", "integer"):
         return entry.amount(target).sql()
     return values.string(name)
-
-
-def _problem(source: FieldSource, missing: str, original: str) -> str:
-    target = source.field
-    wanted = {
-        "number": f"not a number{' in ' + target.unit if target.unit else ''}",
-        "integer": "not a whole number",
-        "boolean": "neither yes nor no",
-        "date": "not a date that can be read in one way",
-    }.get(target.type, "cannot be read")
-    message = f"{target.name}: {wanted}: "
-    return f"CASE WHEN {missing} THEN {literal(message)} || left({original}, 100) END"
-
-
-def _no_identifier(field: str, original: str) -> str:
-    return f"{literal(field + ': ')} || {fault(original)} || ': ' || left(trim({original}), 100)"
 
 
 def _of_machine(columns: Sequence[str]) -> list[str]:
@@ -171,6 +185,7 @@ def _convert(
     sources: Sequence[FieldSource],
     typed: Path,
     judged: frozenset[str],
+    weighed: Sequence[Path],
 ) -> None:
     """Write `typed`: every field's value under its role, and the objects that people see."""
     everything = set(all_columns(connection, records))
@@ -191,10 +206,16 @@ def _convert(
     for source in sources:
         name, role = source.field.name, identifier(source.role)
         converted = [identifier(part) for part in parts.names[source.role]]
+        if is_weighed(source):
+            converted = [
+                f"CASE WHEN {BELIEVED} = {n} THEN {part} END" for n, part in enumerate(converted)
+            ]
         value = _joined(converted) if source.is_list else f"coalesce({', '.join(converted)})"
+        if source.is_addresses and len(converted) > 1:
+            value = addresses.ordered(value)
         original = _original(source, converted, columns)
         if source.role in IDENTIFIERS and not source.is_list:
-            problems.append(_no_identifier(name, original))
+            problems.append(no_identifier(name, original))
             value = f"CASE WHEN NOT {is_no_identifier(value)} THEN {value} END"
         selected.append(f"{value} AS {role}")
         value_pairs.append(f"{literal(name)}, {role}")
@@ -204,8 +225,14 @@ def _convert(
         if source.field.type not in ("string", "list"):
             texts = ", ".join(values.string(identifier(e.column)) for e in source.columns)
             missing = f"{value} IS NULL AND coalesce({texts}) IS NOT NULL"
-            problems.append(_problem(source, missing, original))
-    used = {source.columns[0].column for source in sources}
+            problems.append(unconverted(source, missing, original))
+        if source.is_addresses:
+            problems += [
+                no_address(name, entry.column, columns.original(entry.column))
+                for entry in source.columns
+            ]
+    # of several witnesses each is kept, since another one may have been believed
+    used = {source.columns[0].column for source in sources if not is_weighed(source)}
     rest = [name for name in columns.source if name not in used]
     unmapped_pairs = [f"{literal(name)}, {columns.original(name)}" for name in rest]
     selected += [
@@ -214,7 +241,7 @@ def _convert(
         f"{_object(unmapped_pairs)} AS __unmapped",
         f"list_filter([{', '.join(problems)}]::VARCHAR[], lambda p: p IS NOT NULL) AS __problems",
     ]
-    tables = [records, *parts.files]
+    tables = [records, *parts.files, *weighed]
     scans = [f"read_parquet({literal(path)}) AS t{n}" for n, path in enumerate(tables)]
     tail = "".join(f" JOIN {scan} USING ({ROW})" for scan in scans[1:])
     inner = f"SELECT {', '.join(selected)} FROM {scans[0]}{tail}"  # noqa: S608 - quoted
@@ -222,7 +249,7 @@ def _convert(
         f"COPY (SELECT *, {_object(value_pairs)} AS __values FROM ({inner})) "  # noqa: S608 - quoted
         f"TO {literal(typed)} (FORMAT parquet, ROW_GROUP_SIZE 50000)"
     )
-    for path in parts.files:
+    for path in (*parts.files, *weighed):
         path.unlink()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from discovery_crews.tables.addresses import routable
 from discovery_crews.tables.engine import identifier, literal
 from discovery_crews.tables.patterns import matches
 
@@ -127,9 +128,11 @@ def _field_value(field: str, *, is_list: bool) -> str:
         folded = f"rtrim({folded}, '.')"
     if field == "asset_id":
         folded = f"trim({folded}, '{{}}')"
+    # a link-local address is that of many
+    local = f"NOT ({routable(folded)}) OR " if field == "ip_address" else ""
     nothing = is_no_identifier(folded) if field in IDENTIFIERS else is_no_name(folded)
     return (
-        f"CASE WHEN {folded} = '' OR {nothing} THEN NULL "
+        f"CASE WHEN {local}{folded} = '' OR {nothing} THEN NULL "
         f"WHEN length({folded}) > {_MAX_KEY} THEN left({folded}, {_MAX_KEY}) || md5({folded}) "
         f"ELSE {folded} END"
     )

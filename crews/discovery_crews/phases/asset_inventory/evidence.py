@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 
 from discovery_crews.mapping.amounts import refined
+from discovery_crews.tables.addresses import addresses
 from discovery_crews.tables.engine import connect, identifier, literal
 from discovery_crews.tables.numbers import decide, measure, read_number
 from discovery_crews.tables.values import string, text_list, unit_text
@@ -117,12 +118,8 @@ def as_texts(records: Path, sources: Sequence[FieldSource]) -> str:
     """A subquery with one column per mapped field, still as text (lists as lists)."""
     parts: list[str] = []
     for source in sources:
-        texts = [
-            text_list(identifier(entry.column))
-            if source.is_list
-            else string(identifier(entry.column))
-            for entry in source.columns
-        ]
+        read = addresses if source.is_addresses else text_list if source.is_list else string
+        texts = [read(identifier(entry.column)) for entry in source.columns]
         parts.append(f"coalesce({', '.join(texts)}) AS {identifier(source.role)}")
     selected = ", ".join(parts) or "NULL AS nothing"
     return f"(SELECT {selected} FROM read_parquet({literal(records)}))"  # noqa: S608 - quoted

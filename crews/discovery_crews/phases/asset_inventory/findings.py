@@ -9,6 +9,7 @@ from discovery_crews.tables.numbers import described
 from .assets import InventoryCounts
 from .identify import Copies
 from .plan import FieldSource, InventoryPlan
+from .witnesses import is_weighed
 from .worthless import DAMAGED, NoIdentifier
 
 _SHOWN = 20
@@ -33,8 +34,9 @@ def findings_of(
         for column, unit in plan.units.items()
     ]
     found += _read_numbers(sources)
+    found += counts.disagreements
     for source in sources:
-        if len(source.columns) > 1:
+        if len(source.columns) > 1 and not is_weighed(source):
             names = ", ".join(entry.column for entry in source.columns)
             found.append(f"{source.field.name}: taken from the first column with a value: {names}.")
     if counts.without_identity:

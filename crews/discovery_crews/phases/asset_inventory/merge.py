@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 
 from discovery_crews.inventory_file import FIXED_COLUMNS, column_of
+from discovery_crews.tables.addresses import ordered
 from discovery_crews.tables.engine import ROW, connect, identifier, literal
 
 from .plan import FieldSource
@@ -73,4 +74,6 @@ def _merged(source: FieldSource) -> str:
     if not source.is_list:
         return f"arg_max({value}, identified.row) FILTER ({value} IS NOT NULL)"
     parts = f"flatten(list({value} ORDER BY identified.row) FILTER ({value} IS NOT NULL))"
+    if source.is_addresses:
+        return ordered(parts)
     return f"list_filter({parts}, lambda part, spot: list_position({parts}, part) = spot)"

@@ -79,6 +79,11 @@ class FieldSource:
         """Whether the field holds several values."""
         return self.field.type == "list"
 
+    @property
+    def is_addresses(self) -> bool:
+        """Whether the values are lists of IP addresses."""
+        return self.is_list and self.role == "ip_address"
+
 
 def _folded(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", text.lower())

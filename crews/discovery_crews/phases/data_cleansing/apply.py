@@ -9,6 +9,7 @@ from pathlib import Path
 
 from discovery_core.wire.results import ColumnProfile, RuleApplication
 
+from discovery_crews.mapping.engine import sure_columns
 from discovery_crews.tables.engine import (
     ORIGINAL_PREFIX,
     ROW,
@@ -17,8 +18,12 @@ from discovery_crews.tables.engine import (
     literal,
     source_columns,
 )
+from discovery_crews.target_schema import builtin_schema
 
 from .rules import RULES, Effect, applicable_rules, effects_alone, effects_in_order
+
+# how sure a proposed mapping has to be for a rule that is about one field
+_SURE = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,11 @@ def candidate_effects(
 ) -> dict[str, list[Effect]]:
     """Per column the rules that would change something, with what they would change."""
     found: dict[str, list[Effect]] = {}
+    sure = sure_columns(profile, builtin_schema(), _SURE)
+    fields = {column.name: field for field, column in sure.items()}
     with connect(workdir) as connection:
         for position, column in enumerate(profile, start=1):
-            rules = applicable_rules(column)
+            rules = applicable_rules(column, fields.get(column.name))
             effects = effects_alone(connection, records, column.name, rules)
             if changing := [effect for effect in effects if effect.rows_changed]:
                 found[column.name] = changing

@@ -17,6 +17,7 @@ from discovery_core.wire.results import ColumnProfile
 
 from discovery_crews.systems import system_of
 from discovery_crews.tables.engine import ROW, identifier, literal
+from discovery_crews.tables.meanings import meaning
 from discovery_crews.tables.patterns import FALSE_WORDS, TRUE_WORDS, matches
 from discovery_crews.tables.units import UNIT_SPELLINGS
 from discovery_crews.tables.values import CLEAR_SEPARATORS, text_list, words
@@ -26,6 +27,8 @@ _SAMPLE = 200
 _UNIFY_LIMIT = 500
 _FEW_VALUES = 20
 _OFTEN = 0.3
+# of a machine or a light: a state, which true and false would hide
+_STATES = ("on", "off")
 
 # Dates that can be read in one way only; with dots the day comes first wherever they are used.
 _CLEAR_DATES = (
@@ -78,10 +81,18 @@ def _missing(value: str) -> str:
 
 def _boolean(value: str) -> str:
     word = f"lower(trim({value}))"
-    return (
-        f"CASE WHEN {word} IN {words(TRUE_WORDS)} THEN 'true' "
-        f"WHEN {word} IN {words(FALSE_WORDS)} THEN 'false' ELSE {value} END"
+    true, false = (
+        words(entry for entry in listed if entry not in _STATES)
+        for listed in (TRUE_WORDS, FALSE_WORDS)
     )
+    return (
+        f"CASE WHEN {word} IN {true} THEN 'true' WHEN {word} IN {false} THEN 'false' "
+        f"ELSE {value} END"
+    )
+
+
+def _level(value: str) -> str:
+    return f"coalesce({meaning(value, 'level')}, {value})"
 
 
 def _list(value: str) -> str:
@@ -147,8 +158,13 @@ def _rules() -> dict[str, Rule]:
         ),
         Rule(
             "normalise_boolean",
-            "Write yes/no (in seven languages), on/off, enabled/disabled as true/false.",
+            "Write yes/no (in seven languages), enabled/disabled as true/false; on/off stays.",
             _boolean,
+        ),
+        Rule(
+            "normalise_level",
+            "Write levels (hoch, \u00e9lev\u00e9, 2 - High) as critical, high, medium, low.",
+            _level,
         ),
         Rule(
             "normalise_os",
@@ -180,11 +196,15 @@ RULES = _rules()
 DATE_RULES = tuple(name for name in RULES if name.startswith("normalise_date"))
 # offered, and not recommended: the edition and the minor version are facts too
 ON_REQUEST = ("normalise_os",)
+_LEVELS = "business_criticality"
 _ALWAYS = ("trim", "collapse_whitespace", "missing_tokens")
 
 
-def applicable_rules(column: ColumnProfile) -> list[str]:
-    """Names of the rules that make sense for a column, by its profile, in order of application."""
+def applicable_rules(column: ColumnProfile, field: str | None = None) -> list[str]:
+    """Names of the rules that make sense for a column, by its profile, in order of application.
+
+    `field` is the built-in field that it would be mapped to, where that is known.
+    """
     if column.filled == 0:
         return []
     names = list(_ALWAYS)
@@ -197,6 +217,8 @@ def applicable_rules(column: ColumnProfile) -> list[str]:
         names.insert(1, "normalise_list")
     if column.type == "boolean":
         names.append("normalise_boolean")
+    if field == _LEVELS:
+        names.append("normalise_level")
     if patterns.get("os", 0) > _OFTEN * column.filled and column.distinct <= _UNIFY_LIMIT:
         names.append("normalise_os")
     if patterns.get("size"):

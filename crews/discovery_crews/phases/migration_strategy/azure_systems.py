@@ -7,6 +7,7 @@ with any other is imported, but its readiness stays "Unknown OS".
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from discovery_crews.systems import System, system_of
@@ -45,17 +46,34 @@ _ALSO = {
 }  # fmt: skip
 
 
+_DIGITS = re.compile(r"\d")
+_BITS = re.compile(r"\d\d[- ]?bit|x86|x64")
+
+
 @lru_cache(maxsize=50_000)
 def assessed_name(name: str, version: str | None = None) -> str | None:
     """What to write for an operating system so that it is assessed; None where nothing fits."""
     folded = " ".join(name.lower().split())
-    if any(known in folded for known in _FOLDED):
+    claims_none = without_version(name) is not None
+    if not claims_none and any(known in folded for known in _FOLDED):
         return name.strip()
-    for text in (name, f"{name} {version}" if version else name):
+    for text in (name, f"{name} {version}" if version and not claims_none else name):
         system = system_of(text, "os")
         if system is not None and (found := _spelled(system)) is not None:
             return found
     return None
+
+
+@lru_cache(maxsize=50_000)
+def without_version(name: str) -> str | None:
+    """The product of a name that fits several versions, which Azure would take for one of them.
+
+    None for any other name.
+    """
+    system = system_of(name, "os")
+    if system is None or system.version is not None or system.product == "linux":
+        return None
+    return system.label if _DIGITS.search(_BITS.sub(" ", name)) else None
 
 
 def _spelled(system: System) -> str | None:

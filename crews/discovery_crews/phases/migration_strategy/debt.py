@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from discovery_crews.tables.meanings import meaning
+
 from .facts import Facts
 
 
@@ -33,13 +35,11 @@ def parts(facts: Facts, today: str) -> list[Part]:
     """The parts, over the tables `facts` (f) and the inventory (a)."""
     column = facts.column
     average, peak = column("cpu_utilization_avg"), column("cpu_utilization_max")
-    critical = f"lower({column('business_criticality', 'NULL::VARCHAR')})"
+    level = meaning(f"({column('business_criticality', 'NULL')})::VARCHAR", "level")
     backup = facts.text("backup_policy")
     created = f"try_cast(left({column('created_date', 'NULL::VARCHAR')}, 10) AS DATE)"
     warranty = f"try_cast(left({column('warranty_end', 'NULL::VARCHAR')}, 10) AS DATE)"
-    is_critical = (
-        f"({critical} LIKE '%critical%' OR {critical} IN ('high', 'hoch', 'haute', 'alta'))"
-    )
+    is_critical = f"{level} IN ('critical', 'high')"
     return [
         Part("operating_system", 30,
              "CASE f.os_state WHEN 'end_of_life' THEN 30 WHEN 'paid_support' THEN 15 "

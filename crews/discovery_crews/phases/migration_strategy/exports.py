@@ -18,8 +18,10 @@ import duckdb
 from discovery_crews.tables.engine import identifier, literal
 from discovery_crews.tables.units import convertible, factor, unit_of_header
 
-from .azure_systems import assessed_name
+from .azure_systems import assessed_name, without_version
 from .facts import Facts
+from .kept import path
+from .labels import notes, write_tags
 from .vendors import Sheet, aws, azure, google, google_tables
 
 # columns that the import makes of a disk table: one size for each disk, in their order
@@ -38,13 +40,22 @@ class Exports:
 def write_exports(
     connection: duckdb.DuckDBPyConnection, facts: Facts, workdir: Path, assets: Path
 ) -> Exports:
-    """Write all exports below `workdir`."""
+    """Write all exports below `workdir`.
+
+    Vendors' files are of the view `servers`: the inventory's, and in `set_apart` why one is nothing
+    that anybody migrates.
+    """
     connection.execute(
         f"CREATE TEMP VIEW inventory AS SELECT * FROM read_parquet({literal(assets)})"  # noqa: S608 - quoted
+    )
+    connection.execute(
+        "CREATE TEMP VIEW servers AS SELECT i.*, f.set_apart FROM inventory AS i "
+        "JOIN facts AS f USING (identity) WHERE i.asset_type = 'server'"
     )
     made = Exports()
     disks, most = _disks(connection, facts)
     _azure_systems(connection, facts)
+    write_tags(connection, facts)
 
     def beside(name: str, query: str) -> None:
         made.files[name] = workdir / f"{name}.csv"
@@ -74,16 +85,10 @@ def write_exports(
 
 def _disks(connection: duckdb.DuckDBPyConnection, facts: Facts) -> tuple[str | None, int]:
     """SQL for a server's disk sizes in GB where the source lists them, and the longest list."""
-    if "unmapped" not in facts.fields:
-        return None, 0
-    keys = connection.execute(
-        "SELECT DISTINCT unnest(json_keys(unmapped)) AS k FROM inventory ORDER BY k"
-    ).fetchall()
-    for (key,) in keys:
-        unit = unit_of_header(str(key).removesuffix(" each"))
-        if _DISK_SIZES.search(str(key)) and unit and convertible(unit, "GB"):
-            path = literal(f'$."{key}"')
-            texts = f"string_split(json_extract_string(a.unmapped, {path}), '; ')"
+    for key in facts.kept.headers:
+        unit = unit_of_header(key.removesuffix(" each"))
+        if _DISK_SIZES.search(key) and unit and convertible(unit, "GB"):
+            texts = f"string_split(json_extract_string(a.unmapped, {literal(path(key))}), '; ')"
             size = f"round(try_cast(replace(part, ',', '') AS DOUBLE) * {factor(unit, 'GB')!r}, 2)"
             sizes = f"list_transform({texts}, lambda part: {size})"
             row = connection.execute(
@@ -94,9 +99,13 @@ def _disks(connection: duckdb.DuckDBPyConnection, facts: Facts) -> tuple[str | N
 
 
 def _azure_systems(connection: duckdb.DuckDBPyConnection, facts: Facts) -> None:
-    """Table `azure_systems`: what Azure Migrate calls each operating system; NULL for nothing."""
+    """Table `azure_systems`: what Azure Migrate calls each operating system; NULL for nothing.
+
+    `written` is what stands in the file: a version that the source does not claim does not.
+    """
     connection.execute(
-        "CREATE TEMP TABLE azure_systems (os_name VARCHAR, os_version VARCHAR, assessed VARCHAR)"
+        "CREATE TEMP TABLE azure_systems (os_name VARCHAR, os_version VARCHAR, assessed VARCHAR, "
+        "written VARCHAR)"
     )
     if "os_name" not in facts.fields:
         return
@@ -104,22 +113,27 @@ def _azure_systems(connection: duckdb.DuckDBPyConnection, facts: Facts) -> None:
         f"SELECT DISTINCT {facts.column('os_name')}, {facts.column('os_version')}::VARCHAR "  # noqa: S608 - quoted
         f"FROM inventory AS a WHERE {facts.column('os_name')} IS NOT NULL"
     ).fetchall()
-    rows = [(name, version, assessed_name(name, version)) for name, version in found]
+    rows = [
+        (name, version, assessed := assessed_name(name, version),
+         assessed or without_version(name) or name)
+        for name, version in found
+    ]  # fmt: skip
     if rows:
-        connection.executemany("INSERT INTO azure_systems VALUES (?, ?, ?)", rows)
+        connection.executemany("INSERT INTO azure_systems VALUES (?, ?, ?, ?)", rows)
 
 
 def _taken(sheet: Sheet) -> str:
     """The condition of servers that the vendor takes."""
-    return " AND ".join(f"({condition})" for condition in sheet.requires.values()) or "true"
+    conditions = ["a.set_apart IS NULL", *sheet.requires.values()]
+    return " AND ".join(f"({condition})" for condition in conditions)
 
 
 def _write_sheet(
     connection: duckdb.DuckDBPyConnection, sheet: Sheet, beside: Callable[[str, str], None]
 ) -> None:
     query = (
-        f"SELECT {sheet.selected} FROM inventory AS a "  # noqa: S608 - quoted
-        f"WHERE a.asset_type = 'server' AND {_taken(sheet)} ORDER BY a.identity"
+        f"SELECT {sheet.selected} FROM servers AS a "  # noqa: S608 - quoted
+        f"WHERE {_taken(sheet)} ORDER BY a.identity"
     )
     if sheet.most is None:
         beside(sheet.name, query)
@@ -137,12 +151,10 @@ def _write_beside(
     beside: Callable[[str, str], None],
 ) -> None:
     """Write who stayed out of a vendor's file and who is in it with a warning, where anybody is."""
-    for suffix, conditions, only, counts in (
-        ("left-out", sheet.requires, "true", made.left_out),
-        ("warnings", sheet.warns, _taken(sheet), made.warned),
+    for suffix, conditions, only, told, counts in (
+        ("left-out", sheet.requires, "true", "[]", made.left_out),
+        ("warnings", sheet.warns, _taken(sheet), notes(sheet.name), made.warned),
     ):
-        if not conditions:
-            continue
         listed = ", ".join(
             f"CASE WHEN NOT coalesce({condition}, false) THEN {literal(name)} END"
             for name, condition in conditions.items()
@@ -150,8 +162,10 @@ def _write_beside(
         column = "missing" if suffix == "left-out" else "warning"
         query = (
             f"SELECT identity, name, array_to_string(said, ', ') AS {column} FROM (SELECT "  # noqa: S608 - quoted
-            f"a.identity, a.name, list_filter([{listed}], lambda part: part IS NOT NULL) AS said "
-            f"FROM inventory AS a WHERE a.asset_type = 'server' AND {only}) WHERE len(said) > 0 "
+            f"a.identity, a.name, CASE WHEN a.set_apart IS NOT NULL THEN [a.set_apart] ELSE "
+            f"list_concat(list_filter([{listed}]::VARCHAR[], lambda part: part IS NOT NULL), "
+            f"coalesce({told}, [])) END AS said "
+            f"FROM servers AS a WHERE {only}) WHERE len(said) > 0 "
             "ORDER BY identity"
         )
         row = connection.execute(f"SELECT count(*) FROM ({query})").fetchone()  # noqa: S608 - ours

@@ -15,24 +15,10 @@ import duckdb
 
 from discovery_crews.systems import Kind, System, system_of
 from discovery_crews.tables.engine import all_columns, identifier, literal
+from discovery_crews.tables.meanings import meaning
 
-_OFF = (
-    "poweredoff", "powered off", "off", "stopped", "down", "shut off", "shutoff", "shutdown",
-    "halted", "deallocated", "vm deallocated", "stopped (deallocated)", "terminated", "offline",
-    "ausgeschaltet", "aus", "eteint", "eteinte", "arrete", "apagado", "apagada", "detenido",
-    "desligado", "desligada", "spento", "spenta", "uit", "gestopt",
-)  # fmt: skip
-_ON = (
-    "poweredon", "powered on", "on", "running", "up", "started", "active", "online", "vm running",
-    "eingeschaltet", "an", "laeuft", "läuft", "allume", "allumé", "en marche", "encendido",
-    "encendida", "ligado", "ligada", "acceso", "accesa", "in esecuzione", "aan",
-)  # fmt: skip
-_RETIRED = (
-    "retired", "decommissioned", "decommissioning", "disposed", "to be retired", "sunset",
-    "phase out", "phaseout", "obsolete", "end of life", "stillgelegt", "ausgemustert",
-    "ausser betrieb", "außer betrieb", "hors service", "retiré", "dado de baja",
-    "fuera de servicio", "desativado", "dismesso", "buiten gebruik", "afgevoerd",
-)  # fmt: skip
+from .kept import Kept
+
 # Products of which vendors sell the same as a service; words as they stand in inventories.
 SERVICE_INSTEAD = (
     "exchange server", "microsoft exchange", "sharepoint", "lotus notes", "lotus domino",
@@ -77,6 +63,7 @@ class Facts:
         self._assets = f"read_parquet({literal(assets)})"
         self._dependencies = f"read_parquet({literal(dependencies)})"
         self.fields = set(all_columns(connection, assets))
+        self.kept = Kept(connection, self._assets, self.fields)
 
     def column(self, field: str, otherwise: str = "NULL") -> str:
         """The field's column of the inventory `a`, or a NULL where it is not mapped."""
@@ -115,14 +102,15 @@ class Facts:
             f"""
             CREATE TEMP TABLE facts AS
             SELECT a.identity, a.name, a.asset_type,
-                {stated} AS stated,
-                CASE WHEN trim({power}) IN ({_listed(_OFF)}) THEN false
-                    WHEN trim({power}) IN ({_listed(_ON)}) THEN true END AS powered_on,
-                coalesce(trim({status}) IN ({_listed(_RETIRED)}), false) AS retired,
+                {stated} AS stated, {self.kept.set_apart} AS set_apart,
+                CASE {meaning(power, "power")} WHEN 'off' THEN false WHEN 'on' THEN true END
+                    AS powered_on,
+                coalesce({meaning(status, "lifecycle")} = 'retired', false) AS retired,
                 coalesce({service}, false) AS service_instead,
                 coalesce({bound}, false) AS hardware_bound,
                 coalesce(d.dependents, 0) AS dependents,
-                (SELECT count(*) > 0 FROM dependents) AS dependencies_known,
+                (SELECT count(*) > 0 FROM {self._dependencies}
+                    WHERE kind IN ('depends_on', 'connects_to')) AS dependencies_known,
                 os.product AS os_product, os.name AS os, os.state AS os_state,
                 os.ends AS os_ends, coalesce(os.native, true) AS os_native,
                 db.product AS db_product, db.name AS db, db.state AS db_state,
@@ -193,7 +181,3 @@ def _store(
 def _any_of(words: Iterable[str]) -> str:
     """An expression that finds one of the words, whole."""
     return rf"\b({'|'.join(map(re.escape, words))})\b"
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(literal(word) for word in words)

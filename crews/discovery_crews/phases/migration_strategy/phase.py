@@ -114,8 +114,8 @@ def _result(
             "people have to be asked for the rest."
         )
     findings.extend(
-        f"{number} servers are not in {name}, because it requires what they lack; see "
-        f"{name}-left-out.csv."
+        f"{number} servers are not in {name}, because it requires what they lack or they are "
+        f"nothing to migrate; see {name}-left-out.csv."
         for name, number in exports.left_out.items()
     )
     findings.extend(

@@ -56,6 +56,10 @@ RULES: tuple[Rule, ...] = (
         _said("A {asset_type} asset is no workload; the target platform brings its own."),
     ),
     Rule(
+        "set_apart", lambda g: g["set_apart"] is not None, "retain", 0.9, ("retire",),
+        _said("{set_apart}"),
+    ),
+    Rule(
         "retired", lambda g: g["retired"], "retire", 0.9, ("retain",),
         _said("The source says that it is out of use."),
     ),
@@ -67,11 +71,12 @@ RULES: tuple[Rule, ...] = (
         "unused", lambda g: g["powered_on"] is False and g["dependencies_known"]
         and not g["depended_on"],
         "retire", 0.6, ("retain", "rehost"),
-        _said("It is switched off and nothing is known to need it."),
+        _said("Switched off, and nothing is known to need it."),
     ),
     Rule(
         "switched_off", lambda g: g["powered_on"] is False, "retire", 0.45, ("retain", "rehost"),
-        _said("It is switched off; who needs it is not known."),
+        lambda g: "Switched off, although others need it."
+        if g["dependencies_known"] else "Switched off; dependencies are not known.",
     ),
     Rule(
         "no_cloud_platform", lambda g: not g["os_native"], "retain", 0.6,
@@ -120,7 +125,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "known_system", lambda g: g["os"] is not None, "rehost", 0.5, ALL[1:],
-        _said("{os} runs on the usual clouds; until when it is supported is not known."),
+        _said("{os} runs on the usual clouds; how long it is maintained is not known."),
     ),
     Rule(
         "little_known", lambda g: True, "rehost", 0.25, ALL[1:],

@@ -19,9 +19,9 @@ from .readiness import asked_sql, unknown_sql
 from .rules import propose
 
 _FACTS = (
-    "asset_type", "stated", "powered_on", "retired", "service_instead", "hardware_bound",
-    "depended_on", "dependencies_known", "os_product", "os", "os_state", "os_ends", "os_native",
-    "db_product", "db", "db_state", "db_ends", "db_managed",
+    "asset_type", "stated", "set_apart", "powered_on", "retired", "service_instead",
+    "hardware_bound", "depended_on", "dependencies_known", "os_product", "os", "os_state",
+    "os_ends", "os_native", "db_product", "db", "db_state", "db_ends", "db_managed",
 )  # fmt: skip
 _EXAMPLES = 3
 _CHOSEN_BY_CREW = 0.9

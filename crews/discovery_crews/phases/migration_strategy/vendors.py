@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from discovery_crews.tables.addresses import routable
 from discovery_crews.tables.engine import identifier
 
 from .facts import Facts
+from .labels import label_query, tag_text
 
 # what Azure Migrate takes in one file, and disks of one server
 AZURE_SERVERS = 20_000
 AZURE_DISKS = 8
-_TAG = r"^\s*([^=:]+?)\s*[=:]\s*(.*)$"
-_SERVERS = "FROM inventory AS a WHERE a.asset_type = 'server'"
+_SERVERS = "FROM servers AS a WHERE true"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,17 @@ def _first(facts: Facts, field: str) -> str:
     return f"{facts.column(field, 'NULL::VARCHAR[]')}[1]"
 
 
+def _reachable(facts: Facts) -> str:
+    """The addresses that others can reach; one that many machines have is nobody's."""
+    found = facts.column("ip_address", "NULL::VARCHAR[]")
+    return f"list_filter({found}, lambda part: {routable('part')})"
+
+
+def _all(listed: str, separator: str) -> str:
+    """A list as one text; NULL where it is empty."""
+    return f"nullif(array_to_string({listed}, '{separator}'), '')"
+
+
 def aws(facts: Facts) -> Sheet:
     """The import template of AWS Application Discovery Service: 34 columns.
 
@@ -73,29 +85,36 @@ def aws(facts: Facts) -> Sheet:
     c = facts.column
     keys = {
         "ExternalId": "CASE WHEN a.identity NOT LIKE 'row:%' THEN a.identity END",
-        "IPAddress": _first(facts, "ip_address"),
-        "MACAddress": _first(facts, "mac_address"),
+        "IPAddress": _all(_reachable(facts), ", "),
+        "MACAddress": _all(c("mac_address", "NULL::VARCHAR[]"), ", "),
         "HostName": f"coalesce({c('fqdn')}, {c('hostname')})",
     }
-    filled = keys | {
-        "CPU.NumberOfProcessors": c("cpu_sockets"),
-        "CPU.NumberOfCores": c("cpu_cores"),
-        "OS.Name": c("os_name"),
-        "OS.Version": c("os_version"),
-        "VMware.VMName": f"CASE WHEN {c('is_virtual')} THEN a.name END",
-        "RAM.TotalSizeInMB": f"try_cast(round({c('memory_gb')} * 1024) AS BIGINT)",
-        "CPU.UsagePct.Avg": c("cpu_utilization_avg"),
-        "CPU.UsagePct.Max": c("cpu_utilization_max"),
-        "DiskReadsPerSecondInKB.Avg": _rate(facts, "disk_read_throughput"),
-        "DiskWritesPerSecondInKB.Avg": _rate(facts, "disk_write_throughput"),
-        "DiskReadsOpsPerSecond.Avg": c("disk_read_iops"),
-        "DiskWritesOpsPerSecond.Avg": c("disk_write_iops"),
-        "NetworkReadsPerSecondInKB.Avg": _rate(facts, "network_in_throughput"),
-        "NetworkWritesPerSecondInKB.Avg": _rate(facts, "network_out_throughput"),
-        "Applications": _joined(facts, "application_name", ", "),
-        "ApplicationWave": c("migration_wave"),
-        "Tags": _joined(facts, "tags", ", "),
-    }
+    kept = facts.kept
+    located = {"VMware.MoRefId": kept.moref_id, "VMware.VCenterId": kept.vcenter_id}
+    filled = (
+        keys
+        | located
+        | {
+            "SMBiosId": kept.smbios_id,
+            "CPU.NumberOfProcessors": c("cpu_sockets"),
+            "CPU.NumberOfCores": c("cpu_cores"),
+            "OS.Name": c("os_name"),
+            "OS.Version": c("os_version"),
+            "VMware.VMName": f"CASE WHEN {kept.is_virtual} THEN a.name END",
+            "RAM.TotalSizeInMB": f"try_cast(round({c('memory_gb')} * 1024) AS BIGINT)",
+            "CPU.UsagePct.Avg": c("cpu_utilization_avg"),
+            "CPU.UsagePct.Max": c("cpu_utilization_max"),
+            "DiskReadsPerSecondInKB.Avg": _rate(facts, "disk_read_throughput"),
+            "DiskWritesPerSecondInKB.Avg": _rate(facts, "disk_write_throughput"),
+            "DiskReadsOpsPerSecond.Avg": c("disk_read_iops"),
+            "DiskWritesOpsPerSecond.Avg": c("disk_write_iops"),
+            "NetworkReadsPerSecondInKB.Avg": _rate(facts, "network_in_throughput"),
+            "NetworkWritesPerSecondInKB.Avg": _rate(facts, "network_out_throughput"),
+            "Applications": _joined(facts, "application_name", ", "),
+            "ApplicationWave": c("migration_wave"),
+            "Tags": tag_text(),
+        }
+    )
     order = (
         "ExternalId", "SMBiosId", "IPAddress", "MACAddress", "HostName", "VMware.MoRefId",
         "VMware.VCenterId", "CPU.NumberOfProcessors", "CPU.NumberOfCores",
@@ -109,11 +128,18 @@ def aws(facts: Facts) -> Sheet:
         "NetworkReadsPerSecondInKB.Max", "NetworkWritesPerSecondInKB.Max", "Applications",
         "ApplicationWave", "Tags", "ServerId",
     )  # fmt: skip
-    one_of = " OR ".join(f"({sql}) IS NOT NULL" for sql in keys.values())
+    applications = c("application_name", "NULL::VARCHAR[]")
+    one_of = " OR ".join(f"({sql}) IS NOT NULL" for sql in (*keys.values(), kept.vcenter_id))
     return Sheet(
         "aws-import",
         {name: filled.get(name, "NULL") for name in order},
         {"one of ExternalId, IPAddress, MACAddress, HostName": one_of},
+        {
+            "an application's name has a comma, which AWS reads as two": (
+                f"coalesce(len(list_filter({applications}, lambda part: contains(part, ','))), 0) "
+                "= 0"
+            )
+        },
     )
 
 
@@ -121,17 +147,18 @@ def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
     """The CSV import of Azure Migrate: memory in MB, disk sizes in GB.
 
     `disks` is SQL for the list of a server's disk sizes where the source has them; `most_disks`
-    is the length of the longest. Expects the table `azure_systems` (os_name, os_version, assessed).
+    is the length of the longest. Expects the table `azure_systems` (os_name, os_version,
+    assessed, written).
     """
     c = facts.column
     known = f"len({disks}) > 0" if disks else "false"
     total = c("storage_gb")
     columns = {
         "Server name": _unique_name(f"coalesce({c('fqdn')}, a.name)"),
-        "IP address": _joined(facts, "ip_address", ";"),
+        "IP address": f"{_reachable(facts)}[1]",
         "Cores": c("cpu_cores"),
         "Memory": f"try_cast(round({c('memory_gb')} * 1024) AS BIGINT)",
-        "OS name": f"coalesce({_assessed(facts)}, {c('os_name')})",
+        "OS name": _azure_system(facts, "written"),
         "OS version": c("os_version"),
         "OS architecture": _architecture(c("os_architecture", "NULL::VARCHAR")),
         "Number of disks": c("disk_count"),
@@ -158,7 +185,7 @@ def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
     several = f"coalesce(try_cast({c('disk_count')} AS INTEGER), 1) > 1 AND {total} IS NOT NULL"
     warns = {
         "Azure Migrate does not assess this OS name (Unknown OS)": (
-            f"{_assessed(facts)} IS NOT NULL"
+            f"{_azure_system(facts, 'assessed')} IS NOT NULL"
         ),
         "only the total size of several disks is known; it stands in Disk 1": (
             f"{known} OR NOT ({several})"
@@ -177,10 +204,10 @@ def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
     )
 
 
-def _assessed(facts: Facts) -> str:
+def _azure_system(facts: Facts, column: str) -> str:
     name, version = facts.column("os_name"), facts.column("os_version")
     return (
-        "(SELECT any_value(s.assessed) FROM azure_systems AS s "  # noqa: S608 - quoted
+        f"(SELECT any_value(s.{column}) FROM azure_systems AS s "  # noqa: S608 - quoted
         f"WHERE s.os_name = {name} AND s.os_version IS NOT DISTINCT FROM {version})"
     )
 
@@ -210,7 +237,7 @@ def google(facts: Facts) -> Sheet:
     columns = {
         "MachineId": "a.identity",
         "MachineName": "a.name",
-        "PrimaryIPAddress": _first(facts, "ip_address"),
+        "PrimaryIPAddress": f"{_reachable(facts)}[1]",
         "PrimaryMACAddress": _first(facts, "mac_address"),
         "PublicIPAddress": "NULL",
         "IpAddressListSemiColonDelimited": _joined(facts, "ip_address", ";"),
@@ -227,7 +254,7 @@ def google(facts: Facts) -> Sheet:
         "MachineStatus": c("power_state"),
         "ProvisioningState": "NULL",
         "CreateDate": c("created_date"),
-        "IsPhysical": f"CASE WHEN {c('is_virtual')} IS NOT NULL THEN NOT {c('is_virtual')} END",
+        "IsPhysical": f"NOT {facts.kept.is_virtual}",
     }
     required = (
         "MachineName", "TotalDiskAllocatedGiB", "AllocatedProcessorCoreCount", "MemoryGiB",
@@ -248,8 +275,6 @@ def google_tables(facts: Facts, taken: str, disks: str | None) -> dict[str, str]
     """The queries of vmInfo, diskInfo and tagInfo, for servers that meet the condition `taken`."""
     c = facts.column
     servers = f"{_SERVERS} AND {taken}"
-    pair = f"'{_TAG}'"
-    tags = c("tags", "NULL::VARCHAR[]")
     whole = (
         "SELECT a.identity AS identity, 'all disks' AS label, "
         f"{c('storage_gb')} AS size, {c('storage_used_gb')} AS used, "
@@ -269,10 +294,5 @@ def google_tables(facts: Facts, taken: str, disks: str | None) -> dict[str, str]
             'SELECT identity AS "MachineId", label AS "DiskLabel", size AS "SizeInGib", '  # noqa: S608 - ours
             f'used AS "UsedInGib", kind AS "StorageTypeLabel" FROM ({whole}) ORDER BY 1, 2'
         ),
-        "tagInfo": (
-            f'SELECT identity AS "MachineId", regexp_extract(tag, {pair}, 1) AS "Key", '  # noqa: S608 - quoted
-            f'regexp_extract(tag, {pair}, 2) AS "Value" FROM (SELECT a.identity AS identity, '
-            f"unnest({tags}) AS tag {servers}) "
-            f"WHERE regexp_full_match(tag, {pair}) ORDER BY 1, 2"
-        ),
+        "tagInfo": label_query(servers),
     }
