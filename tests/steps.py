@@ -162,6 +162,12 @@ _FAULTS = (
         3600,
         (f"FAULTS=full {_PYTEST} -m faults tests/faults",),
     ),
+    Step(
+        "spoilt",
+        "files of every kind, spoilt",
+        3900,
+        (f"{_PYTHON} -m tests.crews.fuzz --minutes 60",),
+    ),
     # nothing runs beside those that take hours
     *(replace(step, aside=False) for step in (_UP, *_INSTALLED)),
     Step(

@@ -43,10 +43,11 @@ class MappingToApprove(BaseModel):
 
 
 class UiState(BaseModel):
-    """What a page shows now."""
+    """What a page shows now; `findings` are what to look at before approval, the worst first."""
 
     show_approval_ui: bool
     mappings_to_approve: list[MappingToApprove]
+    findings: list[str] = Field(default_factory=list)
 
 
 class OpenRequest(BaseModel):
@@ -145,6 +146,7 @@ class FlowView(BaseModel):
                     mappings_to_approve=[MappingToApprove.of(m) for m in mappings]
                     if asking
                     else [],
+                    findings=list(request.findings) if asking and request is not None else [],
                 ),
                 "permissions": permissions,
             }

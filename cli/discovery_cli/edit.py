@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,22 @@ from .errors import CliError, ExitCode
 from .output import as_yaml, plain, warn
 
 _HEAD = """\
-# Mappings of {name}. Change `target` (empty: not mapped) and `unit` (unit:MiB, or none), save and
-# leave the editor. An unchanged file, or an empty one, sends nothing. Lines with # are remarks.
+# Mappings of {name}. Change `target` (empty: not mapped) and `unit` (unit:MiB, decimal:comma, both
+# with a comma between, or none), save and leave the editor. An unchanged file, or an empty one,
+# sends nothing. Lines with # are remarks.
 # Targets: {targets}
 """
 
 
-def document(name: str, mappings: list[dict[str, Any]], targets: list[str]) -> str:
-    """What the editor shows: the least certain columns first."""
+def document(
+    name: str,
+    mappings: list[dict[str, Any]],
+    targets: list[str],
+    findings: Sequence[str] = (),
+) -> str:
+    """What the editor shows: findings, then the least certain columns first."""
     lines = [_HEAD.format(name=plain(name), targets=plain(", ".join(targets)))]
+    lines += [f"# ! {plain(_one_line(finding))}" for finding in findings]
     for mapping in sorted(mappings, key=lambda entry: entry["confidence"]):
         samples = plain(", ".join(_one_line(text)[:30] for text in mapping["samples"][:3]))
         others = plain(", ".join(candidate["target"] for candidate in mapping["candidates"]))

@@ -12,7 +12,7 @@ from . import edit as editing
 from .cluster import Resource
 from .common import FlowName, Output, Work, Yes, confirmed, status_of
 from .errors import CliError, ExitCode
-from .output import Format, say, structured, table
+from .output import Format, plain, say, structured, table
 
 WAIT_SECONDS = 5.0
 app = typer.Typer()
@@ -29,7 +29,9 @@ def mappings(context: typer.Context, name: FlowName, output: Output = Format.TAB
         for mapping in found:
             say(mapping["column"])
     elif output is not Format.TABLE:
-        structured({"request": shown["approval_request"], "mappings": found}, output)
+        findings = shown["ui_state"].get("findings", [])
+        whole = {"request": shown["approval_request"], "mappings": found, "findings": findings}
+        structured(whole, output)
     else:
         table(
             ["COLUMN", "TARGET", "UNIT", "CONFIDENCE", "SAMPLES", "WHY"],
@@ -40,6 +42,8 @@ def mappings(context: typer.Context, name: FlowName, output: Output = Format.TAB
                 for entry in found
             ],
         )  # fmt: skip
+        for finding in shown["ui_state"].get("findings", []):
+            say(f"! {plain(finding)}")
 
 
 @app.command()
@@ -83,7 +87,8 @@ def edit_mappings(
     work = Work.of(context)
     flow, shown = _asked(work, name)
     proposed, request = shown["ui_state"]["mappings_to_approve"], shown["approval_request"]
-    before = editing.document(name, proposed, request["targets"])
+    findings = shown["ui_state"].get("findings", [])
+    before = editing.document(name, proposed, request["targets"], findings)
     after = from_file.read_text(encoding="utf-8") if from_file else editing.in_editor(before)
     try:
         edits = editing.changes(after, proposed, request)

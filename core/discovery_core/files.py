@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 UNKNOWN = "application/octet-stream"
 MEDIA_TYPES = {
     ".csv": "text/csv",
+    ".gz": "application/gzip",
     ".json": "application/json",
     ".ndjson": "application/x-ndjson",
     ".parquet": "application/vnd.apache.parquet",

@@ -1,5 +1,9 @@
 """What a person changes about proposed mappings: checked against target fields and values.
 
+A transform says how a column's values are read, in steps with a comma between: `unit:MiB` (what
+bare numbers are in), `decimal:comma` or `decimal:point`, `times:cpu_sockets` (numbers count for
+each of that field of the same row).
+
 Pure, because two places need the same answer: the API says at once what is wrong with an edit,
 and the store, which everything passes through, refuses it as a whole.
 """
@@ -7,15 +11,28 @@ and the store, which everything passes through, refuses it as a whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .errors import InvalidAnswerError
 from .resource_gate import NO_TRANSFORM, MappingEdit
 from .wire.results import FieldMapping, TargetDescription
 
 _SHOWN_SAMPLES = 3
+_KINDS = ("unit", "decimal", "times")
 # a number as the inventory converts it: digits, and at most one word such as a unit after them
 _NUMBER = re.compile(r"^[~≈]?\s*[-+]?\d[\d.,'\s]*[a-zA-Z%/]*")
+
+
+def steps(transform: str | None) -> dict[str, str]:
+    """A transform's steps by their kind: `unit`, `decimal`, `times`; empty for none."""
+    named = (transform or NO_TRANSFORM).split(",")
+    return {kind: what for kind, colon, what in (s.partition(":") for s in named) if colon}
+
+
+def transform_of(steps_by_kind: Mapping[str, str]) -> str | None:
+    """The transform of these steps, None for no step."""
+    kinds = [kind for kind in _KINDS if kind in steps_by_kind]
+    return ",".join(f"{kind}:{steps_by_kind[kind]}" for kind in kinds) or None
 
 
 def apply_edits(
@@ -37,7 +54,9 @@ def apply_edits(
         if edit.column in known and edit.target in described:
             problems += _misfit(known[edit.column], edit, described[edit.target])
         elif edit.transform not in (None, NO_TRANSFORM) and not edit.target:
-            problems.append(f"column {edit.column!r} is not mapped, so it has no unit")
+            problems.append(
+                f"column {edit.column!r} is not mapped, so it has no unit and no decimals"
+            )
     if problems:
         raise InvalidAnswerError(problems)
     edited = {edit.column: edit for edit in edits}
@@ -45,12 +64,27 @@ def apply_edits(
     final = []
     for mapping in mappings:
         if mapping.column in edited:
-            final.append(_edited(mapping, edited[mapping.column]))
+            edit = edited[mapping.column]
+            final.append(_edited(mapping, edit, described.get(edit.target)))
         elif mapping.target in primary:
             final.append(mapping.model_copy(update={"role": "alternate"}))
         else:
             final.append(mapping)
+    if problems := _without_factor(final):
+        raise InvalidAnswerError(problems)
     return final
+
+
+def _without_factor(final: Sequence[FieldMapping]) -> list[str]:
+    """Columns that count for each of a field that no column is mapped to."""
+    mapped = {mapping.target for mapping in final}
+    return [
+        f"column {mapping.column!r} is multiplied with {field!r}, to which no column is mapped; "
+        "map one, or leave times out"
+        for mapping in final
+        if mapping.target and (field := steps(mapping.transform).get("times", mapping.target))
+        and field not in mapped
+    ]  # fmt: skip
 
 
 def _unknown(
@@ -82,11 +116,17 @@ def _taken_twice(edits: Sequence[MappingEdit]) -> list[str]:
 def _misfit(mapping: FieldMapping, edit: MappingEdit, field: TargetDescription) -> list[str]:
     """Why an edit contradicts its field or the column's values; empty where it does not."""
     problems = []
-    if edit.transform not in (None, NO_TRANSFORM, *field.transforms):
-        units = ", ".join(field.transforms) or "no unit"
+    asked = [] if edit.transform in (None, NO_TRANSFORM) else str(edit.transform).split(",")
+    if impossible := [step for step in asked if step not in field.transforms]:
+        possible = ", ".join(field.transforms) or "no unit"
         problems.append(
-            f"{edit.transform!r} is not possible for {field.name!r} (column {edit.column!r}); "
-            f"it takes {units}"
+            f"{impossible[0]!r} is not possible for {field.name!r} (column {edit.column!r}); "
+            f"it takes {possible}"
+        )
+    if len(steps(edit.transform)) < len(asked):
+        problems.append(
+            f"column {edit.column!r}: {edit.transform!r} says the same twice; name one unit and "
+            "one way of writing decimals"
         )
     samples = [sample.strip() for sample in mapping.samples if sample.strip()]
     shown = ", ".join(repr(sample[:40]) for sample in samples[:_SHOWN_SAMPLES])
@@ -113,10 +153,19 @@ def _digits(text: str) -> bool:
     return any(character.isdigit() for character in text)
 
 
-def _edited(mapping: FieldMapping, edit: MappingEdit) -> FieldMapping:
+def _edited(
+    mapping: FieldMapping, edit: MappingEdit, field: TargetDescription | None
+) -> FieldMapping:
+    """The mapping as edited. What the edit's transform leaves open stays as proposed.
+
+    Another target takes over how the column writes decimals, which has nothing to do with it.
+    """
     target = edit.target or None
-    if edit.transform is None:
-        transform = mapping.transform if target is not None and target == mapping.target else None
-    else:
-        transform = None if edit.transform == NO_TRANSFORM else edit.transform
+    kept = steps(mapping.transform) if target is not None else {}
+    if target != mapping.target:
+        possible = field.transforms if field is not None else ()
+        kept = {k: what for k, what in kept.items() if k == "decimal" and f"{k}:{what}" in possible}
+    if edit.transform == NO_TRANSFORM:
+        kept = {}
+    transform = transform_of(kept | steps(edit.transform))
     return mapping.model_copy(update={"target": target, "role": "primary", "transform": transform})

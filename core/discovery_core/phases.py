@@ -23,11 +23,16 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class PhaseInput:
-    """An artefact of an earlier phase, and the name under which the crew finds it."""
+    """An artefact of an earlier phase, and the name under which the crew finds it.
+
+    An `optional` one is there where the phase has made it: not of every source, nor by an older
+    crew.
+    """
 
     phase: Phase
     artefact: str
     as_name: str | None = None
+    optional: bool = False
 
     @property
     def name(self) -> str:
@@ -40,7 +45,8 @@ class PhaseSpec:
     """What the product needs to know about a phase to run it.
 
     After a `gated` phase the flow stops for a person's decision on the phase's result. A phase that
-    `asks_model` is given the flow's API key; another one never sees it.
+    `asks_model` is given the flow's API key; another one never sees it. One `of_engagement` works
+    on the merged inventory of the flow's engagement, where it has one.
     """
 
     name: Phase
@@ -48,6 +54,7 @@ class PhaseSpec:
     inputs: tuple[PhaseInput, ...] = ()
     gated: bool = False
     asks_model: bool = False
+    of_engagement: bool = False
 
 
 PHASES: tuple[PhaseSpec, ...] = (
@@ -90,7 +97,10 @@ PHASES: tuple[PhaseSpec, ...] = (
             PhaseInput(Phase.ASSET_INVENTORY, "inventory"),
             PhaseInput(Phase.DATA_CLEANSING, "records"),
             PhaseInput(Phase.FIELD_MAPPING, "mappings"),
+            # of tables of connections beside the main one
+            PhaseInput(Phase.DATA_IMPORT, "connections", optional=True),
         ),
+        of_engagement=True,
     ),
     PhaseSpec(
         Phase.MIGRATION_STRATEGY,
@@ -100,6 +110,7 @@ PHASES: tuple[PhaseSpec, ...] = (
             PhaseInput(Phase.ASSET_INVENTORY, "inventory"),
             PhaseInput(Phase.DEPENDENCY_ANALYSIS, "dependencies"),
         ),
+        of_engagement=True,
     ),
 )
 

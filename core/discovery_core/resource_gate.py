@@ -17,11 +17,15 @@ from .resource_text import DigestText, Duration, between, explained, rule
 UserName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Hint = Annotated[str, StringConstraints(max_length=2000)]
 NO_TRANSFORM = "none"
-TRANSFORM_PATTERN = r"^(none|unit:[A-Za-z%/]{1,16})$"
+_STEP = r"(unit:[A-Za-z%/]{1,16}|decimal:(comma|point)|times:[A-Za-z0-9_]{1,40})"
+TRANSFORM_PATTERN = rf"^(none|{_STEP}(,{_STEP}){{0,2}})$"
 Transform = Annotated[
     str,
-    StringConstraints(min_length=4, max_length=21, pattern=TRANSFORM_PATTERN),
-    explained("write the unit of the column's values, such as unit:MiB, or none"),
+    StringConstraints(min_length=4, max_length=90, pattern=TRANSFORM_PATTERN),
+    explained(
+        "write the unit of the column's values (unit:MiB), how they write decimals "
+        "(decimal:comma), both with a comma between, or none"
+    ),
 ]
 
 
@@ -98,8 +102,9 @@ class MappingEdit(ResourceModel):
     )
     transform: Transform | None = Field(
         default=None,
-        description="Unit of the column's values, such as unit:MiB, or none. Left out: as proposed "
-        "where the target stays.",
+        description="How the column's values are read: their unit, such as unit:MiB, how they "
+        "write decimals (decimal:comma, decimal:point), several with a comma between; or none. "
+        "What is left out stays as proposed, the unit only where the target does.",
     )
 
 

@@ -52,7 +52,7 @@ class RequestSnapshot:
     """The open approval request. `policy` is the one frozen when it opened.
 
     `lowest_confidence` is that of the least certain mapping, `required_unmapped` are required
-    fields without a column.
+    fields without a column; `findings` say what the values have against the proposal.
     """
 
     request_id: UUID
@@ -66,6 +66,7 @@ class RequestSnapshot:
     fields: tuple[TargetDescription, ...] = ()
     lowest_confidence: float = 0.0
     required_unmapped: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,24 +154,21 @@ class FlowSnapshot:
 
 @dataclass(frozen=True)
 class Capacity:
-    """Live attempts now, against the caps.
-
-    `ahead` are queued flows whose turn comes first, `ahead_in_tenant` those of the same tenant.
-    """
+    """Live attempts now, against the caps; `turn` tells whether nobody comes before this flow."""
 
     running: int
     running_in_tenant: int
     max_running: int
     max_running_per_tenant: int
-    ahead: int = 0
-    ahead_in_tenant: int = 0
+    turn: bool = True
 
     @property
     def free(self) -> bool:
         """Whether another attempt may start for this flow."""
         return (
-            self.running + self.ahead < self.max_running
-            and self.running_in_tenant + self.ahead_in_tenant < self.max_running_per_tenant
+            self.turn
+            and self.running < self.max_running
+            and self.running_in_tenant < self.max_running_per_tenant
         )
 
 

@@ -11,7 +11,7 @@ import hashlib
 import random
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,9 +27,11 @@ from discovery_core.wire.protocol import (
     Claim,
     ClaimRequest,
     Complete,
+    EngagementInputs,
     Fail,
     Heartbeat,
     HeartbeatAnswer,
+    PinEngagement,
     PinInputs,
     PinnedInputs,
     RecordsAnswer,
@@ -41,9 +43,10 @@ log = get_logger(__name__)
 
 _PREFIX = "/execution/v1"
 _CHUNK = 1 << 20
-_TRY_AGAIN = {425, 429, 500, 502, 503, 504}
+_TRY_AGAIN = frozenset({425, 429, 500, 502, 503, 504})
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 10.0
+_LONG_ANSWER = 900.0
 
 Answer = TypeVar("Answer", bound=WireModel)
 
@@ -118,6 +121,16 @@ class ExecutionClient:
         """Fix the flow's source; the answer is what counts, another attempt may have been first."""
         return self._post("/inputs", pin, PinnedInputs)
 
+    def pin_engagement(self) -> EngagementInputs:
+        """Fix what this round reads of its engagement; making it may take minutes.
+
+        During an upgrade an older API may be asked, which does not know the call: asked again.
+        """
+        body = PinEngagement(fence=self.fence).model_dump_json(by_alias=True)
+        send = self._sender("/engagement", body, _LONG_ANSWER)
+        answer = self._retry("POST /engagement", send, None, _TRY_AGAIN | {httpx.codes.NOT_FOUND})
+        return _decode(answer, EngagementInputs)
+
     def upload(self, path: Path, called: str = "") -> ArtefactReference:
         """Store a file as an artefact, as a stream. `called` is its name where it came from."""
         query = {"fence": str(self.fence), "mediaType": media_type(called or path.name)}
@@ -167,14 +180,16 @@ class ExecutionClient:
         patience: float | None = None,
         timeout: float | None = None,
     ) -> Answer:
-        content = body.model_dump_json(by_alias=True)
+        limit = self._settings.request_timeout if timeout is None else timeout
+        send = self._sender(path, body.model_dump_json(by_alias=True), limit)
+        return _decode(self._retry(f"POST {path}", send, patience), answer)
 
+    def _sender(self, path: str, content: str, timeout: float) -> Callable[[], httpx.Response]:
         def send() -> httpx.Response:
             headers = self._headers() | {"Content-Type": "application/json"}
-            limit = self._settings.request_timeout if timeout is None else timeout
-            return self._http.post(path, content=content, headers=headers, timeout=limit)
+            return self._http.post(path, content=content, headers=headers, timeout=timeout)
 
-        return _decode(self._retry(f"POST {path}", send, patience), answer)
+        return send
 
     def _put(self, path: str, file: Path, query: dict[str, str], answer: type[Answer]) -> Answer:
         def send() -> httpx.Response:
@@ -194,7 +209,11 @@ class ExecutionClient:
         return {"Authorization": f"Bearer {token}"}
 
     def _retry(
-        self, what: str, send: Callable[[], httpx.Response], patience: float | None
+        self,
+        what: str,
+        send: Callable[[], httpx.Response],
+        patience: float | None,
+        try_again: Set[int] = _TRY_AGAIN,
     ) -> httpx.Response:
         """Send until there is a final answer or patience (seconds) runs out."""
         limit = self._settings.connect_patience if patience is None else patience
@@ -209,7 +228,7 @@ class ExecutionClient:
             else:
                 if response.is_success:
                     return response
-                if response.status_code not in _TRY_AGAIN:
+                if response.status_code not in try_again:
                     raise _refusal(what, response)
                 problem = _detail(response)
             pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret

@@ -62,6 +62,8 @@ class LocalRun:
             if needed.name in self.given:
                 continue
             if (needed.phase, needed.artefact) not in self._made:
+                if needed.optional:
+                    continue
                 self._keep(needed.phase, self.run(needed.phase))
             inputs[needed.name] = self._made[needed.phase, needed.artefact]
         workdir = self.scratch / str(phase)

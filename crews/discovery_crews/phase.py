@@ -17,6 +17,10 @@ from discovery_core.wire.results import ImportResult, InventoryResult, PhaseResu
 __all__ = ["ImportResult", "InventoryResult", "PhaseContext", "PhaseOutcome", "RunPhase"]
 
 
+# What dependency_analysis has found in other flows of the engagement (Parquet), numbered from 0.
+OTHER_DEPENDENCIES = "otherDependencies"
+
+
 def _silent(done: int | None, total: int | None, message: str) -> None:
     """Progress nobody listens to."""
 
@@ -27,7 +31,8 @@ class PhaseContext:
 
     `inputs` are local files by artefact name (see `discovery_core.phases.PHASES`): `source` for
     data_import; `records` (Parquet) and `profile` (JSON) after it; `mappings` (JSON, approved)
-    for asset_inventory; `targetSchema` where the flow names its own. `progress(done, total,
+    for asset_inventory; `targetSchema` where the flow names its own; `engagementInventory` and
+    `otherDependencies0` … where the flow belongs to an engagement. `progress(done, total,
     message)` reports rows where they are known. `mapping_history` is what people of this tenant
     decided for headers before.
     """

@@ -15,9 +15,18 @@ import duckdb
 from discovery_core.wire.results import ColumnProfile
 from pydantic import TypeAdapter
 
+from discovery_crews.mapping.tokens import words_of
 from discovery_crews.tables.engine import ROW, connect, identifier, literal, source_columns
+from discovery_crews.tables.numbers import (
+    Written,
+    decide,
+    read_number,
+    written,
+    written_columns,
+)
 from discovery_crews.tables.patterns import PATTERNS, SIZE_UNITS, matches
 from discovery_crews.tables.units import canonical_unit, unit_of_header
+from discovery_crews.tables.values import digits_of
 
 Profile = list[ColumnProfile]
 SAMPLES = 5
@@ -26,6 +35,7 @@ _SHARE = 0.95
 # fewer different numbers have no usual range
 _FEWEST = 8
 _FAR = 3
+_LONGEST_NUMBER = 60
 _ADAPTER = TypeAdapter(Profile)
 
 # Tried in this order: the first type that fits nearly all values names the column.
@@ -45,6 +55,8 @@ _TYPES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("list", ("list",)),
 )
 _NUMERIC = ("integer", "number", "size")
+# numbers that count nothing say nothing about decimals
+_NO_AMOUNT = frozenset({"version", "os", "firmware", "bios", "ip", "address", "phone", "id"})
 
 
 # What a value must have for a pattern to be worth trying, as SQL over the trimmed value `t` and
@@ -86,8 +98,8 @@ def _count(pattern: str) -> str:
 def _column_query(records: Path, column: str) -> str:
     name = identifier(column)
     counts = ",\n".join(_count(pattern) for pattern in PATTERNS)
-    digits = "regexp_extract(t, '^[-+]?[0-9][0-9.,]*')"
-    number = f"try_cast(replace({digits}, ',', '.') AS DOUBLE)"
+    number = "try_cast(regexp_extract(t, '^[-+]?[0-9]+') AS DOUBLE)"
+    numbers = written_columns("t", "digits", "n", "first")
     unit = f"regexp_extract(t, '(?i)[0-9] ?({SIZE_UNITS}|%)$', 1)"
     return f"""
         WITH v AS (
@@ -100,6 +112,8 @@ def _column_query(records: Path, column: str) -> str:
         ), facts AS (
             SELECT *,
                 CASE WHEN {_DIGIT_START} THEN {number} END AS number,
+                CASE WHEN {_DIGIT_START} AND l <= {_LONGEST_NUMBER} THEN {digits_of("t")} END
+                    AS digits,
                 CASE WHEN regexp_matches(t, '[0-9] ?[^0-9 ]+$') THEN lower({unit}) ELSE '' END
                     AS unit
             FROM v
@@ -114,27 +128,33 @@ def _column_query(records: Path, column: str) -> str:
              FROM (SELECT value, first FROM v ORDER BY first LIMIT {SAMPLES})),
             (SELECT first(unit ORDER BY n DESC, unit) FROM units),
             (SELECT coalesce(max(n), 0) FROM units),
+            {numbers},
             {counts}
         FROM facts
     """  # noqa: S608 - identifiers and literals are quoted
 
 
-def _outliers(connection: duckdb.DuckDBPyConnection, records: Path, column: str) -> int:
-    """How many numbers lie further than three interquartile ranges beyond the quartiles."""
-    digits = f"regexp_extract(trim({identifier(column)}), '^[-+]?[0-9][0-9.,]*')"
+def _range(
+    connection: duckdb.DuckDBPyConnection, records: Path, facts: ColumnProfile
+) -> tuple[float | None, float | None, int]:
+    """Lowest and highest number as the column writes them, and how many lie far outside.
+
+    Far is further than three interquartile ranges beyond the quartiles.
+    """
+    number = read_number(f"trim({identifier(facts.name)})", facts.separators)
     row = connection.execute(
         f"""
-        WITH numbers AS (
-            SELECT try_cast(replace({digits}, ',', '.') AS DOUBLE) AS x
-            FROM read_parquet({literal(records)})
-        ), quartiles AS (
+        WITH numbers AS (SELECT {number} AS x FROM read_parquet({literal(records)})),
+        quartiles AS (
             SELECT quantile_cont(x, 0.25) AS low, quantile_cont(x, 0.75) AS high FROM numbers
         )
-        SELECT count(*) FROM numbers, quartiles
-        WHERE high > low AND (x < low - {_FAR} * (high - low) OR x > high + {_FAR} * (high - low))
+        SELECT min(x), max(x), count(*) FILTER (
+            WHERE high > low
+                AND (x < low - {_FAR} * (high - low) OR x > high + {_FAR} * (high - low))
+        ) FROM numbers, quartiles
         """  # noqa: S608 - identifiers and literals are quoted
     ).fetchone()
-    return int(row[0]) if row else 0
+    return row or (None, None, 0)
 
 
 def _number_text(value: float | None) -> str | None:
@@ -166,8 +186,6 @@ def _findings(facts: ColumnProfile, longest: int, padded: int) -> list[str]:
         findings.append(f"{padded} values have spaces around them.")
     if longest > 255:
         findings.append(f"The longest value has {longest} characters.")
-    if facts.outliers:
-        findings.append(f"{facts.outliers} numbers lie far outside the usual.")
     if facts.filled > 1 and facts.missing == 0 and facts.distinct == 1:
         findings.append("Every row has the same value.")
     return findings
@@ -175,13 +193,17 @@ def _findings(facts: ColumnProfile, longest: int, padded: int) -> list[str]:
 
 def profile_column(
     connection: duckdb.DuckDBPyConnection, records: Path, column: str, rows: int
-) -> ColumnProfile:
-    """Facts about one column of a Parquet file of texts."""
+) -> tuple[ColumnProfile, Written]:
+    """Facts about one column of a Parquet file of texts, and how it writes numbers.
+
+    What depends on the separators of its numbers is left open, see `_read_numbers`.
+    """
     row = connection.execute(_column_query(records, column)).fetchone()
     if row is None:
         raise AssertionError("an aggregate without GROUP BY gives one row")
     filled, distinct, low, high, longest, padded, small, large, samples, unit, with_unit = row[:11]
-    counts = {name: int(n) for name, n in zip(PATTERNS, row[11:], strict=True)}
+    numbers = written(row[11:17])
+    counts = {name: int(n) for name, n in zip(PATTERNS, row[17:], strict=True)}
     patterns = {name: n for name, n in counts.items() if n}
     kind = _infer_type(int(filled), patterns)
     numeric = kind in _NUMERIC
@@ -198,10 +220,40 @@ def profile_column(
         patterns=patterns,
         multi_values=patterns.get("list", 0),
     )
-    if numeric and facts.distinct >= _FEWEST:
-        facts.outliers = _outliers(connection, records, column)
     facts.findings = _findings(facts, int(longest or 0), int(padded))
-    return facts
+    return facts, numbers
+
+
+def _read_numbers(
+    connection: duckdb.DuckDBPyConnection,
+    records: Path,
+    measured: Sequence[tuple[ColumnProfile, Written]],
+    delimiter: str | None,
+    before: Sequence[ColumnProfile],
+) -> Profile:
+    """The profile with numbers read as their columns write them, by all columns of the file.
+
+    What was decided before stays: cleansing changes no separator and knows less of the file.
+    """
+    decided = {column.name: column.separators for column in before}
+    amounts = {
+        facts.name: found
+        for facts, found in measured
+        if facts.type in _NUMERIC and not _NO_AMOUNT & set(words_of(facts.name).words)
+    }
+    profile: Profile = []
+    for facts, own in measured:
+        if facts.type in _NUMERIC:
+            others = [found for name, found in amounts.items() if name != facts.name]
+            facts.separators = decided.get(facts.name) or decide(own, others, delimiter)
+            if facts.separators is not None or facts.distinct >= _FEWEST:
+                low, high, outliers = _range(connection, records, facts)
+                facts.minimum, facts.maximum = _number_text(low), _number_text(high)
+                facts.outliers = outliers if facts.distinct >= _FEWEST else 0
+                if facts.outliers:
+                    facts.findings.append(f"{facts.outliers} numbers lie far outside the usual.")
+        profile.append(facts)
+    return profile
 
 
 def _common_unit(
@@ -221,16 +273,22 @@ def profile_records(
     records: Path,
     rows: int,
     progress: Callable[[int | None, int | None, str], None] | None = None,
+    *,
+    delimiter: str | None = None,
+    before: Sequence[ColumnProfile] = (),
 ) -> Profile:
-    """The profile of every source column of `records`, in order."""
+    """The profile of every source column of `records`, in order.
+
+    `delimiter` separates the cells of the source, `before` is the profile of earlier records.
+    """
     with connect(workdir) as connection:
         columns = source_columns(connection, records)
-        profile: Profile = []
+        measured: list[tuple[ColumnProfile, Written]] = []
         for position, column in enumerate(columns, start=1):
-            profile.append(profile_column(connection, records, column, rows))
+            measured.append(profile_column(connection, records, column, rows))
             if progress:
                 progress(rows, rows, f"profiling column {position} of {len(columns)}")
-        return profile
+        return _read_numbers(connection, records, measured, delimiter, before)
 
 
 def write_profile(path: Path, profile: Sequence[ColumnProfile]) -> None:

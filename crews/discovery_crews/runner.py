@@ -24,7 +24,7 @@ from typing import NoReturn
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.logging import bind_process, configure_logging, get_logger
 from discovery_core.phases import FIRST_PHASE
-from discovery_core.wire.model import ArtefactReference
+from discovery_core.wire.model import ENGAGEMENT_INVENTORY, ArtefactReference
 from discovery_core.wire.protocol import Claim, Complete, Fail, Heartbeat, PinInputs, Usage
 from pydantic import ValidationError
 
@@ -35,7 +35,7 @@ from discovery_crews.execution_client import (
     ReplacedError,
 )
 from discovery_crews.mounted import OutsideError, copy_at_most, open_within
-from discovery_crews.phase import PhaseContext, PhaseOutcome, RunPhase
+from discovery_crews.phase import OTHER_DEPENDENCIES, PhaseContext, PhaseOutcome, RunPhase
 from discovery_crews.settings import RunnerSettings, prepare_crewai_environment, reader_limits
 
 log = get_logger(__name__)
@@ -279,6 +279,8 @@ def _inputs(
     references = dict(claim.inputs)
     if claim.phase == FIRST_PHASE and "source" not in references:
         references.update(_pin(settings, client, claim, folder))
+    if claim.merged_inventory:
+        references.update(_of_engagement(client))
     inputs: dict[str, Path] = {}
     for name, reference in references.items():
         target = folder / name
@@ -286,6 +288,16 @@ def _inputs(
             client.download(reference, target)
         inputs[name] = target
     return inputs
+
+
+def _of_engagement(client: ExecutionClient) -> dict[str, ArtefactReference]:
+    """The engagement's merged inventory, and what its other flows have found."""
+    pinned = client.pin_engagement()
+    others = {
+        f"{OTHER_DEPENDENCIES}{number}": reference
+        for number, reference in enumerate(pinned.dependencies)
+    }
+    return {ENGAGEMENT_INVENTORY: pinned.inventory} | others
 
 
 def _pin(

@@ -43,6 +43,8 @@ class TargetField(BaseModel):
     `unit` is the unit in which values are kept ("GB", "MHz", "%"); `pattern` is a regular
     expression (RE2) that whole values match; `kinds` are the kinds of values that fit (see
     `mapping.kinds`), best first, where known; values of a `unique` field identify the asset.
+    `plausible`: lowest and highest number, in `unit`, that an asset usually has; people are told of
+    others. `counted_per`: a column may count for each of that field (cores of each socket).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -57,6 +59,8 @@ class TargetField(BaseModel):
     allowed_values: tuple[str, ...] = ()
     required: bool = False
     unique: bool = False
+    plausible: tuple[float, float] | None = None
+    counted_per: str | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -201,7 +205,7 @@ def _from_csv(path: Path, text: str) -> Iterator[_Entry]:
                 raise _invalid(path, f"{place}: the field has no name")
             several = {
                 key: tuple(part.strip() for part in values[key].split("|") if part.strip())
-                for key in (*_LISTS, "kinds")
+                for key in (*_LISTS, "kinds", "plausible")
                 if key in values
             }
             yield _Entry(place, values | several)

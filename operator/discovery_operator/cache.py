@@ -46,6 +46,10 @@ class ObjectCache:
         self._deleted: OrderedDict[str, None] = OrderedDict()
         self._seen: dict[str, int] = {}
 
+    def __len__(self) -> int:
+        """How many flows are known."""
+        return len(self._flows)
+
     def put(self, kind: Kind, raw: Raw, *, watched: bool = False) -> bool:
         """Remember an object. Returns whether that is news."""
         uid, version = raw["metadata"]["uid"], version_of(raw)

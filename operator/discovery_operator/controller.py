@@ -14,12 +14,12 @@ from uuid import UUID
 
 from discovery_core.actions import Decision
 from discovery_core.logging import begin, bind, get_logger
-from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState, WaitsFor
 
 from . import metrics
 from .cache import ObjectCache
 from .decide import decide
+from .dispatch import Dispatcher
 from .execute import Executor, LaunchRefusedError
 from .faults import FAULTS
 from .kube import Cluster, KubernetesError
@@ -27,7 +27,6 @@ from .observe import Observer
 from .observed import Observed, ResourceView
 from .queue import KeyedQueue
 from .slim import Kind
-from .slots import Slots
 from .status import build_status, status_patch
 from .views import resource_view
 
@@ -36,7 +35,6 @@ log = get_logger(__name__)
 MAX_PASSES = 10
 STATUS_TRIES = 4
 LONGEST_TIMER = 300.0
-SLOT_WAKES = 3
 
 
 class Controller:
@@ -49,6 +47,7 @@ class Controller:
         cluster: Cluster,
         cache: ObjectCache,
         queue: KeyedQueue[UUID],
+        dispatcher: Dispatcher,
     ) -> None:
         self._observer = observer
         self._executor = executor
@@ -57,7 +56,7 @@ class Controller:
         self.queue = queue
         self.reconciled: dict[UUID, int] = {}
         self._launch_problems: dict[UUID, str] = {}
-        self._slots = Slots()
+        self.dispatcher = dispatcher
 
     async def work(self, leads: asyncio.Event) -> None:
         """A worker: takes keys for ever. Keys that come while not leading are dropped."""
@@ -97,10 +96,10 @@ class Controller:
                 launch_problem=self._launch_problems.get(uid, ""),
                 passed_over=self.queue.failing,
             )
-            observed = replace(observed, rules=self._slots.eased(observed.rules))
+            observed = replace(observed, rules=observed.rules.eased(self.dispatcher.taken))
             _bind_to_log(observed)
             decision = decide(observed)
-            self._track(uid, observed, decision)
+            self._track(uid, observed)
             if not decision.actions:
                 await self._write_status(observed)
                 self._set_timer(uid, observed, decision)
@@ -118,17 +117,23 @@ class Controller:
         await self._write_status(await self._observer.observe(uid, launch_problem=message))
 
     def _set_timer(self, uid: UUID, observed: Observed, decision: Decision) -> None:
-        """Timers run on the monotonic clock; a long one is cut, so that clocks may be set."""
+        """Timers run on the monotonic clock; a long one is cut, so that clocks may be set.
+
+        A request that expires later has none: the sweep finds it in time.
+        """
         if decision.requeue_at is None:
             self.queue.set_timer(uid, None)
             return
-        delay = (decision.requeue_at - observed.now).total_seconds()
         elapsed = time.monotonic() - observed.seen_at
-        self.queue.set_timer(uid, min(LONGEST_TIMER, max(0.0, delay - elapsed)))
+        delay = (decision.requeue_at - observed.now).total_seconds() - elapsed
+        if delay > LONGEST_TIMER and decision.waits_for is WaitsFor.APPROVAL_DEADLINE:
+            self.queue.set_timer(uid, None)
+        else:
+            self.queue.set_timer(uid, min(LONGEST_TIMER, max(0.0, delay)))
 
     # -- bookkeeping ---------------------------------------------------------------------------
 
-    def _track(self, uid: UUID, observed: Observed, decision: Decision) -> None:
+    def _track(self, uid: UUID, observed: Observed) -> None:
         flow = observed.flow
         if flow is None or flow.deleted:
             self.forget(uid)
@@ -136,34 +141,16 @@ class Controller:
         self.reconciled[uid] = flow.version
         if flow.run is None or flow.run.job_uid is not None or flow.state is not FlowState.RUNNING:
             self._launch_problems.pop(uid, None)
-        self._track_slots(uid, flow, decision)
-
-    def _track_slots(self, uid: UUID, flow: FlowSnapshot, decision: Decision) -> None:
-        """Wakes those who wait for a slot when this flow has given one up."""
-        if decision.waits_for is WaitsFor.QUEUE_SLOT:
-            self._slots.waits(uid, flow.tenant_id, flow.state_since)
-        else:
-            self._slots.waits_no_more(uid)
         if flow.state is FlowState.RUNNING:
-            self._slots.took(uid, flow.tenant_id)
+            self.dispatcher.took(uid)
         else:
-            self._free_slot(uid)
-
-    def _free_slot(self, uid: UUID) -> None:
-        if self._slots.gave_up(uid):
-            self.wake_next()
-
-    def wake_next(self) -> None:
-        """Has those looked at whose turn for a slot it is."""
-        for waiting in self._slots.next_in_line(SLOT_WAKES):
-            self.queue.add(waiting)
+            self.dispatcher.gave_up(uid)
 
     def forget(self, uid: UUID) -> None:
         """Drops what is remembered of a flow that has no row, or whose resource is gone."""
         self.reconciled.pop(uid, None)
         self._launch_problems.pop(uid, None)
-        self._slots.waits_no_more(uid)
-        self._free_slot(uid)
+        self.dispatcher.gave_up(uid)
 
     # -- status --------------------------------------------------------------------------------
 

@@ -100,9 +100,12 @@ def _decide_queued(observed: Observed, flow: FlowSnapshot) -> Decision:
         return _look_again(observed, observed.rules.slot_poll)
     if observed.missing:
         return Decision((ReferenceMissing(observed.missing),))
-    if observed.capacity is None or not observed.capacity.free or unguarded(observed):
-        later = observed.now + timedelta(seconds=observed.rules.slot_poll)
-        return Decision(requeue_at=later, waits_for=WaitsFor.QUEUE_SLOT)
+    if observed.capacity is None:
+        return _look_again(observed, observed.rules.slot_poll)
+    if not observed.capacity.free:
+        return Decision(waits_for=WaitsFor.QUEUE_SLOT)
+    if unguarded(observed):
+        return _look_again(observed, observed.rules.slot_poll)
     attempt = flow.last_attempt + 1
     return Decision(
         (

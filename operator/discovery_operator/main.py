@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from . import handlers, metrics
 from .cache import ObjectCache
 from .controller import Controller
+from .dispatch import Dispatcher
 from .execute import Executor
 from .faults import CLUSTER_FAULTS, DATABASE_FAULTS
 from .health import Health
@@ -126,7 +127,13 @@ class Operator:
         await self._wait_for_database()
         store = OperatorStore(self._database, cluster_id, self._leadership_database)
         settings = self._settings
-        controller = self._controller(store)
+        dispatcher = Dispatcher(
+            store,
+            self._queue,
+            limits=settings.limits(),
+            poll_seconds=settings.rules().slot_poll,
+        )
+        controller = self._controller(store, dispatcher)
         leadership = Leadership(
             store,
             holder=settings.holder(),
@@ -161,6 +168,7 @@ class Operator:
             keep_on("leadership", leadership.run),
             keep_on("listener", upkeep.listen),
             keep_on("sweep", upkeep.run),
+            keep_on("dispatcher", partial(dispatcher.run, leadership.leads)),
             keep_on("webhooks", webhooks.run),
             keep_on("retention", retention.run),
             *(
@@ -186,7 +194,7 @@ class Operator:
             poll=self._settings.retention_poll_seconds,
         )
 
-    def _controller(self, store: OperatorStore) -> Controller:
+    def _controller(self, store: OperatorStore, dispatcher: Dispatcher) -> Controller:
         settings = self._settings
         observer = Observer(
             store,
@@ -203,7 +211,7 @@ class Operator:
             job_settings=settings.job_settings(),
             limits=settings.limits(),
         )
-        return Controller(observer, executor, self._cluster, self._cache, self._queue)
+        return Controller(observer, executor, self._cluster, self._cache, self._queue, dispatcher)
 
     async def _cluster_id(self) -> UUID:
         while True:

@@ -7,7 +7,7 @@ is the database's, so that two operators with wrong clocks still agree about dea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,9 @@ from uuid import UUID
 
 from discovery_core.resource import DiscoveryFlowSpec
 from discovery_core.snapshots import Capacity, FlowSnapshot
+
+# looks per second at all flows at work without cause, however many they are
+LOOKS_PER_SECOND = 3.0
 
 
 class Presence(StrEnum):
@@ -126,6 +129,13 @@ class Rules:
     stray_grace: float = 60.0
     pod_grace: float = 5.0
     most_open_flows: int = 200
+
+    def eased(self, at_work: int) -> Rules:
+        """With many flows `at_work`, each is looked at without cause less often.
+
+        Deadlines stay, and what happens is looked at at once.
+        """
+        return replace(self, progress_poll=max(self.progress_poll, at_work / LOOKS_PER_SECOND))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The loops beside the workers: notifications, the sweep that repairs lost ones, and re-listing.
 
-NOTIFY and watches are hints. The sweep compares versions with what was reconciled last, so it
-costs one query. Once per resync all objects are listed, which also finds watches that have gone
-silent, and flows that have no timer are looked at: the others come by themselves, so that a
-thousand flows are not looked at all at once. That is done where notifications may be lost.
+NOTIFY and watches are hints. The sweep compares the versions of what has changed lately with what
+was reconciled last, and finds requests that expire, each by an index: flows that only wait cost
+nothing. Once per resync all versions are compared, and all objects listed, which also finds watches
+that have gone silent; the more objects, the less often. Everything is looked at only where
+notifications may be lost.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from uuid import UUID
 from discovery_core.logging import get_logger
 from discovery_core.loops import set_aside
 from discovery_core.store import OperatorStore
+from discovery_core.store.operator import Version
 
 from . import metrics
 from .cache import ObjectCache
-from .controller import Controller
+from .controller import LONGEST_TIMER, Controller
 from .faults import FAULTS
 from .health import Health
 from .kube import Cluster
@@ -27,6 +29,11 @@ from .slim import Kind
 from .tokens import TokenCount
 
 log = get_logger(__name__)
+
+
+# a change is committed after it has its time, but not much later
+LATE_COMMIT_SECONDS = 60.0
+FLOWS_PER_SECOND = 100.0
 
 
 class Upkeep:
@@ -58,6 +65,7 @@ class Upkeep:
         self._wake = asyncio.Event()
         self._full = True
         self._resynced_at = float("-inf")
+        self._swept_at = time.monotonic()
         self._counted_at = float("-inf")
         self._unseen: dict[Kind, dict[str, int]] = {}
 
@@ -127,43 +135,61 @@ class Upkeep:
         """One round."""
         now = time.monotonic()
         full, self._full = self._full, False
-        resync = full or now - self._resynced_at >= self._resync_seconds
-        if resync:
-            try:
+        pause = max(self._resync_seconds, len(self._cache) / FLOWS_PER_SECOND)
+        resync = full or now - self._resynced_at >= pause
+        try:
+            if resync:
                 await self._resync()
-            except BaseException:
-                self._full = full
-                raise
+            metrics.QUEUE_LENGTH.set(len(self._controller.queue))
+            metrics.TIMERS.set(self._controller.queue.timers)
+            if self._leads.is_set():
+                await self._enqueue(now, full=full, resync=resync)
+        except BaseException:
+            self._full = self._full or full
+            raise
+        if resync:
             self._resynced_at = time.monotonic()
-        metrics.QUEUE_LENGTH.set(len(self._controller.queue))
-        metrics.TIMERS.set(self._controller.queue.timers)
-        if not self._leads.is_set():
-            return
-        await self._enqueue_open(full=full, resync=resync)
-        self._controller.wake_next()
-        if now - self._counted_at >= self._metrics_seconds:
+        if self._leads.is_set() and now - self._counted_at >= self._metrics_seconds:
             self._counted_at = now
             await self._beside("figures", self._count)
 
-    async def _enqueue_open(self, *, full: bool, resync: bool) -> None:
-        queue, reconciled = self._controller.queue, self._controller.reconciled
+    async def _enqueue(self, now: float, *, full: bool, resync: bool) -> None:
+        if resync:
+            await self._enqueue_open(full=full)
+        else:
+            await self._enqueue_changed(now - self._swept_at + LATE_COMMIT_SECONDS)
+        await self._enqueue_expiring()
+        self._swept_at = now
+
+    async def _enqueue_open(self, *, full: bool) -> None:
+        """Flows that have changed, all with `full`, and those without a resource or without a row.
+
+        Ended ones without a resource are to be marked deleted.
+        """
         known: set[UUID] = set()
         for flow in await self._store.open_flows():
             known.add(flow.flow_id)
-            forgotten = resync and not queue.has_timer(flow.flow_id)
-            if full or forgotten or reconciled.get(flow.flow_id) != flow.version:
-                queue.add(flow.flow_id, hurry=False)
-        if not resync:
-            return
+            self._compare(flow, anyway=full)
         for flow in await self._store.undeleted_ended_flows():
             known.add(flow.flow_id)
-            if (
-                self._cache.flow(flow.flow_id) is None
-                or reconciled.get(flow.flow_id) != flow.version
-            ):
-                queue.add(flow.flow_id, hurry=False)
+            self._compare(flow, anyway=self._cache.flow(flow.flow_id) is None)
         for uid in self._cache.flows():
             if uid not in known:
+                self._controller.queue.add(uid, hurry=False)
+
+    async def _enqueue_changed(self, seconds: float) -> None:
+        for flow in await self._store.changed_flows(seconds):
+            self._compare(flow)
+
+    def _compare(self, flow: Version, *, anyway: bool = False) -> None:
+        if anyway or self._controller.reconciled.get(flow.flow_id) != flow.version:
+            self._controller.queue.add(flow.flow_id, hurry=False)
+
+    async def _enqueue_expiring(self) -> None:
+        """Flows whose request expires before the longest timer: a look sets the timer."""
+        queue = self._controller.queue
+        for uid in await self._store.requests_expiring(LONGEST_TIMER):
+            if not queue.has_timer(uid):
                 queue.add(uid, hurry=False)
 
     async def _count(self) -> None:

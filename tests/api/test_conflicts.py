@@ -10,7 +10,7 @@ from tests.api.test_lessons_and_attempts import BOB, EVE
 from tests.api.test_user_api import ANN, _url, client, kubernetes
 from tests.postgres import Stores
 from tests.store.flows import Flow
-from tests.store.test_assets import disagreeing, member
+from tests.store.test_assets import COPY, ORIGINAL, disagreeing, engaged, member
 
 __all__ = ["client", "kubernetes"]
 OWNER = {"identity": "hostname:web1", "field": "owner"}
@@ -77,3 +77,21 @@ async def test_only_approvers_decide(
     assert {answer.status_code for answer in answers} == {403 if headers is BOB else 404}
     shown = (await client.get(conflicts, headers=ANN)).json()
     assert all(entry["choice"] is None for entry in shown)
+
+
+async def test_machines_that_share_a_key_are_decided(
+    client: httpx.AsyncClient, flow: Flow, stores: Stores
+) -> None:
+    await engaged(stores, flow.tenant_id, original=[ORIGINAL], copy=[COPY])
+    url, key = _url(flow, "/conflicts"), {"identity": "asset_id:u", "field": "(identity)"}
+    first = (await client.get(url, headers=BOB)).json()[0]
+    assert (first["kind"], first["identity"], first["field"]) == ("identity", *key.values())
+    assert [value["value"] for value in first["values"]] == ["erp", "erp-copy"]
+    refused = await client.put(url, json=key | {"choice": "merge"}, headers=ANN)
+    assert refused.status_code == 422
+    done = await client.put(url, json=key | {"choice": "same"}, headers=ANN)
+    assert (done.status_code, done.json()["removed"]) == (200, 2)
+    last = (await client.get(url, headers=BOB)).json()[-1]
+    assert (last["identity"], last["choice"], last["decided_by"]) == ("asset_id:u", "same", "ann")
+    assert (await client.delete(url, params=key, headers=ANN)).json()["added"] == 2
+    assert (await client.delete(url, params=key, headers=ANN)).status_code == 404

@@ -84,6 +84,17 @@ async def test_a_unit_that_is_none_is_said_with_its_column(
     assert str((await waiting.load()).state) == "AwaitingApproval"
 
 
+async def test_what_the_values_say_against_the_proposal_is_shown_before_approval(
+    ann: httpx.AsyncClient, waiting: Flow
+) -> None:
+    (finding,) = WITH_UNITS.findings
+    page = unescape((await ann.get(f"/flows/{waiting.flow_id}/review")).text)
+    assert "To look at before you approve: 1" in page
+    assert finding in page
+    shown = (await ann.get(f"{API}/flows/{waiting.flow_id}", headers=ANN)).json()
+    assert shown["ui_state"]["findings"] == [finding]
+
+
 async def test_a_cleared_unit_is_none(
     ann: httpx.AsyncClient, waiting: Flow, kubernetes: FakeKubernetes
 ) -> None:

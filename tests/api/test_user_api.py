@@ -369,7 +369,11 @@ async def test_an_answer_to_a_suspended_flow_says_when_it_counts(
     asked = await _asked(flow)
     await stores.operator.apply(flow.flow_id, act.Suspend())
     shown = (await client.get(_url(flow), headers=ANN)).json()
-    assert shown["ui_state"] == {"show_approval_ui": False, "mappings_to_approve": []}
+    assert shown["ui_state"] == {
+        "show_approval_ui": False,
+        "mappings_to_approve": [],
+        "findings": [],
+    }
     response = await client.post(_url(flow, "/approve-mappings"), json=asked, headers=ANN)
     assert response.status_code == 202
     assert "resumed" in response.json()["message"]

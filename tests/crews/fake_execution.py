@@ -18,7 +18,14 @@ from uuid import uuid4
 
 import trustme
 from discovery_core.wire.model import ArtefactReference, WireModel
-from discovery_core.wire.protocol import Claim, Complete, Fail, Heartbeat, PinInputs
+from discovery_core.wire.protocol import (
+    Claim,
+    Complete,
+    EngagementInputs,
+    Fail,
+    Heartbeat,
+    PinInputs,
+)
 
 Answer = tuple[int, Any]
 
@@ -37,6 +44,7 @@ class FakeExecution:
         self.completed: list[Complete] = []
         self.failed: list[Fail] = []
         self.pinned: PinInputs | None = None
+        self.engagement: EngagementInputs | None = None
         self.calls: list[str] = []
         self.script: dict[str, list[int]] = {}
         self.on_beat: Callable[[], int] = lambda: 200
@@ -98,6 +106,8 @@ class FakeExecution:
         if name == "POST /inputs":
             self.pinned = self.pinned or PinInputs.model_validate_json(body)
             return 200, {"source": self.pinned.source, "targetSchema": self.pinned.target_schema}
+        if name == "POST /engagement":
+            return 200, self.engagement
         if name == "PUT /artefacts":
             reference = self.store(body)
             self.media_types[reference.digest] = query["mediaType"]

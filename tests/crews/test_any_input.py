@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,32 +14,10 @@ from discovery_crews.readers.read import FORMATS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.crews.files import read, rows_of, workbook, zip_of
+from tests.crews.files import read, rows_of, zip_of
+from tests.crews.fuzz import look_at
+from tests.crews.samples import SAMPLES
 
-ROWS = [("Name", "IP", "Memory GB", "OS"), *((f"web{n}", f"10.0.0.{n}", n, "x") for n in range(9))]
-OBJECTS = [{"name": f"web{n}", "ram": {"gb": n + 0.5}, "ips": ["10.0.0.1"]} for n in range(9)]
-
-
-def csv_of(delimiter: str) -> bytes:
-    return "\r\n".join(delimiter.join(map(str, row)) for row in ROWS).encode()
-
-
-def xlsx() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return workbook(Path(folder) / "a.xlsx", {"S": ROWS, "T": ROWS[:3]}).read_bytes()
-
-
-SAMPLES = {
-    "a.csv": csv_of(","),
-    "b.csv": csv_of(";"),
-    "c.tsv": csv_of("\t"),
-    "d.csv": csv_of(",").decode().encode("utf-16"),
-    "e.json": json.dumps(OBJECTS).encode(),
-    "f.json": json.dumps({"assets": OBJECTS}, indent=1).encode(),
-    "g.ndjson": "\n".join(map(json.dumps, OBJECTS)).encode(),
-    "h.xlsx": xlsx(),
-    "i.zip": zip_of({"a.csv": csv_of(","), "b.json": json.dumps(OBJECTS).encode()}),
-}
 PIECES = st.one_of(
     st.binary(max_size=6),
     st.sampled_from(
@@ -202,3 +179,87 @@ def test_large_numbers_are_joined(tmp_path: Path, value: str) -> None:
     members = {"vInfo.csv": servers.encode(), "vDisk.csv": disks.encode()}
     source.write_bytes(zip_of(members))
     assert all_phases(tmp_path, source) == len(Phase)
+
+
+def test_a_refused_row_of_bytes_that_are_no_text(tmp_path: Path) -> None:
+    """Also where it holds a key, and where it can neither be split nor decoded."""
+    key = "AKIA" + "IOSFODNN7EXAMPLE"
+    path = tmp_path / "export.csv"
+    rows = ["Name,Note", *["é,x"] * 4, "w\xe9b: 1,ok", f'"a" \xff: {key},x', f"\xff {key},x"]
+    path.write_bytes(b"\n".join(row.encode("utf-8" if "é," in row else "latin-1") for row in rows))
+    table = read(path)
+    rejected = table.rejected.read_text()
+    assert (table.rows, table.rows_rejected) == (4, 3)
+    assert "w\\udce9b: 1,ok" in rejected
+    assert key not in rejected
+
+
+def test_a_member_without_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "export.zip"
+    path.write_bytes(zip_of({"": b"x", "a.csv": b"Name,IP\nweb,1\n"}))
+    assert read(path).rows == 1
+
+
+def test_as_many_columns_as_there_may_be(tmp_path: Path) -> None:
+    """Keys are looked for in each, in as many queries as it takes."""
+    key = "AKIA" + "IOSFODNN7EXAMPLE"
+    path = tmp_path / "wide.csv"
+    names = ",".join(f"c{n}" for n in range(1000))
+    path.write_text(f"{names}\n{'x,' * 998}{key},y\n{'z,' * 999}y\n")
+    table = read(path)
+    assert len(table.columns) == 1000
+    assert "Column 'c998': 1 values held a password or a key, which was removed." in table.findings
+    path.write_text(f"{names},more\n{'x,' * 1000}y\n")
+    with pytest.raises(DiscoveryError, match="1001 columns, the limit is 1000"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("deep.json", b'{"a":' * 100_000),
+        ("deep-list.json", b"[" * 100_000),
+        ("deep.ndjson", b'{"a": 1}\n' + b'{"a":' * 50_000 + b"\n"),
+        ("open-quote.csv", b'Name,IP\n"web' + b",1\n" * 50_000),
+        ("wide.csv", b"," * 1_000_000 + b"\na\n"),
+        ("nul.csv", "Name,IP\nweb,\x001\n".encode("utf-16")),
+        ("half.json", b'[{"name": "\\ud800"}, {"name": "\\ud83d\\ude00"}]'),
+        ("dates.csv", b"Name,Created\nweb,0000-00-00\ndb,99999-12-31\nx,2024-02-31T25:61:61Z\n"),
+        ("digits.xls", b"<table><tr><td>a<td>b<tr><td>&#" + b"9" * 5000 + b";<td>1</table>"),
+        ("tables.xls", b"<table><tr><td>" * 20_000),
+        ("tags.xls", b"<table>" + b"<" * 200_000 + b"<!--" * 50_000),
+        ("cells.xls", b'<?xml version="1.0"?>'
+         b'<Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet">' + b"<a>" * 100_000),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_shapes_that_are_hard_on_readers(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert look_at(tmp_path / name) in {
+        "read", "UnreadableFile", "LimitExceeded", "NoRows", "NoColumns", "UnsupportedFormat"
+    }  # fmt: skip
+
+
+def test_a_byte_that_the_code_page_does_not_have_costs_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    rows = ["Name,Ort", *[f"srv{n},Köln Süd §" for n in range(6000)]]
+    path.write_bytes("\n".join(rows).encode("cp1252") + b"\nold,K\x81ln\nnew,Ulm\n")
+    table = read(path)
+    assert (table.rows, table.rows_rejected) == (6001, 1)
+    assert rows_of(table)[0]["Ort"] == "Köln Süd §"
+    assert "old,K\\udc81ln" in table.rejected.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"\xef\xbb\xbfName,Ort\xe7\nweb,x\n"),
+        ("a.json", b'[{"Name": "web", "Ort\\ud800": "x"}]'),
+    ],
+    ids=["csv", "json"],
+)
+def test_a_header_of_bytes_that_are_no_text(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    table = read(tmp_path / name)
+    assert table.columns == ["Name", "Ort\ufffd"]
+    assert any("no text" in finding for finding in table.findings)

@@ -308,3 +308,102 @@ def test_presets(header: str, source: str, title: str | None) -> None:
 )
 def test_table_names(source: str, name: str) -> None:
     assert table_name(source) == name
+
+
+COPIED = {
+    "vInfo.csv": "VM,Powerstate,CPUs,Memory,NICs,Disks,VM ID,VM UUID,VI SDK Server\n"
+    "erp,poweredOn,2,4096,1,2,vm-1,u-1,vc-a\n"
+    "erp-copy,poweredOn,2,4096,1,1,vm-7,u-1,vc-b\n"
+    "web,poweredOn,2,4096,1,1,vm-7,u-2,vc-a\n",
+    "vDisk.csv": "VM,Disk,Capacity MiB,VM ID,VM UUID,VI SDK Server\n"
+    "erp,Hard disk 1,100,vm-1,u-1,vc-a\n"
+    "erp,Hard disk 2,200,vm-1,u-1,vc-a\n"
+    "erp-copy,Hard disk 1,50,vm-7,u-1,vc-b\n"
+    "web,Hard disk 1,7,vm-7,u-2,vc-a\n",
+}
+
+
+def without(members: dict[str, str], *columns: str) -> dict[str, str]:
+    """The tables without these columns."""
+    made = {}
+    for name, text in members.items():
+        rows = [line.split(",") for line in text.splitlines()]
+        kept = [at for at, column in enumerate(rows[0]) if column not in columns]
+        made[name] = "".join(",".join(row[at] for at in kept) + "\n" for row in rows)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("missing", "way"),
+    [
+        ((), "VI SDK Server and VM ID"),
+        (("VI SDK Server",), "VM UUID and VM"),
+        (("VI SDK Server", "VM ID"), "VM UUID and VM"),
+        (("VM UUID",), "VI SDK Server and VM ID"),
+        (("VI SDK Server", "VM ID", "VM UUID"), "VM"),
+    ],
+)
+def test_each_copy_of_a_machine_has_its_own_disks(
+    tmp_path: Path, missing: tuple[str, ...], way: str
+) -> None:
+    table = read(pack(tmp_path, without(COPIED, *missing)))
+    sums = {row["VM"]: row["vDisk.Capacity MiB sum"] for row in rows_of(table)}
+    assert sums == {"erp": "300", "erp-copy": "50", "web": "7"}
+    assert f"joined to vInfo by {way} " in "\n".join(table.findings)
+    assert table.rows_rejected == 0
+
+
+def test_disks_that_may_be_of_either_copy_are_given_to_none(tmp_path: Path) -> None:
+    members = without(COPIED, "VI SDK Server", "VM ID")
+    members["vDisk.csv"] = without({"d": members["vDisk.csv"]}, "VM")["d"]
+    table = read(pack(tmp_path, members))
+    sizes = {row["VM"]: row["vDisk.Capacity MiB"] for row in rows_of(table)}
+    assert sizes == {"erp": None, "erp-copy": None, "web": "7"}
+    found = rejected(table.rejected)
+    assert [row["row"] for row in found] == ["2", "3", "4"]
+    assert {row["problem"] for row in found} == {
+        "several rows of vInfo have its key, or another one"
+    }
+
+
+def test_no_name_leads_to_a_machine_of_another_uuid(tmp_path: Path) -> None:
+    members = without(COPIED, "VI SDK Server", "VM ID")
+    members["vDisk.csv"] += "web,Hard disk 9,1,u-3\n"
+    table = read(pack(tmp_path, members))
+    assert table.rows_rejected == 1
+
+
+GENERIC = {
+    "servers.csv": "Server Name,Serial UUID,RAM\n"
+     "erp,u-1,4\nerp-copy,u-1,4\n" + "".join(f"s{n},v-{n},4\n" for n in range(8)),
+    "disks.csv": "Server Name,Serial UUID,Size\n"
+    "erp,u-1,100\nerp,u-1,200\nerp-copy,u-1,50\ns1,v-1,7\n",
+}  # fmt: skip
+
+
+def test_an_unknown_export_with_a_repeated_uuid(tmp_path: Path) -> None:
+    table = read(pack(tmp_path, GENERIC))
+    sizes = {row["Server Name"]: row["disks.Size"] for row in rows_of(table)}
+    assert (sizes["erp"], sizes["erp-copy"], sizes["s1"]) == ("100; 200", "50", "7")
+    other = tmp_path / "other"
+    other.mkdir()
+    table = read(pack(other, without(GENERIC, "Server Name") | {
+        "servers.csv": GENERIC["servers.csv"]}))  # fmt: skip
+    sizes = {row["Server Name"]: row["disks.Size"] for row in rows_of(table)}
+    assert (sizes["erp"], sizes["erp-copy"], sizes["s1"]) == (None, None, "7")
+    assert table.rows_rejected == 3
+
+
+def test_two_columns_together_are_a_key(tmp_path: Path) -> None:
+    members = {
+        "servers.csv": "Host Name,Site,RAM\nweb,A,4\nweb,B,8\ndb,A,1\ndb,B,2\n",
+        "disks.csv": "Host Name,Site,Size\nweb,A,10\nweb,A,11\nweb,B,20\nweb,B,21\ndb,A,30\n"
+        "db,A,31\n",
+    }
+    sizes = {
+        (row["Host Name"], row["Site"]): row["disks.Size"]
+        for row in rows_of(read(pack(tmp_path, members)))
+    }
+    assert sizes[("web", "A")] == "10; 11"
+    assert sizes[("web", "B")] == "20; 21"
+    assert sizes[("db", "B")] is None

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+from discovery_crews.readers.resubmit import resubmit
 
 from tests.crews.files import read, real_file, rows_of
 
@@ -192,3 +193,86 @@ def test_real_files(tmp_path: Path, name: str, rows: int, columns: int, delimite
     assert (table.rows, len(table.columns), table.delimiter) == (rows, columns, delimiter)
     assert table.rows_rejected == 0
     assert not table.columns[0].startswith("\ufeff")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '"Name,""Owner, team"",IP"\n"web,""Ann, A"",10.0.0.1"\n"db,""Bob"",10.0.0.2"\n',
+        '"Name;Owner, team;IP"\r\n"web;""Ann, A"";10.0.0.1"\r\n\r\n"db;Bob;10.0.0.2"\r\n',
+        'Name,"Owner, team",IP\n"web,""Ann, A"",10.0.0.1"\n"db,Bob,10.0.0.2"\n',
+        '"Name;Owner, team;IP";;\n"web;Ann, A;10.0.0.1";;\n"db;Bob;10.0.0.2";;',
+        '"Name\tOwner, team\tIP"\n"web\tAnn, A\t10.0.0.1"\n"db\tBob\t10.0.0.2"\n',
+    ],
+    ids=["comma", "semicolon", "bare-header", "cells-behind", "tab"],
+)
+def test_lines_that_are_quoted_as_a_whole(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "twice.csv"
+    path.write_text(content, newline="")
+    table = read(path)
+    assert table.columns == ["Name", "Owner, team", "IP"]
+    assert [list(row.values())[:3] for row in rows_of(table)] == [
+        ["web", "Ann, A", "10.0.0.1"],
+        ["db", "Bob", "10.0.0.2"],
+    ]
+    assert [finding for finding in table.findings if "quoted as a whole" in finding]
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        ('"Name"\n"Doe, Jane"\n"Roe, Jim"\n', ["Name"]),
+        ('"Last, first"\n"Doe, Jane"\n"Roe, Jim"\n', ["Last, first"]),
+        ('"Name","IP"\n"a","1"\n', ["Name", "IP"]),
+        ('"Name"\n"a ""b"""\n"c"\n', ["Name"]),
+    ],
+)
+def test_cells_in_quotes_are_no_wrapped_lines(
+    tmp_path: Path, content: str, columns: list[str]
+) -> None:
+    path = tmp_path / "plain.csv"
+    path.write_text(content)
+    assert read(path).columns == columns
+
+
+def test_bad_rows_of_wrapped_lines_can_be_corrected(tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv"
+    path.write_text('"Name,Owner,""IP"""\n"web,Ann,1"\n"db,Bob"\n"app,Eve,3"\n')
+    table = read(path)
+    assert (table.rows, table.rows_rejected) == (2, 1)
+    assert b"\r\n3,IP,,row is too short" in table.rejected.read_bytes()
+    target = tmp_path / "again.csv"
+    resubmit(path, table.rejected, target)
+    assert target.read_text() == 'Name,Owner,"IP"\ndb,Bob\n'
+
+
+TWO_ROWS = "Name,OS,Memory,,Disk,\n,,Total,Used,Total,Used\nweb,x,1,2,3,4\ndb,y,5,6,7,8\n"
+
+
+@pytest.mark.parametrize(("above", "first"), [("", 3), ("Servers of May,,,,,\n", 4)])
+def test_a_header_of_two_rows(tmp_path: Path, above: str, first: int) -> None:
+    path = tmp_path / "two.csv"
+    path.write_text(above + TWO_ROWS)
+    table = read(path)
+    assert table.columns == [
+        "Name", "OS", "Memory / Total", "Memory / Used", "Disk / Total", "Disk / Used"
+    ]  # fmt: skip
+    assert [row["__row"] for row in rows_of(table)] == [first, first + 1]
+    (told,) = [finding for finding in table.findings if "two rows" in finding]
+    assert told.startswith(f"The header has two rows, {first - 2} and {first - 1}; ")
+    assert told.endswith("as in 'Memory / Total'.")
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ("Name,,OS,\nweb01,prod,Linux,10.0.0.1\ndb01,test,AIX,10.0.0.2\n", 2),
+        ("Name,Note,\nweb01,,x\ndb01,y,\n", 2),
+        ("Name,Role,Owner\n,app,Ann\nweb,db,Bob\n", 2),
+        ("VM,DNS Name,Powerstate,\n,a,b,c\nd,e,f,g\n", 2),
+    ],
+)
+def test_rows_with_gaps_are_no_second_header(tmp_path: Path, content: str, rows: int) -> None:
+    path = tmp_path / "gaps.csv"
+    path.write_text(content)
+    assert read(path).rows == rows

@@ -152,6 +152,21 @@ def test_aws_takes_no_server_without_a_key(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_no_two_servers_of_azure_have_one_name(tmp_path: Path) -> None:
+    size: dict[str, Any] = {
+        "os_name": "Debian 12",
+        "cpu_cores": 1,
+        "memory_gb": 4.0,
+        "storage_gb": 70,
+    }
+    servers = [asset(f"asset_id:{n}", **size) | {"name": name}
+               for n, name in enumerate(["web", "WEB", "db"])]  # fmt: skip
+    outcome = run(context(tmp_path, servers))
+    assert [row["Server name"] for row in rows(outcome, "azure-migrate")] == [
+        "web (asset_id:0)", "WEB (asset_id:1)", "db",
+    ]  # fmt: skip
+
+
 def test_azure_takes_20000_servers_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vendors, "AZURE_SERVERS", 2)
     outcome = run(context(tmp_path, DISKS))

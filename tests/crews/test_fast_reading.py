@@ -155,3 +155,12 @@ def test_ways_agree_on_any_file(
     for at, what in damage:
         content = content[:at] + what + content[at + (not what) :]
     both(tmp_path, content.encode())
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.zst", "a[1].csv", "a?.csv"])
+def test_the_name_of_a_file_is_only_a_name(tmp_path: Path, name: str) -> None:
+    """The engine would unpack by a suffix, and look for others by signs."""
+    (tmp_path / "ab.csv").write_text("Name,IP\ndb,2\n")
+    (tmp_path / name).write_text("Name,IP\nweb,1\n")
+    table = read(tmp_path / name)
+    assert [row["Name"] for row in rows_of(table)] == ["web"]

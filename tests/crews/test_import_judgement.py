@@ -67,6 +67,23 @@ def test_kinds(tmp_path: Path, content: str, kind: str, column: str | None, says
     assert says in entry.fact
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["Servidor", "Nom de la machine", "Rechner", "Inventarnummer", "Numéro de série", "Nombre",
+     "N° de série", "Maquina virtual", "Hostname", "VM"],
+)  # fmt: skip
+def test_what_the_mapping_takes_for_a_name_identifies(tmp_path: Path, header: str) -> None:
+    rows = "".join(f"srvlyo{n:02},prod\n" for n in range(9))
+    assert observations(tmp_path, f"{header},env\n{rows}") == []
+
+
+@pytest.mark.parametrize("header", ["Idle", "Version", "Identity provider", "Vmotion"])
+def test_words_that_only_begin_so_do_not_identify(tmp_path: Path, header: str) -> None:
+    rows = "".join(f"{n % 2},prod\n" for n in range(9))
+    kinds = {entry.kind for entry in observations(tmp_path, f"{header},env\n{rows}")}
+    assert "no_identifier" in kinds
+
+
 def test_clean_tables_give_no_warning(tmp_path: Path) -> None:
     content = "hostname,ip,env\nweb01,10.0.0.1,prod\nweb02,10.0.0.2,test\n"
     assert observations(tmp_path, content) == []

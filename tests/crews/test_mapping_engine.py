@@ -148,6 +148,13 @@ def test_what_people_approved_before_wins() -> None:
     assert "not to be mapped by ann" in declined.reason
 
 
+def test_a_lesson_says_how_values_are_read() -> None:
+    taught = lesson("mem", "memory_gb")
+    taught["mem"].transform = "unit:MiB,decimal:comma"
+    (found,) = propose([column("Mem", ["16.384", "8.192"])], builtin_schema(), taught)
+    assert found.transform == "unit:MiB,decimal:comma"
+
+
 def test_a_lesson_takes_its_field_from_others_and_dies_with_it() -> None:
     columns = [column("Hostname", HOSTS), column("Kennung", HOSTS)]
     taught = propose(columns, builtin_schema(), lesson("Kennung", "hostname"))

@@ -131,4 +131,4 @@ def test_s09_a_real_parser_that_runs_out_is_told(tmp_path: Path) -> None:
 def test_s09_what_engines_say_of_the_limit_is_understood(
     error: BaseException, *, short: bool
 ) -> None:
-    assert apart._out_of_memory(error) is short
+    assert apart.out_of_memory(error) is short

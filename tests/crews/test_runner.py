@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import pytest
 from discovery_core.errors import ErrorCode, is_retryable
+from discovery_core.wire.protocol import EngagementInputs
 
 from tests.crews.fake_execution import FakeExecution
 
@@ -142,6 +143,32 @@ def test_later_attempts_read_the_pinned_source_not_the_mount(tmp_path: Path) -> 
     assert code == 0
     assert fake.pinned is None
     assert fake.artefacts[fake.completed[0].artefacts["profile"]] == b"pinned"
+
+
+@pytest.mark.parametrize("answers", [[], [404, 503]])
+def test_what_is_read_of_the_engagement_is_asked_for(tmp_path: Path, answers: list[int]) -> None:
+    body = """
+    assert (context.inputs["engagementInventory"].read_text(),
+            context.inputs["otherDependencies0"].read_text(),
+            context.inputs["otherDependencies1"].read_text()) == ("all", "found", "more")
+    return outcome(context)
+    """
+    with first_import(tmp_path, merged_inventory=True) as fake:
+        fake.engagement = EngagementInputs(
+            inventory=fake.store(b"all"), dependencies=[fake.store(b"found"), fake.store(b"more")]
+        )
+        # one of an older release does not know the call
+        fake.script["POST /engagement"] = answers
+        code, _ = finish(start(tmp_path, fake, body))
+    assert code == 0
+    assert len(fake.completed) == 1
+
+
+def test_an_older_api_is_not_asked_for_the_engagement(tmp_path: Path) -> None:
+    with first_import(tmp_path, engagement="dc-east") as fake:
+        code, _ = finish(start(tmp_path, fake))
+    assert code == 0
+    assert "POST /engagement" not in fake.calls
 
 
 def test_download_with_wrong_bytes_is_fetched_again(tmp_path: Path) -> None:

@@ -86,6 +86,9 @@ def test_dates(text: str, expected: str | None) -> None:
     ("text", "expected"),
     [
         ("a; b|c,d;a", ["a", "b", "c", "d"]), ('["16", "32"]', ["16", "32"]), ("one", ["one"]),
+        ('[{"a": "x, y"}, {"b": 1}]', ['{"a":"x, y"}', '{"b":1}']),
+        ('{"a": "x, y"}; {"b": [1, 2]}', ['{"a":"x, y"}', '{"b":[1,2]}']),
+        ("{a, b}", ["{a, b}"]),
         ("[broken; x", ["[broken", "x"]), ("k=v;l=w;", ["k=v", "l=w"]), (" ; ", None), (None, None),
     ],
 )  # fmt: skip

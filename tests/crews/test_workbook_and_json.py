@@ -6,6 +6,7 @@ import datetime as dt
 import json
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from tests.crews.files import read, real_file, rows_of, workbook
@@ -115,11 +116,11 @@ def test_json_keeps_texts_and_flattens(tmp_path: Path) -> None:
         '{"name": "b", "Name": "B", "ram": {}, "ips": []}, 7]}}'
     )
     table = read(path)
-    assert table.columns == ["name", "serial", "big", "ram.gb", "ips", "on", "Name_2"]
+    assert table.columns == ["name", "serial", "big", "ram.gb", "ips", "on", "none", "Name_2"]
     first, second = rows_of(table)
     assert first == {
         "name": "a", "serial": "007", "big": "12345678901234567890", "ram.gb": "1.10",
-        "ips": '["10.0.0.1", "10.0.0.2"]', "on": "true", "Name_2": None, "__row": 1,
+        "ips": '["10.0.0.1", "10.0.0.2"]', "on": "true", "none": None, "Name_2": None, "__row": 1,
     }  # fmt: skip
     assert (second["name"], second["Name_2"], second["ips"]) == ("b", "B", None)
     assert table.rows_rejected == 1
@@ -148,3 +149,68 @@ def test_real_dynamodb_export(tmp_path: Path) -> None:
     assert table.rows == 3
     assert "server_name" in table.columns
     assert rows_of(table)[0]["add_vols_size"] == '["16", "32"]'
+
+
+@pytest.mark.parametrize("suffix", ["json", "ndjson"])
+def test_a_field_without_any_value_is_a_column(tmp_path: Path, suffix: str) -> None:
+    """One that is null in some rows and an object in others is that object's columns."""
+    rows = ['{"name": "a", "owner": null, "os": null}', '{"name": "b", "tags": [], "os": {"v": 1}}']
+    path = tmp_path / f"assets.{suffix}"
+    path.write_text("\n".join(rows) if suffix == "ndjson" else f"[{','.join(rows)}]")
+    table = read(path)
+    assert table.columns == ["name", "owner", "tags", "os.v"]
+    assert [row["owner"] for row in rows_of(table)] == [None, None]
+
+
+def merged_workbook(path: Path, rows: list[list[object]], merged: list[str]) -> Path:
+    """A workbook with one sheet of these rows and merged ranges."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    for row in rows:
+        sheet.append(row)
+    for cells in merged:
+        sheet.merge_cells(cells)
+    book.save(path)
+    return path
+
+
+GROUPS: list[list[object]] = [
+    ["Name", "OS", "Speicher", None, "Platte", None],
+    [None, None, "gesamt", "belegt", "gesamt", "belegt"],
+    ["web01", "Debian 12", 16, 8, 100, 50],
+    ["db01", "Debian 11", 64, 32, 500, 400],
+]
+JOINED = [
+    "Name", "OS", "Speicher / gesamt", "Speicher / belegt", "Platte / gesamt", "Platte / belegt"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("above", "merged", "left"),
+    [
+        (0, ["A1:A2", "B1:B2", "C1:D1", "E1:F1"], 0),
+        (0, ["A1:A2", "B1:B2", "C1:D1", "E1:F1", "B3:B4"], 1),
+        (0, ["C1:D1", "E1:F1"], 0),
+        (0, [], 0),
+        (2, ["A1:F1", "A3:A4", "B3:B4", "C3:D3", "E3:F3"], 0),
+    ],
+)
+def test_a_header_merged_across_and_down(
+    tmp_path: Path, above: int, merged: list[str], left: int
+) -> None:
+    titles: list[list[object]] = [["Server im Mai"], ["Stand 5/26"]]
+    rows = titles[:above] + GROUPS
+    table = read(merged_workbook(tmp_path / "two.xlsx", rows, merged))
+    assert table.columns == JOINED
+    found = rows_of(table)
+    assert [row["Name"] for row in found] == ["web01", "db01"]
+    assert [row["__row"] for row in found] == [above + 3, above + 4]
+    assert len([finding for finding in table.findings if "has two rows" in finding]) == 1
+    assert len([finding for finding in table.findings if "are merged" in finding]) == left
+
+
+def test_a_cell_merged_over_two_columns_is_no_group(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["Name", "IP", None], ["web", "10.0.0.1", "10.0.0.2"]]
+    table = read(merged_workbook(tmp_path / "one.xlsx", rows, ["B1:C1"]))
+    assert (table.columns, table.rows) == (["Name", "IP", "column_3"], 1)

@@ -208,21 +208,49 @@ def test_only_what_was_measured_reaches_the_parser(tmp_path: Path) -> None:
         read(content)
 
 
-def test_a_binary_workbook_says_what_to_do(tmp_path: Path) -> None:
+def test_a_broken_binary_workbook_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "book.xlsb"
     path.write_bytes(zip_of({"xl/workbook.bin": b"\x83\x01", "[Content_Types].xml": b"<x/>"}))
-    with pytest.raises(DiscoveryError, match=r"XLSB.*save it as XLSX"):
+    with pytest.raises(DiscoveryError, match=r"book.xlsb.*cannot be read.*save it again"):
         read(path)
 
 
-def test_parts_named_with_backslashes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "old", "new", "says"),
+    [
+        ("xl/_rels/workbook.xml.rels", 'Id="r1"', 'Id="r9"', "cannot be read"),
+        ("xl/_rels/workbook.xml.rels", '"worksheets/sheet1.xml"', '"../../etc/x"', "sheet 'S'"),
+        ("xl/_rels/workbook.xml.rels", "<Relationships", "<Other", "cannot be read"),
+        ("_rels/.rels", "<Relationships", "<Other", "cannot be read"),
+        ("xl/workbook.xml", ' r:id="r1"', "", "cannot be read"),
+        ("xl/worksheets/sheet1.xml", "<sheetData>", "<data>", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_broken_relationships_say_what_to_do(
+    tmp_path: Path, part: str, old: str, new: str, says: str
+) -> None:
+    path = tmp_path / "book.xlsx"
+    path.write_bytes(book())
+    with zipfile.ZipFile(path) as source:
+        parts = {name: source.read(name) for name in source.namelist()}
+    parts[part] = parts[part].decode().replace(old, new).encode()
+    path.write_bytes(zip_of(parts))
+    with pytest.raises(DiscoveryError, match=f"{says}.*save it again"):
+        read(path)
+    path.write_bytes(zip_of({name: data for name, data in parts.items() if name != part}))
+    with pytest.raises(DiscoveryError, match=r"book\.xlsx"):
+        read(path)
+
+
+@pytest.mark.parametrize(("old", "new"), [("/", "\\"), ("xl/", "/xl/")])
+def test_parts_named_otherwise(tmp_path: Path, old: str, new: str) -> None:
     path = tmp_path / "book.xlsx"
     with zipfile.ZipFile(path, "w") as target:
         path_of = tmp_path / "plain.xlsx"
         path_of.write_bytes(book())
         with zipfile.ZipFile(path_of) as source:
             for name in source.namelist():
-                target.writestr(name.replace("/", "\\"), source.read(name))
+                target.writestr(name.replace(old, new), source.read(name))
     assert [entry["OS"] for entry in rows_of(read(path))] == ["Debian 12"]
 
 

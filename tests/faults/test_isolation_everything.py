@@ -360,6 +360,7 @@ async def test_a_foreign_pod_gets_nothing_from_any_route(
         for path, body in (
             ("/execution/v1/heartbeat", {"fence": guess}),
             ("/execution/v1/inputs", {"fence": guess, "source": other.digests[0]}),
+            ("/execution/v1/engagement", {"fence": guess}),
             ("/execution/v1/fail", {"fence": guess, "code": "Crashed", "message": "x"}),
             ("/execution/v1/complete", {
                 "fence": guess,

@@ -137,6 +137,8 @@ MORE_ROWS = """
     VALUES (:tenant, :engagement, 'x', 'owner', 'keep', to_jsonb(CAST(:word AS text)), 'ann');
     INSERT INTO asset_aliases (tenant_id, engagement, identity, asset, strength)
     VALUES (:tenant, :engagement, 'name:x', :word, 2);
+    INSERT INTO identity_decisions (tenant_id, engagement, key, machines, choice, decided_by)
+    VALUES (:tenant, :engagement, :word, '[]', 'same', 'ann');
     INSERT INTO uploads (tenant_id, id, name, uploaded_by, expires_at)
     VALUES (:tenant, gen_random_uuid(), :word, 'ann', now() + interval '1 day');
     INSERT INTO source_precedence (tenant_id, engagement, flow, position)

@@ -241,6 +241,7 @@ WITH_UNITS = MappingResult(
         for mapping in MAPPINGS
     ],
     targets=["hostname", "memory_gb", "owner"],
+    findings=["RAM: 2 values would be outside of what memory_gb usually is."],
     fields=[
         TargetDescription(name="hostname", type="string"),
         TargetDescription(name="memory_gb", type="number", transforms=["unit:MB", "unit:GB"]),

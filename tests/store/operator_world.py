@@ -11,6 +11,7 @@ from discovery_core.snapshots import FlowSnapshot
 from discovery_core.store.operator import OperatorStore
 from discovery_operator.cache import ObjectCache
 from discovery_operator.controller import Controller
+from discovery_operator.dispatch import Dispatcher
 from discovery_operator.execute import Executor
 from discovery_operator.manifests.job import JobSettings
 from discovery_operator.observe import Observer
@@ -113,4 +114,5 @@ def controller_of(
     )
     settings = JobSettings(image="crews:test", execution_url="https://execution:8443")
     executor = Executor(store, api, cache, job_settings=settings, limits=limits)
-    return Controller(observer, executor, api, cache, queue)
+    dispatcher = Dispatcher(store, queue, limits=limits, poll_seconds=60)
+    return Controller(observer, executor, api, cache, queue, dispatcher)

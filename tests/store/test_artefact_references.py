@@ -70,8 +70,8 @@ async def test_s17_what_an_earlier_attempt_has_pinned_is_the_flows_own(stores: S
 
 @pytest.mark.parametrize(
     "name",
-    ["source", "targetSchema", "upload/x", "approved/x", "../x", "a b", "", "1", "x" * 65,
-     "x\n", "x\r\nSet-Cookie: a", "é"],
+    ["source", "targetSchema", "engagementInventory", "upload/x", "approved/x", "../x", "a b", "",
+     "1", "x" * 65, "x\n", "x\r\nSet-Cookie: a", "é"],
 )  # fmt: skip
 def test_s17_names_of_artefacts_are_of_a_closed_form(name: str) -> None:
     result = RESULTS[Phase.DATA_IMPORT].model_dump(mode="json", by_alias=True)

@@ -13,6 +13,7 @@ from discovery_core.errors import ErrorCode, InvalidAnswerError, NotFoundError
 from discovery_core.states import FlowState
 from discovery_core.store.database import database_url
 from discovery_core.store.inventory.assets import Changes
+from discovery_core.store.inventory.conflicts import IDENTITY
 from discovery_core.wire.results import InventoryRecord
 from sqlalchemy import create_engine, text
 
@@ -356,3 +357,158 @@ async def test_the_order_of_flows_with_precedence_does_not_matter(stores: Stores
             [c for c in assets(stores) if c == {"hostname": "web1", "owner": "ann", "os": "x"}]
         )
     assert [len(found) for found in made] == [1, 2]
+
+
+def vm(row: int, identity: str, name: str, *keys: str, **fields: Any) -> InventoryRecord:
+    """A row of the virtual machine whose UUID is u."""
+    made = known(row, identity, "asset_id:u", f"name:{name}", *keys, asset_name=name, **fields)
+    return made.model_copy(update={"name": name})
+
+
+ORIGINAL = vm(1, "asset_id:u", "erp", "address:10.0.0.1", "vm:vc-a/vm-1", memory_gb=32)
+COPY = vm(1, "asset_id:u", "erp-copy", "address:10.9.0.1", "vm:vc-b/vm-7", memory_gb=16)
+APART = {"asset_id:u erp": 32, "asset_id:u erp-copy": 16}
+
+
+async def engaged(stores: Stores, tenant: UUID, **sources: list[InventoryRecord]) -> None:
+    """One flow of the engagement for each source, in their order."""
+    for name, records in sources.items():
+        flow = member(stores, tenant, name)
+        flow.created_at = datetime(2026, 1, 1, tzinfo=UTC)
+        await flow.to_gate()
+        await flow.answer()
+        await flow.run_phase(_each(records))
+
+
+async def memories(stores: Stores, tenant: UUID) -> dict[str, Any]:
+    """Memory of each asset, by identity."""
+    listed = await stores.api.list_assets(tenant, "dc-east")
+    return {asset.identity: asset.fields.get("memory_gb") for asset in listed}
+
+
+async def same(stores: Stores, tenant: UUID, choice: Any, key: str = "asset_id:u") -> Changes:
+    """A person says whether the machines of a key are the same."""
+    return await stores.api.decide_conflict(
+        tenant, "dc-east", identity=key, field=IDENTITY, choice=choice, decided_by="zoe"
+    )
+
+
+@pytest.mark.parametrize("first", ["original", "copy"])
+async def test_a_copy_of_another_source_stays_apart_and_is_asked_about(
+    stores: Stores, first: str
+) -> None:
+    tenant = uuid4()
+    sources = {"original": [ORIGINAL], "copy": [COPY]}
+    order = sorted(sources, key=lambda name: name != first)
+    await engaged(stores, tenant, **{name: sources[name] for name in order})
+    assert await memories(stores, tenant) == APART
+    (conflict,) = await stores.api.conflicts(tenant, "dc-east")
+    assert (conflict.kind, conflict.identity, conflict.choice) == ("identity", "asset_id:u", None)
+    assert conflict.question == "same VM UUID or asset id, different machines: a copy?"
+    assert [(v.value, v.flow, v.row) for v in conflict.values] == [
+        ("erp", "original", 1), ("erp-copy", "copy", 1),
+    ]  # fmt: skip
+    for identity, flow in (("asset_id:u erp", "original"), ("asset_id:u erp-copy", "copy")):
+        assert [s.flow for s in await stores.api.asset_sources(tenant, "dc-east", identity)] == [
+            flow
+        ]
+
+
+async def test_a_person_says_that_they_are_the_same_and_takes_it_back(stores: Stores) -> None:
+    tenant = uuid4()
+    await engaged(stores, tenant, original=[ORIGINAL], copy=[COPY])
+    await same(stores, tenant, "same")
+    assert await memories(stores, tenant) == {"asset_id:u": 32}
+    (asset,) = await stores.api.list_assets(tenant, "dc-east")
+    assert asset.identity_confidence == 0.95
+    await engaged(stores, tenant, z_later=[COPY.model_copy(update={"values": {"memory_gb": 8}})])
+    assert await memories(stores, tenant) == {"asset_id:u": 8}
+    decided = [c for c in await stores.api.conflicts(tenant, "dc-east") if c.kind != "field"]
+    assert [(c.choice, c.decided_by) for c in decided] == [("same", "zoe")]
+    await stores.api.undo_decision(tenant, "dc-east", identity="asset_id:u", field=IDENTITY)
+    assert await memories(stores, tenant) == APART | {"asset_id:u erp-copy": 8}
+    with pytest.raises(NotFoundError):
+        await stores.api.undo_decision(tenant, "dc-east", identity="asset_id:u", field=IDENTITY)
+
+
+async def test_different_machines_are_not_asked_about_again_until_another_comes(
+    stores: Stores,
+) -> None:
+    tenant = uuid4()
+    await engaged(stores, tenant, original=[ORIGINAL], copy=[COPY])
+    await same(stores, tenant, "different")
+    assert await memories(stores, tenant) == APART
+    (conflict,) = await stores.api.conflicts(tenant, "dc-east")
+    assert (conflict.choice, conflict.decided_by) == ("different", "zoe")
+    # a key that would bring them together does not
+    bridge = known(1, "asset_id:u", "asset_id:u", "address:10.0.0.1", "address:10.9.0.1")
+    await engaged(stores, tenant, bridge=[bridge])
+    assert {"asset_id:u erp", "asset_id:u erp-copy"} <= set(await memories(stores, tenant))
+    third = vm(1, "asset_id:u", "erp-test", "address:10.8.0.1", memory_gb=1)
+    await engaged(stores, tenant, third=[third])
+    asked = [c for c in await stores.api.conflicts(tenant, "dc-east") if c.kind == "identity"]
+    assert [c.choice for c in asked] == [None]
+
+
+async def test_two_of_three_can_be_the_same(stores: Stores) -> None:
+    tenant = uuid4()
+    await engaged(stores, tenant, original=[ORIGINAL], copy=[COPY])
+    await same(stores, tenant, "same")
+    third = vm(1, "asset_id:u", "erp-test", "address:10.8.0.1", memory_gb=1)
+    await engaged(stores, tenant, third=[third])
+    await same(stores, tenant, "different")
+    assert len(await memories(stores, tenant)) == 2
+    (asked,) = [c for c in await stores.api.conflicts(tenant, "dc-east") if c.kind == "identity"]
+    assert asked.choice == "different"
+
+
+async def test_copies_of_one_file_are_joined_by_a_person_too(stores: Stores) -> None:
+    tenant = uuid4()
+    copy = COPY.model_copy(update={"identity": "asset_id:u erp-copy", "row": 2})
+    one = ORIGINAL.model_copy(update={"identity": "asset_id:u erp"})
+    await engaged(stores, tenant, both=[one, copy])
+    assert await memories(stores, tenant) == APART
+    await same(stores, tenant, "same")
+    assert len(await memories(stores, tenant)) == 1
+    # another source that knows the original alone finds it
+    await stores.api.undo_decision(tenant, "dc-east", identity="asset_id:u", field=IDENTITY)
+    await engaged(stores, tenant, scan=[vm(1, "asset_id:u", "erp", owner="ann")])
+    assert await memories(stores, tenant) == {"asset_id:u": 32, "asset_id:u erp-copy": 16}
+
+
+@pytest.mark.parametrize(
+    ("other", "joins"),
+    [
+        # another name, but an address, a domain name or the virtual machine is the same
+        (vm(1, "asset_id:u", "ERP prod", "address:10.0.0.1"), True),
+        (vm(1, "asset_id:u", "erp prod", "vm:vc-a/vm-1"), True),
+        (vm(1, "asset_id:u", "erp prod", "also:erp"), True),
+        # nothing is known that could contradict
+        (known(1, "asset_id:u", "asset_id:u"), True),
+        (vm(1, "asset_id:u", "erp"), True),
+        # a virtual machine that was registered anew in its vCenter
+        (vm(1, "asset_id:u", "erp", "vm:vc-a/vm-9"), True),
+        (vm(1, "asset_id:u", "erp", "vm:vc-b/vm-9"), False),
+        (vm(1, "asset_id:u", "other"), False),
+        (vm(1, "asset_id:u", "other", "vm:vc-b/vm-1"), False),
+    ],
+)  # fmt: skip
+async def test_a_shared_uuid_joins_where_nothing_contradicts(
+    stores: Stores, other: InventoryRecord, joins: bool
+) -> None:
+    tenant = uuid4()
+    await engaged(stores, tenant, a=[ORIGINAL], b=[other])
+    assert len(await memories(stores, tenant)) == (1 if joins else 2)
+
+
+async def test_choices_fit_what_is_asked(stores: Stores) -> None:
+    tenant = uuid4()
+    await engaged(stores, tenant, original=[ORIGINAL], copy=[COPY])
+    with pytest.raises(InvalidAnswerError, match="the same, or different"):
+        await same(stores, tenant, "keep")
+    with pytest.raises(InvalidAnswerError, match="kept, replaced or merged"):
+        await stores.api.decide_conflict(
+            tenant, "dc-east", identity="x", field="owner", choice="same", decided_by="zoe"
+        )
+    with pytest.raises(NotFoundError, match="no two machines"):
+        await same(stores, tenant, "same", key="asset_id:v")

@@ -69,7 +69,8 @@ async def test_approval_with_edits_is_what_the_inventory_reads(stores: Stores) -
 async def test_approved_mappings_are_remembered_for_the_tenant(stores: Stores) -> None:
     flow = Flow(stores)
     await flow.to_gate()
-    await flow.answer(edits=[MappingEdit(column="Notes", target="owner")])
+    read = MappingEdit(column="RAM", target="memory_gb", transform="unit:MiB,decimal:comma")
+    await flow.answer(edits=[MappingEdit(column="Notes", target="owner"), read])
     second = Flow(stores, tenant_id=flow.tenant_id, name="second")
     await second.queue()
     for _ in range(2):
@@ -82,6 +83,7 @@ async def test_approved_mappings_are_remembered_for_the_tenant(stores: Stores) -
         "notes": "owner",
     }
     assert {lesson.approved_by for lesson in lessons} == {"ann"}
+    assert [lesson.transform for lesson in lessons if lesson.transform] == [read.transform]
 
     foreign = Flow(stores, name="foreign")
     await foreign.queue()

@@ -45,6 +45,13 @@ async def filled(stores: Stores) -> Flow:
         )
         connection.execute(
             text(
+                "INSERT INTO identity_decisions (tenant_id, engagement, key, machines, choice, "
+                "decided_by) VALUES (:tenant, '', 'x', '[]', 'same', 'ann')"
+            ),
+            {"tenant": flow.tenant_id},
+        )
+        connection.execute(
+            text(
                 "INSERT INTO uploads (tenant_id, id, name, uploaded_by, expires_at) VALUES "
                 "(:tenant, gen_random_uuid(), 'x.csv', 'ann', now())"
             ),
@@ -162,7 +169,7 @@ async def test_history_cannot_be_altered(
 
 
 # what people decide or upload is written by the user API; the inventory is derived from it
-DECIDED = {"assets", "asset_aliases", "asset_decisions", "source_precedence"}
+DECIDED = {"assets", "asset_aliases", "asset_decisions", "identity_decisions", "source_precedence"}
 DECIDED |= {"uploads", "artefacts", "artefact_chunks"}
 
 

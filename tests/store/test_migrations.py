@@ -28,8 +28,8 @@ from sqlalchemy.exc import OperationalError
 from tests.postgres import ROOT, _admin, _text
 
 pytestmark = pytest.mark.slow
-# as a transaction that writes has the table of the newest migration
-IN_USE = "LOCK TABLE master_flows IN ROW EXCLUSIVE MODE"
+# as a transaction that writes has the table that the newest migration refers to
+IN_USE = "LOCK TABLE tenants IN ROW EXCLUSIVE MODE"
 
 
 @pytest.fixture

@@ -293,8 +293,13 @@ async def test_caps_hold_and_a_free_slot_is_given_on(world: World, stores: Store
     assert len(world.cluster.jobs) == 1
     world.cluster.edit(NAMESPACE, "servers", state="Cancel")
     await world.see()
+    leads = asyncio.Event()
+    leads.set()
+    dispatching = asyncio.create_task(controller.dispatcher.run(leads))
     await controller.reconcile(world.uid)
-    assert await asyncio.wait_for(world.queue.get(), 1) == other
+    # long before the poll
+    assert await asyncio.wait_for(world.queue.get(), 10) == other
+    await end(dispatching)
     await controller.reconcile(other)
     started = await stores.operator.load(other)
     assert started is not None

@@ -26,25 +26,31 @@ MOST_ROWS = 500
 
 
 @contextmanager
-def explained(database: Database) -> Iterator[list[dict[str, Any]]]:
-    """The plans of all that is read in the block."""
+def explained(*databases: Database) -> Iterator[list[dict[str, Any]]]:
+    """The plans of all statements in the block. Only those that read have actual rows."""
     plans: list[dict[str, Any]] = []
 
     def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.lstrip().upper().startswith("SELECT"):
-            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+        kind = statement.split(maxsplit=1)[0].upper()
+        if kind in ("SELECT", "WITH", "UPDATE"):
+            analyze = "" if kind == "UPDATE" else "ANALYZE, "
+            cursor.execute(f"EXPLAIN ({analyze}FORMAT JSON) {statement}", parameters)
             plans.append(cursor.fetchone()[0][0]["Plan"])
 
-    event.listen(database.engine.sync_engine, "before_cursor_execute", explain)
+    engines = [database.engine.sync_engine for database in databases]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", explain)
     try:
         yield plans
     finally:
-        event.remove(database.engine.sync_engine, "before_cursor_execute", explain)
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", explain)
 
 
 def most_rows(plan: dict[str, Any]) -> int:
     """Rows that the busiest step of a plan has looked at, those it passed over included."""
-    own = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    rows, loops = plan.get("Actual Rows", 0), plan.get("Actual Loops", 0)
+    own = (rows + plan.get("Rows Removed by Filter", 0)) * loops
     return max([int(own), *(most_rows(step) for step in plan.get("Plans", ()))])
 
 
@@ -72,7 +78,10 @@ async def test_what_is_asked_again_and_again_passes_over_what_has_ended(stores: 
     since = await store.now() - timedelta(minutes=2)
     keep, limits = timedelta(days=90), (20, 5)
     reads: dict[str, Callable[[], Awaitable[Any]]] = {
-        "the sweep": store.open_flows,
+        "the sweep": lambda: store.changed_flows(65),
+        "requests that expire": lambda: store.requests_expiring(300),
+        "who may start": lambda: store.startable(limits, {running.flow_id}),
+        "a resync": store.open_flows,
         "tokens": lambda: store.tokens_since(since),
         "circuit breakers": store.breaker_counts,
         "messages": lambda: store.due_notifications(20),

@@ -46,24 +46,29 @@ class Queue:
         for label, flow in reversed(self.flows.values()):
             if flow.flow_id in self.failing:
                 continue
-            look = await self.stores.operator.look(flow.flow_id, self.limits, self.failing)
-            if look.capacity is None or not look.capacity.free:
-                continue
-            assert look.flow is not None
-            attempt = look.flow.last_attempt + 1
-            run_id = await self.stores.operator.start_attempt(
-                flow.flow_id,
-                act.StartAttempt(
-                    round=1,
-                    phase=look.flow.phase,
-                    attempt=attempt,
-                    job_name=f"{flow.flow_id}-{attempt}",
-                    launch_timeout=600,
-                ),
-                self.limits,
-            )
-            return label if run_id is not None else None
+            if (started := await self.start(flow)) is not None:
+                return label if started else None
         return None
+
+    async def start(self, flow: Flow) -> bool | None:
+        """Starts the flow, where it says that it may; None where it does not."""
+        look = await self.stores.operator.look(flow.flow_id, self.limits, self.failing)
+        if look.capacity is None or not look.capacity.free:
+            return None
+        assert look.flow is not None
+        attempt = look.flow.last_attempt + 1
+        run_id = await self.stores.operator.start_attempt(
+            flow.flow_id,
+            act.StartAttempt(
+                round=1,
+                phase=look.flow.phase,
+                attempt=attempt,
+                job_name=f"{flow.flow_id}-{attempt}",
+                launch_timeout=600,
+            ),
+            self.limits,
+        )
+        return run_id is not None
 
     async def end(self, label: str, retry_delay: float | None = None) -> None:
         """Ends the attempt of that flow, for good or to be tried again."""
@@ -137,13 +142,15 @@ async def test_a_flow_that_cannot_be_reconciled_loses_its_turn_until_it_can(
 
 async def test_a_flow_that_was_passed_over_still_sees_its_own_turn(stores: Stores) -> None:
     queue = Queue(stores, (1, 1))
-    await queue.add("a", 2)
-    oldest, newest = queue.flows
-    everybody = {oldest, newest}
-    look = await stores.operator.look(oldest, queue.limits, everybody)
+    await queue.add("a", 3)
+    oldest, *others = queue.flows
+    look = await stores.operator.look(oldest, queue.limits, {oldest})
     assert look.capacity is not None
     assert look.capacity.free
-    assert (look.capacity.ahead, look.capacity.ahead_in_tenant) == (0, 0)
+    for other in others:
+        look = await stores.operator.look(other, queue.limits)
+        assert look.capacity is not None
+        assert not look.capacity.free
 
 
 async def test_both_caps_hold_and_the_oldest_of_a_tenant_comes_first(stores: Stores) -> None:
@@ -160,3 +167,36 @@ async def test_both_caps_hold_and_the_oldest_of_a_tenant_comes_first(stores: Sto
         for label, flow in queue.flows.values()
         if (await flow.load()).state is FlowState.RUNNING
     ] == ["a0", "a2", "b0", "b1", "c0"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "labels"),
+    [
+        ((1, 1), ["a0"]),
+        ((4, 4), ["a0", "b0", "c0", "a1"]),
+        ((4, 1), ["a0", "b0", "c0"]),
+        ((100, 3), ["a0", "b0", "c0", "a1", "c1", "a2"]),
+    ],
+)
+async def test_who_may_start_is_as_many_as_there_are_slots_and_in_turn(
+    stores: Stores, limits: tuple[int, int], labels: list[str]
+) -> None:
+    queue = Queue(stores, limits)
+    for tenant, count in (("a", 3), ("b", 1), ("c", 2), ("a", 1)):
+        await queue.add(tenant, count)
+    found = await stores.operator.startable(limits)
+    assert [queue.flows[flow][0] for flow in found] == labels
+    for flow in found:
+        assert await queue.start(queue.flows[flow][1])
+    assert await stores.operator.startable(limits) == []
+
+
+async def test_a_flow_whose_time_has_not_come_is_not_startable(stores: Stores) -> None:
+    queue = Queue(stores, (1, 1))
+    await queue.add("a")
+    await queue.hand_out()
+    await queue.end("a0", retry_delay=3600)
+    assert await stores.operator.startable(queue.limits) == []
+    await queue.add("a")
+    found = await stores.operator.startable(queue.limits)
+    assert [queue.flows[flow][0] for flow in found] == ["a1"]

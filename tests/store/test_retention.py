@@ -341,6 +341,8 @@ async def left_behind(stores: Stores, desk: Desk) -> Flow:
            decided_by) VALUES (%s, 'dc-east', 'x', 'owner', 'keep', '1', 'ann')""",
         """INSERT INTO asset_aliases (tenant_id, engagement, identity, asset, strength)
            VALUES (%s, 'dc-east', 'name:x', 'fqdn:x.y', 2)""",
+        """INSERT INTO identity_decisions (tenant_id, engagement, key, machines, choice, decided_by)
+           VALUES (%s, 'dc-east', 'x', '[]', 'same', 'ann')""",
         """INSERT INTO uploads (tenant_id, id, name, uploaded_by, expires_at)
            VALUES (%s, gen_random_uuid(), 'x.csv', 'ann', now() + '1 day')""",
     ):

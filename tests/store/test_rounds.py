@@ -19,8 +19,17 @@ from tests.store.flows import MAPPINGS, RESULTS, SPEC, Flow
 FIELDS = [
     TargetDescription(name="hostname", required=True),
     TargetDescription(
-        name="memory_gb", type="number", unit="GB", transforms=["unit:MiB", "unit:GB"]
+        name="memory_gb",
+        type="number",
+        unit="GB",
+        transforms=["unit:MiB", "unit:GB", "decimal:comma", "decimal:point"],
     ),
+    TargetDescription(
+        name="cpu_cores",
+        type="integer",
+        transforms=["decimal:comma", "decimal:point", "times:cpu_sockets"],
+    ),
+    TargetDescription(name="cpu_sockets", type="integer"),
     TargetDescription(name="owner"),
     TargetDescription(name="criticality", allowed_values=["low", "high"]),
     TargetDescription(name="retired_on", type="date"),
@@ -286,6 +295,10 @@ def edit(column: str, target: str, transform: str | None = None) -> MappingEdit:
         (edit("Notes", "criticality"), "takes only low, high"),
         (edit("RAM", "memory_gb", "unit:GHz"), "'unit:GHz' is not possible for 'memory_gb'"),
         (edit("RAM", "", "unit:MiB"), "is not mapped, so it has no unit"),
+        (edit("RAM", "memory_gb", "times:cpu_sockets"), "'times:cpu_sockets' is not possible"),
+        (edit("RAM", "memory_gb", "decimal:comma,decimal:point"), "says the same twice"),
+        (edit("Name", "owner", "decimal:comma"), "'decimal:comma' is not possible for 'owner'"),
+        (edit("RAM", "cpu_cores", "times:cpu_sockets"), "to which no column is mapped"),
         (edit("RAM", "colour"), "not a target field"),
         (edit("Nope", "owner"), "no column 'Nope'"),
     ],
@@ -304,6 +317,25 @@ def test_a_unit_can_be_given_kept_and_taken_away() -> None:
     assert transform(edit("RAM", "memory_gb", "unit:MiB")) == "unit:MiB"
     assert transform(edit("RAM", "memory_gb")) == "unit:GB"
     assert transform(edit("RAM", "memory_gb", "none")) is None
+    assert transform(edit("RAM", "owner")) is None
+
+
+def test_what_an_edit_leaves_open_of_a_unit_and_decimals_stays_as_proposed() -> None:
+    german = [
+        mapping.model_copy(update={"transform": "unit:GB,decimal:comma"})
+        if mapping.column == "RAM"
+        else mapping
+        for mapping in COLUMNS
+    ]
+
+    def transform(change: MappingEdit) -> str | None:
+        return apply_edits(german, [change], NAMES, FIELDS)[1].transform
+
+    assert transform(edit("RAM", "memory_gb", "unit:MiB")) == "unit:MiB,decimal:comma"
+    assert transform(edit("RAM", "memory_gb", "decimal:point")) == "unit:GB,decimal:point"
+    assert transform(edit("RAM", "memory_gb", "decimal:point,unit:MiB")) == "unit:MiB,decimal:point"
+    assert transform(edit("RAM", "memory_gb", "none")) is None
+    assert transform(edit("RAM", "cpu_cores")) == "decimal:comma"
     assert transform(edit("RAM", "owner")) is None
 
 

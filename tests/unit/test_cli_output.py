@@ -44,7 +44,7 @@ MAPPING = {
 SHOWN = {
     "state": "AwaitingApproval",
     "approval_request": {"targets": [HOSTILE]},
-    "ui_state": {"show_approval_ui": True, "mappings_to_approve": [MAPPING]},
+    "ui_state": {"show_approval_ui": True, "mappings_to_approve": [MAPPING], "findings": [HOSTILE]},
 }
 EVENT = {
     "at": "2026-01-01T00:00:00", "actor": HOSTILE, "trigger": HOSTILE, "to_state": "x",
@@ -152,12 +152,13 @@ def test_s15_what_is_printed_is_seen_as_it_is(
 
 def test_s15_cells_stay_in_their_row(tmp_path: Path, address: str) -> None:
     done = run(tmp_path, address, "mappings", "servers").stdout.decode()
-    head, row = done.splitlines()
+    head, row, finding = done.splitlines()
     assert head.startswith("COLUMN")
     assert row.startswith(
         r"\x1b[1A\x1b[2Khostname\x1b]0;owned\x07\x9b31m\x85\u2028\u2029\u202eevil"
     )
     assert r"\r\nservers approved\t\x7f" in row
+    assert finding.startswith(r"! \x1b[1A\x1b[2Khostname")
 
 
 @pytest.mark.parametrize("form", [Format.JSON, Format.YAML])
@@ -168,6 +169,7 @@ def test_s15_programs_get_the_same_values_without_a_sign_that_is_obeyed(
     assert obeyed(done) == set()
     found = json.loads(done) if form is Format.JSON else yaml.safe_load(done)
     assert found["mappings"] == [MAPPING]
+    assert found["findings"] == [HOSTILE]
 
 
 def test_s15_a_file_that_is_piped_is_the_file(tmp_path: Path, address: str) -> None:

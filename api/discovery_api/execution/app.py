@@ -17,9 +17,11 @@ from discovery_core.wire.protocol import (
     Claim,
     ClaimRequest,
     Complete,
+    EngagementInputs,
     Fail,
     Heartbeat,
     HeartbeatAnswer,
+    PinEngagement,
     PinInputs,
     PinnedInputs,
     RecordsAnswer,
@@ -114,6 +116,21 @@ async def heartbeat(caller: Caller, store: Store, beat: Heartbeat) -> HeartbeatA
 async def pin_inputs(caller: Caller, store: Store, pin: PinInputs) -> PinnedInputs:
     """Fixes the bytes that every later attempt reads."""
     return await store.pin_inputs(tenant_id=caller.tenant_id, pod_uid=caller.pod_uid, pin=pin)
+
+
+@router.post("/engagement")
+async def pin_engagement(
+    caller: Caller, store: Store, request: Request, asked: PinEngagement
+) -> EngagementInputs:
+    """What every attempt of this round reads of the flow's engagement."""
+    settings = request.app.state.settings
+    return await store.engagement.pin(
+        tenant_id=caller.tenant_id,
+        pod_uid=caller.pod_uid,
+        fence=asked.fence,
+        max_bytes=settings.max_artefact_bytes,
+        tenant_bytes=settings.stored_bytes_per_tenant,
+    )
 
 
 @router.put("/artefacts")

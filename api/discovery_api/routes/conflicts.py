@@ -22,11 +22,14 @@ FieldName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class Decision(BaseModel):
-    """What to do about one field of one asset."""
+    """What to do about one field of one asset, or about one key that several machines share."""
 
     identity: Identity
     field: FieldName
-    choice: Choice = Field(description="keep the oldest value, replace it by the newest, or merge")
+    choice: Choice = Field(
+        description="keep the oldest value, replace it by the newest, or merge; of a key "
+        "(field `(identity)`) whether its machines are the same or different"
+    )
 
 
 class Precedence(BaseModel):
@@ -39,7 +42,7 @@ class Precedence(BaseModel):
 
 @router.get("/conflicts", response_model=list[Conflict])
 async def list_conflicts(visited: Visited) -> list[Conflict]:
-    """Fields whose sources disagree, the undecided first; at most 1000."""
+    """Keys that several machines share, fields whose sources disagree; the undecided first."""
     flow = await visited.flow()
     return await visited.store.conflicts(visited.tenant_id, flow.engagement)
 

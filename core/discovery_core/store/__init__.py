@@ -3,7 +3,7 @@
 from .api import ApiStore, Location, RequestRow
 from .database import ClusterScope, Database, TenantScope
 from .execution import ExecutionStore
-from .operator import OpenFlow, OperatorStore
+from .operator import OperatorStore, Version
 
 __all__ = [
     "ApiStore",
@@ -11,8 +11,8 @@ __all__ = [
     "Database",
     "ExecutionStore",
     "Location",
-    "OpenFlow",
     "OperatorStore",
     "RequestRow",
     "TenantScope",
+    "Version",
 ]

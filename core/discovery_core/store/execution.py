@@ -1,8 +1,7 @@
 """What crew pods may change: their own attempt, while they hold its fence.
 
 Every call names the pod (its uid comes from a reviewed token) and the fence that `claim`
-returned. A pod whose attempt has ended, or was taken over, finds no row and is told
-"superseded"; that is the whole defence against zombies, so no call does without it.
+returned (`moves.held`); that is the whole defence against zombies, so no call does without it.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..errors import (
-    DiscoveryError,
     ErrorCode,
     NotFoundError,
     NotLaunchedError,
@@ -41,11 +39,12 @@ from .ledger.transition import append_event, lock_flow, transition
 from .moves.accept import accept_result
 from .moves.breakers import BreakerRules, report_failure, report_success
 from .moves.claim import choose_planner, claim_of
+from .moves.engagement import EngagementReads
+from .moves.held import held_run, holds, of_flow, require_artefact, superseded
 from .schema import (
     LIVE_RUN_STATES,
     Artefact,
     DiscoveryFlowRow,
-    FlowArtefact,
     PhaseRun,
     Record,
 )
@@ -59,6 +58,7 @@ class ExecutionStore:
     def __init__(self, db: Database, breaker: BreakerRules | None = None) -> None:
         self.db = db
         self.breaker = breaker or BreakerRules()
+        self.engagement = EngagementReads(db)
 
     async def claim(
         self,
@@ -124,7 +124,7 @@ class ExecutionStore:
         async def work(session: AsyncSession) -> HeartbeatAnswer:
             deadline = await session.scalar(
                 update(PhaseRun)
-                .where(_holds(pod_uid, beat.fence), PhaseRun.state == RunState.RUNNING)
+                .where(holds(pod_uid, beat.fence), PhaseRun.state == RunState.RUNNING)
                 .values(
                     heartbeat_at=func.clock_timestamp(),
                     progress_done=beat.done,
@@ -135,7 +135,7 @@ class ExecutionStore:
                 .execution_options(synchronize_session=False)
             )
             if deadline is None:
-                raise _superseded()
+                raise superseded()
             return HeartbeatAnswer(deadline=deadline)
 
         return await self.db.run(TenantScope(tenant_id), work)
@@ -144,12 +144,12 @@ class ExecutionStore:
         """Fixes the bytes that every later attempt reads; the first to pin wins."""
 
         async def work(session: AsyncSession) -> PinnedInputs:
-            run = await _held_run(session, pod_uid, pin.fence)
+            run = await held_run(session, pod_uid, pin.fence)
             flow = await lock_flow(session, run.flow_id)
             if flow.source_digest is None:
                 for name, digest in (("source", pin.source), ("targetSchema", pin.target_schema)):
                     if digest is not None:
-                        await _require_artefact(session, flow.flow_id, digest)
+                        await require_artefact(session, flow.flow_id, digest)
                         await blobs.refer(
                             session,
                             tenant_id=tenant_id,
@@ -186,7 +186,7 @@ class ExecutionStore:
         artefact_id = uuid4()
 
         async def begin(session: AsyncSession) -> None:
-            run = await _held_run(session, pod_uid, fence)
+            run = await held_run(session, pod_uid, fence)
             await require_room(session, tenant_id, tenant_bytes, declared)
             if await session.get(Artefact, (tenant_id, artefact_id)) is None:
                 session.add(
@@ -204,7 +204,7 @@ class ExecutionStore:
         )
 
         async def finish(session: AsyncSession) -> ArtefactReference:
-            run = await _held_run(session, pod_uid, fence)
+            run = await held_run(session, pod_uid, fence)
             if await session.get(Artefact, (tenant_id, artefact_id)) is not None:
                 await blobs.seal(
                     session, tenant_id=tenant_id, artefact_id=artefact_id, digest=digest, size=size
@@ -231,8 +231,8 @@ class ExecutionStore:
         scope = TenantScope(tenant_id)
 
         async def find(session: AsyncSession) -> tuple[UUID, int]:
-            run = await _held_run(session, pod_uid, fence)
-            artefact = await session.scalar(_of_flow(run.flow_id, digest))
+            run = await held_run(session, pod_uid, fence)
+            artefact = await session.scalar(of_flow(run.flow_id, digest))
             if artefact is None:
                 raise NotFoundError(f"this flow has no artefact {digest}")
             return artefact.id, artefact.size
@@ -257,7 +257,7 @@ class ExecutionStore:
         scope = TenantScope(tenant_id)
 
         async def clear(session: AsyncSession) -> UUID:
-            run = await _held_run(session, pod_uid, fence)
+            run = await held_run(session, pod_uid, fence)
             await session.execute(delete(Record).where(Record.run_id == run.id))
             return run.id
 
@@ -266,7 +266,7 @@ class ExecutionStore:
         batch = RecordBatch(tenant_id, run_id)
 
         async def flush(session: AsyncSession) -> None:
-            await _held_run(session, pod_uid, fence)
+            await held_run(session, pod_uid, fence)
             await insert_records(session, batch)
 
         async for record in records:
@@ -291,7 +291,7 @@ class ExecutionStore:
         """
 
         async def work(session: AsyncSession) -> None:
-            run = await _held_run(session, pod_uid, message.fence, ended=True)
+            run = await held_run(session, pod_uid, message.fence, ended=True)
             flow = await lock_flow(session, run.flow_id)
             await session.refresh(run)
             if run.state == RunState.SUCCEEDED:
@@ -299,7 +299,7 @@ class ExecutionStore:
             if run.state != RunState.RUNNING:
                 raise SupersededError(f"attempt {run.attempt} of {run.phase} has ended")
             for digest in message.artefacts.values():
-                await _require_artefact(session, flow.flow_id, digest)
+                await require_artefact(session, flow.flow_id, digest)
             await accept_result(session, flow, run, message, node=node)
             await report_success(session, flow, run)
 
@@ -312,7 +312,7 @@ class ExecutionStore:
         """
 
         async def work(session: AsyncSession) -> None:
-            run = await _held_run(session, pod_uid, message.fence, ended=True)
+            run = await held_run(session, pod_uid, message.fence, ended=True)
             flow = await lock_flow(session, run.flow_id)
             await session.refresh(run)
             if run.state == RunState.FAILED:
@@ -341,51 +341,3 @@ class ExecutionStore:
             await report_failure(session, flow, run, self.breaker)
 
         await self.db.run(TenantScope(tenant_id), work)
-
-
-def _holds(pod_uid: str, fence: int) -> ColumnElement[bool]:
-    """The attempt that this pod holds under this fence, whether it still runs or not."""
-    return and_(PhaseRun.pod_uid == pod_uid, PhaseRun.fence == fence)
-
-
-def _superseded() -> SupersededError:
-    return SupersededError("this pod does not hold a running attempt under this fence")
-
-
-async def _held_run(
-    session: AsyncSession, pod_uid: str, fence: int, *, ended: bool = False
-) -> PhaseRun:
-    """The attempt that this pod holds under this fence, live unless `ended` is allowed."""
-    query = select(PhaseRun).where(_holds(pod_uid, fence))
-    if not ended:
-        query = query.where(PhaseRun.state == RunState.RUNNING)
-    run = await session.scalar(query)
-    if run is None:
-        raise _superseded()
-    return run
-
-
-def _of_flow(flow_id: UUID, digest: str) -> Select[tuple[Artefact]]:
-    """An artefact that the flow refers to: by an attempt, or as the uploaded source of its spec."""
-    referred = exists().where(
-        FlowArtefact.tenant_id == Artefact.tenant_id,
-        FlowArtefact.digest == Artefact.digest,
-        FlowArtefact.flow_id == flow_id,
-    )
-    named = exists().where(
-        DiscoveryFlowRow.flow_id == flow_id,
-        DiscoveryFlowRow.spec["source"]["artefact"]["digest"].as_string() == digest,
-    )
-    return select(Artefact).where(Artefact.digest == digest, referred | named)
-
-
-async def _require_artefact(session: AsyncSession, flow_id: UUID, digest: str) -> None:
-    """Keeps it until the transaction ends. Who names another flow's bytes must not get at them."""
-    found = await session.scalar(
-        _of_flow(flow_id, digest).with_for_update(read=True, key_share=True, of=Artefact)
-    )
-    if found is None:
-        raise DiscoveryError(
-            ErrorCode.INVALID_RESULT,
-            f"artefact {digest} was not uploaded for this flow; upload it first",
-        )

@@ -7,13 +7,13 @@ step or finds it made already. That is what makes every action of the operator r
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ..actions import Move, Register, StartAttempt
@@ -26,10 +26,10 @@ from .inventory.records import drop_staged
 from .ledger import outbox
 from .ledger.snapshot import flow_now, flow_snapshot
 from .listener import listen
-from .moves import attempts, breakers, steps
+from .moves import attempts, breakers, queue, steps
 from .moves.apply import apply
 from .reads.figures import Figures, TokenUse, read_figures, tokens_since, tokens_until
-from .schema import DiscoveryFlowRow, MasterFlow, Tenant
+from .schema import ApprovalRequestRow, DiscoveryFlowRow, MasterFlow
 
 T = TypeVar("T")
 
@@ -47,17 +47,11 @@ ENDED = [str(state) for state in FlowState if is_ended(state)]
 OPEN = [str(state) for state in FlowState if not is_ended(state)]
 
 
-class OpenFlow(NamedTuple):
-    """A flow that the sweep has to look at.
-
-    `due` is its earliest database timer; `version` tells whether it has changed since last time.
-    """
+class Version(NamedTuple):
+    """A flow, and the version of its row, which tells whether it has changed since last time."""
 
     flow_id: UUID
-    namespace: str
-    name: str
-    due: datetime | None = None
-    version: int = 0
+    version: int
 
 
 class Look(NamedTuple):
@@ -135,27 +129,46 @@ class OperatorStore:
         """
 
         async def work(session: AsyncSession) -> Look:
-            found = await flow_now(session, flow_id)
-            if found is None:
+            row = await flow_now(session, flow_id)
+            if row is None:
                 return Look(await database_now(session), None, None)
-            now, flow = found
+            now, flow = row
             if flow.state in (FlowState.PENDING, FlowState.WAITING):
                 return Look(now, flow, None, await attempts.admitted(session, flow.tenant_id))
             if flow.state is not FlowState.QUEUED:
                 return Look(now, flow, None)
             if flow.not_before is not None and flow.not_before > now:
                 return Look(now, flow, None)
-            return Look(now, flow, await attempts.capacity(session, flow, limits, passed_over))
+            found = await queue.capacity(session, flow.tenant_id, flow_id, limits, passed_over)
+            return Look(now, flow, found)
 
         return await self._read(work)
 
-    async def open_flows(self) -> list[OpenFlow]:
-        """All flows that have not ended, for the sweep."""
-        return await self._read(lambda session: _flows(session, ended=False))
+    async def startable(
+        self, limits: tuple[int, int], passed_over: Collection[UUID] = ()
+    ) -> list[UUID]:
+        """Flows of the queue that may start now, see `queue.startable`."""
+        return await self._read(lambda session: queue.startable(session, limits, passed_over))
 
-    async def undeleted_ended_flows(self) -> list[OpenFlow]:
+    async def open_flows(self) -> list[Version]:
+        """All flows that have not ended."""
+        return await self._read(lambda session: _flows(session, DiscoveryFlowRow.state.in_(OPEN)))
+
+    async def undeleted_ended_flows(self) -> list[Version]:
         """Ended flows whose resource was still there when last seen."""
-        return await self._read(lambda session: _flows(session, ended=True))
+        return await self._read(lambda session: _flows(session, DiscoveryFlowRow.state.in_(ENDED)))
+
+    async def changed_flows(self, seconds: float) -> list[Version]:
+        """Flows that have changed within so many seconds, by the database's clock."""
+        # not clock_timestamp(), which changes from row to row, so that no index would do
+        since = func.now() - timedelta(seconds=seconds)
+        return await self._read(
+            lambda session: _flows(session, DiscoveryFlowRow.updated_at >= since)
+        )
+
+    async def requests_expiring(self, seconds: float) -> list[UUID]:
+        """Flows whose open request expires within so many seconds, or has expired."""
+        return await self._read(lambda session: _expiring(session, seconds))
 
     async def figures(self) -> Figures:
         """Counts and ages of what is open, for metrics."""
@@ -275,22 +288,21 @@ async def _collect(session: AsyncSession, tenant_id: UUID | None) -> int | None:
     return step.artefacts if any(step) else None
 
 
-async def _flows(session: AsyncSession, *, ended: bool) -> list[OpenFlow]:
-    state = DiscoveryFlowRow.state
+async def _flows(session: AsyncSession, chosen: ColumnElement[bool]) -> list[Version]:
     rows = await session.execute(
-        select(
-            DiscoveryFlowRow.flow_id,
-            Tenant.namespace,
-            MasterFlow.name,
-            DiscoveryFlowRow.not_before,
-            DiscoveryFlowRow.version,
-        )
+        select(DiscoveryFlowRow.flow_id, DiscoveryFlowRow.version)
         .join(MasterFlow, MasterFlow.flow_id == DiscoveryFlowRow.flow_id)
-        .join(Tenant, Tenant.id == DiscoveryFlowRow.tenant_id)
-        .where(
-            MasterFlow.deleted_at.is_(None),
-            state.in_(ENDED if ended else OPEN),
-        )
+        .where(MasterFlow.deleted_at.is_(None), chosen)
         .order_by(DiscoveryFlowRow.state_since)
     )
-    return [OpenFlow(*row) for row in rows.tuples()]
+    return [Version(*row) for row in rows.tuples()]
+
+
+async def _expiring(session: AsyncSession, seconds: float) -> list[UUID]:
+    until = func.now() + timedelta(seconds=seconds)
+    found = await session.scalars(
+        select(ApprovalRequestRow.flow_id).where(
+            ApprovalRequestRow.state == "Open", ApprovalRequestRow.expires_at <= until
+        )
+    )
+    return list(found)

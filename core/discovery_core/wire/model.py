@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
 
 # under which the store keeps what a flow reads; a result that took one would replace it
-PINNED = ("source", "targetSchema")
+ENGAGEMENT_INVENTORY = "engagementInventory"
+PINNED = ("source", "targetSchema", ENGAGEMENT_INVENTORY)
 
 
 def _free(name: str) -> str:

@@ -56,10 +56,14 @@ class LLMSettings(WireModel):
 
 
 class ApprovedMapping(WireModel):
-    """What a person of this tenant decided for a header before; `target` None is "not mapped"."""
+    """What a person of this tenant decided for a header before; `target` None is "not mapped".
+
+    `transform` is how its values were read; None where that was left open, or not kept yet.
+    """
 
     header: str
     target: str | None
+    transform: str | None = None
     approved_by: str
     approved_at: datetime
 
@@ -70,7 +74,8 @@ class Claim(WireModel):
     `inputs` are artefacts of earlier phases by name (`records`, `profile`, and for
     asset_inventory the approved `mappings`), plus `source` and `targetSchema` once they are
     pinned. Before that, the first import attempt reads `source_path` (and `target_schema_path`)
-    from its mounted volume, or takes the `uploaded` file, and pins the bytes. `attempt` counts from
+    from its mounted volume, or takes the `uploaded` file, and pins the bytes. With
+    `merged_inventory` the crew asks for what it reads of its engagement, too. `attempt` counts from
     1; times are UTC.
     """
 
@@ -91,6 +96,7 @@ class Claim(WireModel):
     uploaded: ArtefactReference | None = None
     target_schema_path: str | None = None
     inputs: dict[str, ArtefactReference] = Field(default_factory=dict)
+    merged_inventory: bool = False
     llm: LLMSettings = Field(default_factory=LLMSettings)
     mapping_history: list[ApprovedMapping] = Field(default_factory=list)
     hint: str | None = None
@@ -124,6 +130,19 @@ class PinnedInputs(WireModel):
 
     source: Digest
     target_schema: Digest | None = None
+
+
+class PinEngagement(WireModel):
+    """Asks for what this round reads of the flow's engagement."""
+
+    fence: int
+
+
+class EngagementInputs(WireModel):
+    """The merged inventory (gzipped NDJSON), and `dependencies` as other flows have found them."""
+
+    inventory: ArtefactReference
+    dependencies: list[ArtefactReference] = Field(default_factory=list)
 
 
 class RecordsAnswer(WireModel):

@@ -35,10 +35,25 @@ class FieldMapping(WireModel):
     decided_by: Literal["agent", "engine"] = "engine"
 
 
+class Separators(WireModel):
+    """How a column writes numbers: which character separates decimals, and why that is thought.
+
+    `open` counts values such as 1.234, which are read otherwise under the other separator;
+    `sure`: the column's own other values leave no doubt; `example`: the first open value.
+    """
+
+    decimal: Literal["comma", "point"]
+    sure: bool = True
+    why: str = ""
+    open: int = 0
+    example: str | None = None
+
+
 class ColumnProfile(WireModel):
     """Facts about one column over all rows: fill and distinct are counts of rows.
 
-    `outliers` counts numbers far outside the usual (three interquartile ranges beyond the
+    `separators` is None where no number has any; `minimum` and `maximum` of numbers are read
+    by it. `outliers` counts numbers far outside the usual (three interquartile ranges beyond the
     quartiles), `multi_values` cells that hold several values.
     """
 
@@ -49,6 +64,7 @@ class ColumnProfile(WireModel):
     distinct: int
     samples: list[str] = Field(default_factory=list)
     unit: str | None = None
+    separators: Separators | None = None
     minimum: str | None = None
     maximum: str | None = None
     patterns: dict[str, int] = Field(default_factory=dict)
@@ -113,7 +129,8 @@ class CleansingResult(WireModel):
 class TargetDescription(WireModel):
     """A target field as a person choosing it needs to know it.
 
-    `transforms` are the units that a column's values may be said to be in, such as unit:MiB.
+    `transforms` is what may be said of a column's values, see `mapping_edits`: the unit that they
+    are in (unit:MiB), how they write decimals (decimal:comma).
     """
 
     name: str
@@ -128,8 +145,10 @@ class TargetDescription(WireModel):
 class MappingResult(WireModel):
     """Result of field_mapping: one proposal per column, in the order of the columns.
 
-    `targets` are all legal target names, `fields` what they mean. The store makes the artefact
-    `mappings` (a JSON list of `FieldMapping`) from it, so that what is approved is what was shown.
+    `targets` are all legal target names, `fields` what they mean; `findings` are what the values
+    say against the proposal or were read by on weak evidence, the most harmful first. The store
+    makes the artefact `mappings` (a JSON list of `FieldMapping`) from it, so that what is approved
+    is what was shown.
     """
 
     kind: Literal["field_mapping"] = "field_mapping"
@@ -137,6 +156,7 @@ class MappingResult(WireModel):
     targets: list[str]
     fields: list[TargetDescription] = Field(default_factory=list)
     required_unmapped: list[str] = Field(default_factory=list)
+    findings: list[str] = Field(default_factory=list)
     summary: str = ""
 
 

@@ -18,6 +18,7 @@ from .confidence import APPROVED, PRESET, confidence
 from .presets import Known, known_columns
 from .scoring import Evidence, score_column, unit_of
 from .text import TextIndex
+from .tokens import cores_per_socket
 
 CANDIDATES = 5
 SAMPLES = 5
@@ -52,7 +53,7 @@ def propose(
     without a convincing field gets `target` None. The same columns, schema and history always
     give the same proposals.
     """
-    return [
+    proposed = [
         _taught(judged, lesson)
         if (lesson := judged.lesson) is not None
         else _preset(judged, known)
@@ -60,6 +61,31 @@ def propose(
         else _proposed(judged)
         for judged in _judge(columns, schema, history or {})
     ]
+    return _multiplied(proposed, schema)
+
+
+def _multiplied(proposed: list[FieldMapping], schema: TargetSchema) -> list[FieldMapping]:
+    """With cores of each socket as a source of the cores, where only both together tell them."""
+    field = next((field for field in schema.fields if field.counted_per), None)
+    if field is None or any(mapping.target == field.name for mapping in proposed):
+        return proposed
+    each = next((m for m in proposed if m.target is None and cores_per_socket(m.column)), None)
+    times = next(
+        (m for m in proposed if m.target == field.counted_per and m.role == "primary"), None
+    )
+    if each is None or times is None:
+        return proposed
+    product = each.model_copy(
+        update={
+            "target": field.name,
+            "confidence": min(each.confidence, times.confidence),
+            "reason": f"It counts for each socket: {field.name} is its product with "
+            f"{times.column!r} of the same row.",
+            "candidates": [MappingCandidate(target=field.name, score=times.confidence)],
+            "transform": f"times:{field.counted_per}",
+        }
+    )
+    return [product if mapping is each else mapping for mapping in proposed]
 
 
 def sure_columns(
@@ -144,7 +170,8 @@ def _taught(judged: _Judged, lesson: ApprovedMapping) -> FieldMapping:
         others = [entry for entry in candidates if entry.target != lesson.target]
         first = MappingCandidate(target=lesson.target, score=APPROVED)
         candidates = [first, *others[: CANDIDATES - 1]]
-    return _mapping(judged, APPROVED, reason, candidates)
+    mapping = _mapping(judged, APPROVED, reason, candidates)
+    return mapping.model_copy(update={"transform": lesson.transform or mapping.transform})
 
 
 def _preset(judged: _Judged, known: Known) -> FieldMapping:

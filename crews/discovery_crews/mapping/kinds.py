@@ -7,12 +7,14 @@ that cannot belong to a field veto it, whatever the header says.
 from __future__ import annotations
 
 import datetime as dt
-import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
 
 from discovery_core.wire.results import ColumnProfile
+
+from discovery_crews.tables.numbers import number_of
+from discovery_crews.tables.units import FREQUENCY_WORDS, RATE_WORDS, SIZE_WORDS
 
 from . import vocabulary
 from .tokens import plain
@@ -103,10 +105,11 @@ _HOSTNAME = re.compile(
     r"|^[a-z]{2,}-[a-z0-9]+(-[a-z0-9]+)*$"
 )
 _KEY_VALUE = re.compile(r"^\w+\s*[=:](?!//)[^=:;,|]+([;,|]\s*\w+\s*[=:][^=:;,|]+)*;?")
-_SIZE = re.compile(r"^\d+([.,]\d+)? ?([kmgtp]i?b|[kmgt]o|bytes?)( ?/ ?.*)?$")
-_TERABYTES = re.compile(r"^\d+([.,]\d+)? ?t(i?b|o)$")
-_FREQUENCY = re.compile(r"^\d+([.,]\d+)? ?[kmg]hz$")
-_RATE = re.compile(r"^\d+([.,]\d+)? ?([kmg]i?b(ps|/s)|[kmg]bit/s|iops)$", re.IGNORECASE)
+_AMOUNT = r"^\d[\d.,' ]*"
+_SIZE = re.compile(rf"{_AMOUNT}({SIZE_WORDS})( ?/ ?.*)?$")
+_TERABYTES = re.compile(rf"{_AMOUNT}t(i?b|i?o|bytes?)$")
+_FREQUENCY = re.compile(rf"{_AMOUNT}({FREQUENCY_WORDS})$")
+_RATE = re.compile(rf"{_AMOUNT}({RATE_WORDS}|[kmg]i?bps|iops)$", re.IGNORECASE)
 _DURATION = re.compile(
     r"^\d+([.,]\d+)? ?(ms|sec|min|minutes|days?|tage)$|^(\d+\.)?\d{1,2}:\d\d:\d\d$"
 )
@@ -211,10 +214,12 @@ def _dates(kinds: dict[str, float], samples: list[str]) -> None:
 
 
 def _numbers(kinds: dict[str, float], profile: ColumnProfile, samples: list[str]) -> None:
-    numbers = [number for number in map(_number, samples) if number is not None]
+    decimal = profile.separators.decimal if profile.separators else None
+    read = [number_of(text, decimal) for text in samples if not any(map(str.isalpha, text))]
+    numbers = [number for number in read if number is not None]
     if len(numbers) < 0.8 * len(samples):
         return
-    low, high = _number(profile.minimum or ""), _number(profile.maximum or "")
+    low, high = number_of(profile.minimum or "", "point"), number_of(profile.maximum or "", "point")
     largest = max([*numbers, high or 0.0])
     smallest = min([*numbers, low if low is not None else numbers[0]])
     kinds["number"] = 1.0
@@ -237,12 +242,3 @@ def _numbers(kinds: dict[str, float], profile: ColumnProfile, samples: list[str]
         kinds["memory_mb"] = 1.0
     elif largest >= 40 and smallest >= 8 and "cores" not in kinds and "boolean" not in kinds:
         kinds["disk_number"] = 1.0
-
-
-def _number(text: str) -> float | None:
-    """A number that can be reckoned with; what is beyond all sizes says nothing."""
-    try:
-        number = float(text.replace(" ", "").replace(",", ".").rstrip("%"))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

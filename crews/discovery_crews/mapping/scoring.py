@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from discovery_core.wire.results import ColumnProfile
 
+from discovery_crews.tables.units import family, unit_of_header
 from discovery_crews.target_schema import TargetField, TargetSchema
 
 from .fit import NOTHING, Fit, fit
 from .kinds import kinds_of
 from .text import Match, TextIndex
-from .tokens import words_of
+from .tokens import cores_per_socket, words_of
 
 HEADER_WEIGHT = 0.94
 SUPPORT_WEIGHT = 0.4
@@ -31,14 +32,6 @@ _HEADER_COUNTS = 0.3
 _WRONG_UNIT = 0.35
 _REPEATED = 0.93
 _NOTHING_SAID = Match(0.0, "")
-_SIZE_UNITS = ("B", "KB", "MB", "GB", "TB", "PB", "KiB", "MiB", "GiB", "TiB", "PiB")
-_UNIT_FAMILY = {
-    **dict.fromkeys(_SIZE_UNITS, "size"),
-    **dict.fromkeys([f"{unit}/s" for unit in _SIZE_UNITS], "rate"),
-    **dict.fromkeys(("bps", "Kbps", "Mbps", "Gbps"), "rate"),
-    **dict.fromkeys(("Hz", "KHz", "MHz", "GHz"), "frequency"),
-    "%": "percent", "fraction": "percent",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,10 +72,18 @@ def score_column(
     texts = index.scores(header or profile.name)
     kinds = kinds_of(profile)
     unit = unit_of(profile)
+    # cores of each socket are neither the cores nor the sockets
+    ratio = {"cpu_cores", "cpu_sockets"} if cores_per_socket(profile.name) else set()
     fits = {
         number: fit(target, kinds, profile.samples)
         for number, target in enumerate(schema.fields)
         if number in texts or target.kinds or target.allowed_values or target.pattern
+    }
+    fits = {
+        number: values
+        for number, values in fits.items()
+        if not _is_no_amount(profile.name, schema.fields[number], unit)
+        and schema.fields[number].name not in ratio
     }
     units = {number: _unit(schema.fields[number], unit) for number in fits}
     repeats = profile.filled >= 4 and profile.distinct < 0.8 * profile.filled
@@ -108,7 +109,7 @@ def score_column(
 
 def unit_of(profile: ColumnProfile) -> str | None:
     """The unit of a column's numbers: from its header, else from its values."""
-    return words_of(profile.name).unit or profile.unit
+    return unit_of_header(profile.name) or words_of(profile.name).unit or profile.unit
 
 
 def _trust(
@@ -151,16 +152,33 @@ def _combine(header: float, values: Fit, trust: float) -> float:
 
 def _unit(target: TargetField, unit: str | None) -> bool | None:
     """Whether the column's unit and the field's are of one family; None where one is missing."""
-    family = _UNIT_FAMILY.get(unit or "")
-    if family is None:
+    measured = family(unit or "")
+    if measured is None or measured == "operations":
         return None
-    own = _UNIT_FAMILY.get(target.unit or "")
-    if own is None:
+    own = family(target.unit or "")
+    if own is None or own == "operations":
         return False if target.type in ("integer", "number", "date", "boolean") else None
-    if family == own:
+    if measured == own:
         return True
-    # memory and disk usage come as sizes as well as percentages
-    return None if {family, own} <= {"size", "percent"} else False
+    # memory usage comes as a size as well as a percentage
+    return None if (measured, own) == ("data", "share") else False
+
+
+def _is_no_amount(header: str, target: TargetField, unit: str | None) -> bool:
+    """Whether the column has percentages that the field cannot be.
+
+    They are never amounts, and those of disks are no load of processors or memory.
+    """
+    if family(unit or "") != "share" or target.unit is None:
+        return False
+    if family(target.unit) != "share":
+        return True
+    return _is_disk(header) and not _is_disk(target.name)
+
+
+def _is_disk(name: str) -> bool:
+    said = {word for reading in words_of(name).readings for word in reading}
+    return "disk" in said and not said & {"memory", "cpu"}
 
 
 def best_margin(found: Sequence[Evidence]) -> float:

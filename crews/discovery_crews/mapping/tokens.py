@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from discovery_crews.tables.units import UNIT_SPELLINGS
+
 from . import vocabulary
 
 MAX_READINGS = 6
@@ -24,7 +26,9 @@ _ACRONYM = re.compile(
 )
 _V_PREFIX = re.compile(r"(?<![A-Za-z])v(RAM|Disk|NIC)(?=s?(?![a-z]))")
 _IP_VERSION = re.compile(r"IPv[46]", re.IGNORECASE)
-_UNIT_WORD = re.compile(r"(?<=[a-z_\W])([KMGTP]i?B|[KMG]?Hz)(?![a-z])|(?<![A-Za-z])([KMG]Hz)")
+_UNIT_WORD = re.compile(
+    r"(?<=[a-z_\W])([KMGTP]i?B(?:ytes?)?|[KMG]?Hz)(?![a-z])|(?<![A-Za-z])([KMG]Hz)"
+)
 _RATE = re.compile(
     r"(?:(?<![A-Za-z])|(?<=[a-z])(?=[KMG]))([kmgKMG])i?(?:[bB]|[bB]its?|[bB]ytes?)"
     r"(?:ps|PS|/s(?:ec)?|/S)(?![a-z])"
@@ -33,15 +37,16 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s(?![a-z]))[a-
 _NOTE = re.compile(r"\([^)]*\)?|\[[^\[\]]*\]")
 _PATH = re.compile(r"[.:/]| - ")
 _WORD = re.compile(r"[a-z]+|\d+|%")
+# a letter alone is a word, as are the halves of a rate
 _UNITS = {
-    "kb": "KB", "mb": "MB", "gb": "GB", "tb": "TB", "kib": "KiB", "mib": "MiB", "gib": "GiB",
-    "tib": "TiB", "ko": "KB", "mo": "MB", "go": "GB", "to": "TB", "kbytes": "KB",
-    "mbytes": "MB", "gbytes": "GB", "hz": "Hz", "khz": "KHz", "mhz": "MHz", "ghz": "GHz",
-    "%": "%", "pct": "%", "percent": "%", "percentage": "%", "prozent": "%", "pourcentage": "%",
-    "porcentaje": "%", "percentual": "%", "porcentagem": "%", "ratebyte": "MB/s",
-}  # fmt: skip
-_NOT_FIRST = frozenset({"to", "go", "mo", "ko", "hz", "mhz", "ghz"})
+    word: unit
+    for word, unit in UNIT_SPELLINGS.items()
+    if re.fullmatch("[a-z]{3,}|.b|[kmgt]o|hz", word)
+} | {"%": "%", "ratebyte": "MB/s"}
+_NOT_FIRST = frozenset({"to", "go", "mo", "ko", "tio", "pio", "hz", "mhz", "ghz"})
 _FILLER = frozenset(vocabulary.load("words")["filler"])
+_EACH_SOCKET = re.compile(r"\s?/\s?so[ck]+et|\bp/s\b", re.IGNORECASE)
+_PER = frozenset(vocabulary.load("words")["per"])
 _TRAFFIC = frozenset({"network", "net", "data", "traffic", "bytes", "nic", "netz"})
 _LINKS = ("s", "es", "n", "en", "er", "e")
 _SHORT_PARTS = frozenset({"ip", "os", "vm", "id", "db", "dc", "ci", "nr", "no"})
@@ -130,6 +135,23 @@ def words_of(header: str) -> Words:
     if unit is not None and "second" in tokens and unit.endswith("B"):
         unit += "/s"
     return Words(found[0] if found else (), unit, found, " ".join(tokens))
+
+
+def cores_per_socket(header: str) -> bool:
+    """Whether a header counts the cores of each socket or processor, in any of the languages."""
+    # "Cores / CPU" names either, "Cores/Socket" what each has
+    tokens = _tokens(_EACH_SOCKET.sub(" per socket", header))
+    for place, word in enumerate(tokens):
+        if word in _PER and 0 < place < len(tokens) - 1:
+            counted = {part for before in tokens[:place] for part in _all_meanings(before)}
+            each = {part for behind in tokens[place + 1 :] for part in _all_meanings(behind)}
+            if counted & {"core", "cpu"} and each & {"socket", "cpu", "physical"}:
+                return True
+    return False
+
+
+def _all_meanings(word: str) -> set[str]:
+    return {part for meaning in _meaning(word) for part in meaning}
 
 
 def _readings(tokens: list[str]) -> tuple[tuple[str, ...], ...]:

@@ -138,7 +138,7 @@ def _work(connection: Connection, request: ReadRequest, source_format: str, limi
         number = error.errno if isinstance(error, OSError) else None
         trace = "".join(traceback.format_exception(error))
         text = f"{type(error).__name__}: {error}"
-        answer = MemoryError if _out_of_memory(error) else _Crashed(text, trace, number)
+        answer = MemoryError if out_of_memory(error) else _Crashed(text, trace, number)
     connection.send(answer)
     connection.close()
     sys.stderr.flush()
@@ -146,7 +146,7 @@ def _work(connection: Connection, request: ReadRequest, source_format: str, limi
     os._exit(0)
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether the limit is what has failed; engines say it in words of their own."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
         return True

@@ -7,13 +7,14 @@ never written by their own names, and unpacked against one budget for the whole 
 
 from __future__ import annotations
 
+import gzip
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
@@ -25,7 +26,10 @@ _BYTES_PER_MEMBER = 1024
 # End of central directory, its 64-bit locator and record (PKWARE APPNOTE 4.3.14 to 4.3.16).
 _END, _END64_LOCATOR, _END64 = b"PK\x05\x06", b"PK\x06\x07", b"PK\x06\x06"
 _LONGEST_END = 22 + 65_535
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".tab", ".json", ".ndjson", ".jsonl", ".xlsx", ".xlsm")
+TABLE_SUFFIXES = (
+    ".csv", ".tsv", ".txt", ".tab", ".json", ".ndjson", ".jsonl", ".xlsx", ".xlsm", ".xlsb",
+    ".xls", ".ods", ".htm", ".html", ".xml",
+)  # fmt: skip
 _ARCHIVE_SUFFIXES = (".zip", ".gz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".tgz", ".zst")
 _IGNORED = ("thumbs.db", "desktop.ini")
 
@@ -102,6 +106,31 @@ def unpack(
             yield chunk
 
 
+def unpacked(request: ReadRequest) -> ReadRequest:
+    """The request for what a gzip file holds, unpacked into the work folder within the limits.
+
+    Raises DiscoveryError `LimitExceeded`, `UnreadableFile` or, for nothing in it, `EmptyFile`.
+    """
+    expansion = expansion_of(request)
+    path = request.workdir / "unpacked"
+    try:
+        with gzip.open(request.path) as packed, path.open("wb") as output:
+            while chunk := packed.read(_CHUNK):
+                expansion.add(len(chunk))
+                output.write(chunk)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DiscoveryError(
+            ErrorCode.UNREADABLE_FILE,
+            f"{request.name}: the archive is damaged or cut off ({error}). Copy or export it "
+            "again.",
+        ) from error
+    if not path.stat().st_size:
+        raise DiscoveryError(
+            ErrorCode.EMPTY_FILE, f"{request.name}: the archive holds nothing. Export it again."
+        )
+    return replace(request, path=path, expansion=expansion)
+
+
 @dataclass(frozen=True)
 class Member:
     """A member that may hold a table: its name in the archive, and where it lies now."""
@@ -119,7 +148,7 @@ def extract_tables(
     for number, info in enumerate(archive.infolist(), start=1):
         name = _safe_name(info, request)
         parts = name.split("/")
-        if info.is_dir() or "__MACOSX" in parts or parts[-1].startswith("."):
+        if not parts[-1] or "__MACOSX" in parts or parts[-1].startswith("."):
             continue
         if parts[-1].lower() in _IGNORED:
             continue

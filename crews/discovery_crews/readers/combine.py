@@ -1,7 +1,8 @@
 """Several tables of one export become one inventory: a row per asset, details as columns.
 
 The main table keeps its rows one to one. Tables with its header are appended to it, and what
-other tables say about an asset is joined to its row; what cannot be joined is named. All of it
+other tables say about an asset is joined to its row; what cannot be joined is named. Tables of
+connections are about pairs of assets, so they go beside the inventory and never into it. All of it
 runs in the engine, so that large exports need disk, not memory.
 """
 
@@ -17,6 +18,7 @@ from discovery_core.errors import DiscoveryError, ErrorCode
 
 from discovery_crews.tables.engine import ROW, connect, identifier, literal
 
+from .connections import NOT_ASSETS, ConnectionTable, connection_table, write_connections
 from .join import Joined, join_child
 from .keys import KeyFinder, Keys
 from .model import Part, ReadRequest, ReadTable, Unread
@@ -36,6 +38,7 @@ class Table:
     parts: tuple[Part, ...]
     columns: tuple[str, ...]
     preset: Preset | None
+    connections: ConnectionTable | None = None
 
     @property
     def rows(self) -> int:
@@ -65,12 +68,13 @@ def combine(
         tables = _append_equal(connection, parts)
         finder = KeyFinder(connection)
         main = _choose_main(finder, tables)
+        beside = [table for table in tables if table.connections and table is not main]
         check_rows(request.name, main.rows, request.limits)
         joined: list[Joined] = []
         left = [*unread]
         width = len(main.columns)
         for table in tables:
-            if table is main:
+            if table is main or table in beside:
                 continue
             result = _join(connection, finder, request, main, table)
             if result is not None and width + len(result.columns) > request.limits.max_columns:
@@ -83,11 +87,13 @@ def combine(
                 joined.append(result)
         check_columns(request.name, width, request.limits)
         columns = _write(connection, main, joined, workdir / "records.parquet")
-        rejected = _rejections(connection, workdir, main, tables, joined)
-        appended = _appended_findings(connection, main)
-    taken = {result.child_view for result in joined}
+        connections = _write_connections(connection, request, beside)
+        rejected = _rejections(connection, workdir, main, tables, joined, beside)
+        findings = [*_appended_findings(connection, main), *_connection_findings(main, beside)]
+    taken = {result.child_view for result in joined} | {table.view for table in beside}
     details = [part for table in tables if table.view in taken for part in table.parts]
-    return _result(request, main, appended, joined, details, left, columns, rejected, source_format)
+    made = _result(request, main, findings, joined, details, left, columns, rejected)
+    return replace(made, format=source_format, connections=connections)
 
 
 def _result(
@@ -99,7 +105,6 @@ def _result(
     left: Sequence[Unread],
     columns: list[str],
     rejected: RejectedFile,
-    source_format: str,
 ) -> ReadTable:
     first = main.parts[0].table
     findings = [recognised_finding(main.preset)] if main.preset else []
@@ -122,7 +127,6 @@ def _result(
         rows=main.rows,
         rows_rejected=rejected.count,
         rejected_by_problem=dict(rejected.by_problem),
-        format=source_format,
         findings=list(dict.fromkeys(findings)),
     )
 
@@ -136,6 +140,26 @@ def _appended_findings(connection: duckdb.DuckDBPyConnection, main: Table) -> li
         offset += _last_row(connection, part)
     several = f"{len(main.parts)} tables with one header were appended: {', '.join(places)}"
     return [f"{several}; column {main.columns[-1]!r} tells which."]
+
+
+def _connection_findings(main: Table, beside: Sequence[Table]) -> list[str]:
+    told = [main] if main.connections else []
+    return [f"{table.sources}: {table.rows} rows. {NOT_ASSETS}" for table in (*told, *beside)]
+
+
+def _write_connections(
+    connection: duckdb.DuckDBPyConnection, request: ReadRequest, beside: Sequence[Table]
+) -> Path | None:
+    """What the tables of connections beside the main one say, in one file; None without any."""
+    for table in beside:
+        check_rows(f"{request.name}: {table.sources}", table.rows, request.limits)
+    target = request.workdir / "connections.parquet"
+    found = [(table.sources, table.view, table.connections) for table in beside]
+    tables = [(name, view, ends) for name, view, ends in found if ends is not None]
+    if not tables:
+        return None
+    connection.execute(write_connections(tables, target))
+    return target
 
 
 def _last_row(connection: duckdb.DuckDBPyConnection, part: Part) -> int:
@@ -192,11 +216,18 @@ def _view(
     if several:
         names.append(source)
     name = preset.table if preset else table_name(parts[0].source)
-    return Table(name, view, tuple(parts), tuple(names), preset)
+    known = preset is not None and preset.role == "main"
+    ends = None if known else connection_table(names)
+    only = ends if ends is not None and ends.only else None
+    return Table(name, view, tuple(parts), tuple(names), preset, only)
 
 
 def _choose_main(finder: KeyFinder, tables: list[Table]) -> Table:
-    """A known export's main table; else the one that most others are about; else the largest."""
+    """A known export's main table; else the one that most others are about; else the largest.
+
+    One of connections only where there is nothing else.
+    """
+    tables = [table for table in tables if not table.connections] or tables
     known = [table for table in tables if table.preset and table.preset.role == "main"]
     if known:
         return max(known, key=lambda table: table.cells)
@@ -220,13 +251,14 @@ def _join(
     """The child's facts per main row, or None when no key leads from one to the other."""
     preset = child.preset
     keys: list[Keys] = []
+    lookup = False
     if preset and main.preset and preset.tool == main.preset.tool:
         if preset.role == "other":
             return None
-        keys = _keys_of(preset, main, child)
+        keys, lookup = _keys_of(preset, main, child), preset.lookup
     if not keys:
         found = finder.relation(main.view, main.columns, child.view, child.columns)
-        keys = [found.keys] if found else []
+        keys, lookup = (found.ways, found.lookup) if found else ([], False)
     if not keys:
         return None
     request.progress(main.rows, main.rows, f"joining {child.name} to {main.name}")
@@ -236,6 +268,7 @@ def _join(
         child=(child.name, child.view, child.columns),
         keys=keys,
         preset=preset if preset and preset.keys else None,
+        lookup=lookup,
         longest=request.limits.max_cell_characters,
     )
 
@@ -292,10 +325,11 @@ def _rejections(
     main: Table,
     tables: Sequence[Table],
     joined: Sequence[Joined],
+    beside: Sequence[Table],
 ) -> RejectedFile:
     """All refused rows of the tables that were taken, and the joined rows without a main row."""
     rejected = RejectedFile(workdir / "rejected.csv", with_source=True, keep_credentials=True)
-    taken = {main.view, *(result.child_view for result in joined)}
+    taken = {main.view, *(result.child_view for result in joined), *(t.view for t in beside)}
     for table in tables:
         if table.view in taken:
             for part in table.parts:

@@ -22,13 +22,13 @@ from .credentials import RowShield
 from .dialect import MAX_LINE, Dialect, LineSource, detect_dialect
 from .encoding import TextEncoding
 from .fast import Head, Loaded, load_regular
+from .header import find_header, header_findings
 from .layout import (
     HEADER_WITHIN,
     TOTAL_PROBLEM,
     TOTAL_REMEDY,
     BodyRules,
     body_findings,
-    find_start,
     start_findings,
 )
 from .model import ReadRequest, ReadTable, Rejection
@@ -85,19 +85,22 @@ class _DelimitedReader:
         The header keeps the row number that a spreadsheet shows, so titles count.
         """
         rows, lines = self._first_rows()
-        start = find_start(rows)
-        if start is None:
+        found = find_header(rows)
+        if found is None:
             raise DiscoveryError(
                 ErrorCode.NO_COLUMNS,
                 f"{self.name}: no header found. The first row must name columns.",
             )
+        start, cells = found
         titles = [(self.number + at + 1, rows[at]) for at in start.titles]
         self.number += start.header + 1
-        self.head = [line for record in lines[: start.header + 1] for line in record]
-        self.header_lines = lines[start.header]
-        self.findings += start_findings(self.number, titles)
-        self.lines.give_back([line for record in lines[start.header + 1 :] for line in record])
-        return rows[start.header]
+        body = start.header + 1
+        self.head = [line for record in lines[:body] for line in record]
+        self.header_lines = [line for record in lines[start.top : body] for line in record]
+        self.findings += start_findings(self.number + start.top - start.header, titles)
+        self.findings += header_findings(start, self.number, cells)
+        self.lines.give_back([line for record in lines[body:] for line in record])
+        return cells
 
     def _first_rows(self) -> tuple[list[list[str]], list[list[str]]]:
         """Cells and physical lines of the first records, up to one that cannot be split."""
@@ -303,11 +306,16 @@ def _start(
     reader = _DelimitedReader(
         request.name,
         dialect,
-        LineSource(stream),
+        LineSource(stream, wrapped=dialect.wrapped),
         request.limits,
         rejected,
         check_bytes=encoding.errors != "strict",
     )
+    if dialect.wrapped:
+        reader.findings.append(
+            "Each line of the file was quoted as a whole; the rows in them were read. Check that "
+            "all columns are there."
+        )
     return marked, reader, reader.header()
 
 
@@ -335,7 +343,8 @@ def read_delimited(request: ReadRequest, encoding: TextEncoding) -> ReadTable:
         reader.name_columns(header)
         header_row = reader.number
         loaded = Loaded()
-        if not reader.may_be_short and len(reader.head) == header_row - len(marked):
+        simple = not (reader.may_be_short or dialect.wrapped)
+        if simple and len(reader.head) == header_row - len(marked):
             head = Head(marked + reader.head, reader.columns, reader.rules)
             loaded = load_regular(request.path, target, encoding, dialect, head, limits)
         if loaded.rows is None:

@@ -80,15 +80,15 @@ def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """One row: nested objects as `a.b`, empty values left out."""
-    row: dict[str, str] = {}
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, str | None]:
+    """One row: nested objects as `a.b`; empty lists and objects are None, as null is."""
+    row: dict[str, str | None] = {}
     for key, item in value.items():
         name = f"{prefix}{key}"
         if isinstance(item, dict) and item:
             row.update(flatten(item, f"{name}."))
-        elif (text := cell_text(item)) is not None and item not in ({}, []):
-            row[name] = text
+        else:
+            row[name] = None if item in ({}, []) else cell_text(item)
     return row
 
 
@@ -121,6 +121,7 @@ class _Rows:
         self.keep = request.limits.keep_credential_columns
         self.rejected = RejectedFile(request.workdir / "rejected.csv", keep_credentials=self.keep)
         self.keys: dict[str, str] = {}
+        self.filled: set[str] = set()
         self.rows = 0
         self.typed = 0
         self.hidden = 0
@@ -137,7 +138,9 @@ class _Rows:
                     if key not in self.keys:
                         self.keys[key] = f"k{len(self.keys)}"
                         check_columns(self.name, len(self.keys), self.limits)
-                flat: dict[str, Any] = {self.keys[key]: text for key, text in row.items()}
+                known = {key: text for key, text in row.items() if text is not None}
+                self.filled.update(known)
+                flat: dict[str, Any] = {self.keys[key]: text for key, text in known.items()}
                 flat[ROW] = item.number
                 stream.write(json.dumps(flat, ensure_ascii=False) + "\n")
                 self.rows += 1
@@ -147,7 +150,7 @@ class _Rows:
         check_rows(self.name, self.rows, self.limits)
         self.rejected.close()
 
-    def _row(self, item: _Item) -> dict[str, str] | None:
+    def _row(self, item: _Item) -> dict[str, str | None] | None:
         value = item.value
         if not item.problem and _deeper_than(self.limits.max_nesting, value):
             problem = f"nested deeper than {self.limits.max_nesting} levels"
@@ -169,6 +172,8 @@ class _Rows:
             self.hidden += hidden
         row = flatten(value)
         for column, text in row.items():
+            if text is None:
+                continue
             if len(text) > self.limits.max_cell_characters:
                 problem = f"cell is longer than {self.limits.max_cell_characters} characters"
                 self._reject(
@@ -194,14 +199,23 @@ class _Rows:
         rejection = Rejection(item.number, column, value, problem, remedy, item.raw)
         self.rejected.add(hide_json(rejection, keep=self.keep))
 
+    def _columns(self) -> dict[str, str]:
+        """The keys that become columns: not those that are null here and an object there."""
+        return {
+            key: short
+            for key, short in self.keys.items()
+            if key in self.filled or not any(name.startswith(f"{key}.") for name in self.filled)
+        }
+
     def finish(self, source_format: str, encoding: TextEncoding, findings: list[str]) -> ReadTable:
         """Name the columns and write Parquet."""
         require_rows(self.name, self.rows, self.rejected)
-        if not self.keys:
+        if not self.filled:
             raise DiscoveryError(
                 ErrorCode.NO_COLUMNS, f"{self.name}: the objects have no fields with a value."
             )
-        columns = name_columns(list(self.keys), findings)
+        keys = self._columns()
+        columns = name_columns(list(keys), findings)
         if self.typed:
             findings.append("DynamoDB export: the type tags (S, N, L …) were removed.")
         if self.hidden:
@@ -216,7 +230,7 @@ class _Rows:
         copy_json_spool(
             workdir,
             self.spool,
-            dict(zip(self.keys.values(), columns, strict=True)),
+            dict(zip(keys.values(), columns, strict=True)),
             target,
             self.rows,
         )

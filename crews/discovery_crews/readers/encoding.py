@@ -66,7 +66,7 @@ def detect_encoding(path: Path, name: str) -> TextEncoding:
             errors="surrogateescape",
             finding=f"{invalid} of the file's lines are not valid UTF-8 (the rest is).",
         )
-    return _guess(sample, name, position)
+    return _guess(path, sample, name, position)
 
 
 def _wide_codec(head: bytes, name: str) -> str:
@@ -134,14 +134,17 @@ def _high_lines(path: Path) -> tuple[int, int, bytes]:
     return valid, invalid, bytes(sample)
 
 
-def _guess(sample: bytes, name: str, position: int) -> TextEncoding:
+def _guess(path: Path, sample: bytes, name: str, position: int) -> TextEncoding:
     matches = from_bytes(sample, cp_isolation=_CANDIDATES, threshold=_MAX_CHAOS)
     best = matches.best()
     codec: str | None = None
+    errors = "strict"
     if best is not None:
         # western exports dominate and short samples fit many code pages equally well
         tied = [match for match in matches if match.chaos <= best.chaos]
         codec = "cp1252" if any(m.encoding == "cp1252" for m in tied) else best.encoding
+        # the sample is not all; another line that does not fit costs that line
+        errors = "strict" if _first_invalid(path, codec) is None else "surrogateescape"
     if codec is None or _implausible(sample, codec):
         raise DiscoveryError(
             ErrorCode.UNKNOWN_ENCODING,
@@ -149,7 +152,7 @@ def _guess(sample: bytes, name: str, position: int) -> TextEncoding:
             "Save the file as 'CSV UTF-8' and try again.",
         )
     return TextEncoding(
-        codec, finding=f"The file is not UTF-8; it was read as {codec}. Check the accents."
+        codec, errors, finding=f"The file is not UTF-8; it was read as {codec}. Check the accents."
     )
 
 

@@ -160,8 +160,8 @@ def _copy(
     # a file in which no line is longer than a cell may be has no cell that is too long
     scan = (
         f"read_csv({literal(source)}, auto_detect = false, header = false, skip = {skip}, "
-        f"columns = {{{schema}}}, delim = {literal(dialect.delimiter)}, quote = '\"', "
-        f"escape = '\"', nullstr = '', allow_quoted_nulls = true, strict_mode = true, "
+        f"compression = 'none', columns = {{{schema}}}, delim = {literal(dialect.delimiter)}, "
+        "quote = '\"', escape = '\"', nullstr = '', allow_quoted_nulls = true, strict_mode = true, "
         f"null_padding = false, max_line_size = {longest}, buffer_size = {_BUFFER})"
     )
     query = (

@@ -13,7 +13,7 @@ from discovery_crews.tables.engine import ROW, identifier, literal
 
 from .keys import Keys
 from .model import Rejection
-from .presets import Preset, column_key
+from .presets import CERTAIN_COLUMNS, Preset, column_key
 
 _BATCH = 1000
 _AMOUNT = r"^-?[0-9]+([.][0-9]+)?$"
@@ -30,36 +30,43 @@ class Joined:
     child_view: str
     child_columns: Sequence[str]
     main_name: str
+    main_view: str
     links: str
     keys: list[Keys]
+    shown: Keys
     columns: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
     def orphans(self, connection: duckdb.DuckDBPyConnection) -> Iterator[Rejection]:
-        """Rows of the detail table that belong to no row of the main table."""
+        """Rows of the detail table that belong to no row of the main table, or to no single one."""
         cells = ", ".join(identifier(name) for name in self.child_columns)
         connection.execute(
-            f"SELECT {ROW}, {cells} FROM {self.child_view} c WHERE NOT EXISTS "  # noqa: S608 - quoted
+            f"SELECT {ROW}, {_fits_some(self)}, {cells} FROM {self.child_view} c WHERE NOT EXISTS "  # noqa: S608 - quoted
             f"(SELECT 1 FROM {self.links} l WHERE l.child_row = c.{ROW}) ORDER BY {ROW}"
         )
-        column = self.keys[0][0][0]
+        column = self.shown[0][0]
         at = list(self.child_columns).index(column)
         while batch := connection.fetchmany(_BATCH):
-            for number, *values in batch:
+            for number, several, *values in batch:
                 raw = io.StringIO()
                 csv.writer(raw, lineterminator="").writerow(values)
-                yield Rejection(
-                    number,
-                    column,
-                    values[at] or "",
-                    f"no row of {self.main_name} belongs to it",
-                    f"Add the row to {self.main_name}, or correct the key.",
-                    raw.getvalue(),
-                )
+                problem = f"no row of {self.main_name} belongs to it"
+                remedy = f"Add the row to {self.main_name}, or correct the key."
+                if several:
+                    problem = f"several rows of {self.main_name} have its key, or another one"
+                    remedy = (
+                        "Export both tables with vCenter and VM id, or another column that tells "
+                        f"the rows of {self.main_name} apart."
+                    )
+                yield Rejection(number, column, values[at] or "", problem, remedy, raw.getvalue())
+
+
+def _folded(value: str) -> str:
+    return f"lower(trim({value}))"
 
 
 def _same(left: str, right: str) -> str:
-    return f"lower(trim({left})) = lower(trim({right}))"
+    return f"{_folded(left)} = {_folded(right)}"
 
 
 def join_child(
@@ -70,19 +77,21 @@ def join_child(
     keys: list[Keys],
     preset: Preset | None,
     longest: int,
+    lookup: bool = False,
 ) -> Joined | None:
     """The child's facts per main row: distinct values in row order, joined by `; `.
 
-    `keys` are tried in order. A first key of one column is certain: the later ones count only
-    where it is missing. A source is its name, its view and its columns. None when no row of the
-    child finds one.
+    `keys` are ways to the main table, tried in order; each leads only to a row that it tells apart
+    from all others, unless the child is a `lookup`, whose rows are about several. A source is its
+    name, its view and its columns. None when no row of the child finds one.
     """
     main_name, main_view, main_columns = main
     child_name, child_view, child_columns = child
     result = Joined(
-        f"joined_{child_view}", child_view, child_columns, main_name, f"links_{child_view}", keys
-    )
-    linked = _link(connection, result, main_view)
+        f"joined_{child_view}", child_view, child_columns, main_name, main_view,
+        f"links_{child_view}", keys, keys[0],
+    )  # fmt: skip
+    linked = _link(connection, result, lookup=lookup)
     if not linked:
         return None
     (rows,) = connection.execute(f"SELECT count(*) FROM {child_view}").fetchall()[0]  # noqa: S608 - quoted
@@ -100,12 +109,12 @@ def join_child(
     result.columns = [name for name, _ in (*expressions, *extra)]
     cut = _aggregate(connection, result, [sql for _, sql in expressions],
                      [sql for _, sql in extra], longest)  # fmt: skip
-    key = " and ".join(name for name, _ in keys[0])
+    key = " and ".join(name for name, _ in result.shown)
     columns = len(result.columns)
     lost = rows - linked
     said = [
         (linked, f"{linked} rows were joined to {main_name} by {key} as {columns} columns."),
-        (lost, f"{lost} rows, now rejected ones, belong to no row of {main_name}."),
+        (lost, f"{lost} rows, now rejected ones, belong to no row of {main_name}, or to several."),
         (empty, f"{empty} empty columns were left out."),
         (len(unsummed), f"columns that are no measures were left out: {', '.join(unsummed)}."),
         (cut, f"{cut} joined values are longer than {longest} characters; they were cut there."),
@@ -114,31 +123,67 @@ def join_child(
     return result
 
 
-def _link(connection: duckdb.DuckDBPyConnection, result: Joined, main: str) -> int:
-    """Write pairs of child and main rows; how many child rows have at least one."""
+def _link(connection: duckdb.DuckDBPyConnection, result: Joined, *, lookup: bool) -> int:
+    """Write pairs of child and main rows; how many child rows have at least one.
+
+    The way that most rows went is the one that is `shown`. Rows that an identifier parts do not
+    find each other by a name.
+    """
     connection.execute(f"CREATE TEMP TABLE {result.links} (child_row BIGINT, main_row BIGINT)")
-    certain = len(result.keys[0]) == 1
-    own, theirs = (identifier(name) for name in result.keys[0][0])
-    lacking = f" AND (c.{own} IS NULL OR m.{theirs} IS NULL)" if certain else ""
+    parted = _parted(result.keys)
+    linked: list[int] = []
     for number, keys in enumerate(result.keys):
-        equal = " AND ".join(_same(f"c.{identifier(a)}", f"m.{identifier(b)}") for a, b in keys)
-        child, source = result.child_view, main
-        if number or not certain:
-            # names lead only to a row that they tell apart from all others
-            parts = ", ".join(f"lower(trim({identifier(b)}))" for _, b in keys)
-            source = f"(SELECT * FROM {main} QUALIFY count(*) OVER (PARTITION BY {parts}) = 1)"  # noqa: S608 - quoted
+        child, source = result.child_view, result.main_view
+        if not lookup:
+            parts = ", ".join(_folded(identifier(b)) for _, b in keys)
+            source = f"(SELECT * FROM {source} QUALIFY count(*) OVER (PARTITION BY {parts}) = 1)"  # noqa: S608 - quoted
         if number:
-            linked = f"SELECT child_row FROM {result.links}"  # noqa: S608 - own name
-            child = f"(SELECT * FROM {child} WHERE {ROW} NOT IN ({linked}))"  # noqa: S608 - own name
-            equal += lacking
+            gone = f"SELECT child_row FROM {result.links}"  # noqa: S608 - own name
+            child = f"(SELECT * FROM {child} WHERE {ROW} NOT IN ({gone}))"  # noqa: S608 - own name
         connection.execute(
             f"INSERT INTO {result.links} SELECT c.{ROW}, m.{ROW} FROM {child} c "  # noqa: S608 - quoted
-            f"JOIN {source} m ON {equal}"
+            f"JOIN {source} m ON {_equal(keys)}{parted}"
         )
-    found = connection.execute(
-        f"SELECT count(DISTINCT child_row) FROM {result.links}"  # noqa: S608 - quoted
-    ).fetchone()
-    return int(found[0]) if found else 0
+        found = connection.execute(
+            f"SELECT count(DISTINCT child_row) FROM {result.links}"  # noqa: S608 - quoted
+        ).fetchone()
+        linked.append((int(found[0]) if found else 0) - sum(linked))
+    result.shown = result.keys[linked.index(max(linked))]
+    return sum(linked)
+
+
+def _equal(keys: Keys) -> str:
+    return " AND ".join(_same(f"c.{identifier(a)}", f"m.{identifier(b)}") for a, b in keys)
+
+
+def _is_certain(keys: Keys, number: int) -> bool:
+    """Whether two rows that differ in these columns are about different things."""
+    only_ids = all(column_key(name) in CERTAIN_COLUMNS for _, name in keys)
+    return only_ids or (number == 0 and len(keys) == 1)
+
+
+def _parted(ways: list[Keys]) -> str:
+    """SQL to add to a join: no way of identifiers that both rows have leads elsewhere."""
+    return "".join(
+        f" AND NOT ({known} AND NOT ({_equal(keys)}))"
+        for number, keys in enumerate(ways)
+        if _is_certain(keys, number)
+        for known in [
+            " AND ".join(
+                f"c.{identifier(a)} IS NOT NULL AND m.{identifier(b)} IS NOT NULL" for a, b in keys
+            )
+        ]
+    )
+
+
+def _fits_some(result: Joined) -> str:
+    """SQL: whether some way's key of a child row is there in the main table."""
+    return " OR ".join(
+        f"({', '.join(_folded('c.' + identifier(a)) for a, _ in keys)}) IN "  # noqa: S608 - quoted
+        f"(SELECT ({', '.join(_folded(identifier(b)) for _, b in keys)}) FROM {result.main_view} "
+        f"WHERE {' AND '.join(identifier(b) + ' IS NOT NULL' for _, b in keys)})"
+        for keys in result.keys
+    )
 
 
 def _new_columns(

@@ -51,12 +51,17 @@ _VALUE = re.compile(
 )
 
 
+# First and last cell of a merged range, each as row and column from 0.
+Merge = tuple[tuple[int, int], tuple[int, int]]
+
+
 @dataclass(frozen=True)
 class Start:
-    """`header` and `titles` are indexes into the rows that were looked at."""
+    """Indexes into the rows that were looked at: the header's last and first row, and titles."""
 
     header: int
     titles: tuple[int, ...]
+    top: int
 
 
 def find_start(rows: Sequence[Sequence[str]]) -> Start | None:
@@ -69,7 +74,7 @@ def find_start(rows: Sequence[Sequence[str]]) -> Start | None:
     if not filled:
         return None
     header = _header(rows, filled)
-    return Start(header, tuple(index for index in filled if index < header))
+    return Start(header, tuple(index for index in filled if index < header), header)
 
 
 def _header(rows: Sequence[Sequence[str]], filled: list[int]) -> int:
@@ -81,7 +86,9 @@ def _header(rows: Sequence[Sequence[str]], filled: list[int]) -> int:
     width = median_low([_extent(rows[index]) for index in filled])
     for index in filled:
         cells = rows[index]
-        if _filled(cells) * 2 <= typical or _extent(cells) < width or _is_comment(cells):
+        # the last columns may have no name, but a title has few cells
+        narrow = _extent(cells) < width and _filled(cells) * 4 < typical * 3
+        if _filled(cells) * 2 <= typical or narrow or _is_comment(cells):
             continue
         if looks_like_names(cells):
             return index
@@ -92,9 +99,14 @@ def _header(rows: Sequence[Sequence[str]], filled: list[int]) -> int:
 
 def looks_like_names(cells: Sequence[str]) -> bool:
     """Whether most cells could be headers: words that differ, not values."""
-    texts = [_cut(cell).lower() for cell in cells if cell.strip()]
-    values = sum(1 for text in texts if _VALUE.fullmatch(text))
-    return bool(texts) and values * 5 <= len(texts) and len(set(texts)) * 2 > len(texts)
+    texts = {_cut(cell).lower() for cell in cells if cell.strip()}
+    return bool(texts) and not are_values(cells) and len(texts) * 2 > _filled(cells)
+
+
+def are_values(cells: Sequence[str]) -> bool:
+    """Whether a good part of the cells are facts themselves, as no header has them."""
+    values = sum(1 for cell in cells if _VALUE.fullmatch(_cut(cell).lower()))
+    return values * 5 > _filled(cells)
 
 
 def _cut(cell: str) -> str:

@@ -238,8 +238,8 @@ def write_measured(request: ReadRequest, target: Path) -> None:
 
 
 def part_name(name: str) -> str:
-    """The name of a workbook's part as it should be written; some programs write backslashes."""
-    return name.replace("\\", "/").removeprefix("./")
+    """The name of a workbook's part as it should be; programs write backslashes, or a root."""
+    return name.replace("\\", "/").removeprefix("./").lstrip("/")
 
 
 def _copy_part(

@@ -71,7 +71,8 @@ class ReadTable:
 
     `rejected` is the CSV of refused rows (header only when there are none); `findings` are
     sentences for people about what was renamed, left out or assumed. `may_hold_keys` is False
-    where the reader has seen that there is no trace of private keys.
+    where the reader has seen that there is no trace of private keys. `connections` is what tables
+    of connections beside the main one say (`connections.write_connections`), if there are any.
     """
 
     parquet: Path
@@ -86,6 +87,7 @@ class ReadTable:
     sheet: str | None = None
     findings: list[str] = field(default_factory=list)
     may_hold_keys: bool = True
+    connections: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ class Preset:
     """A kind of table: `all_of` has to be in the header, and `enough` columns of `any_of`.
 
     Where `tables` is given, file or sheet have to be called so. `keys` name the ways to the main
-    table of the same tool, best first; `sums` are columns of sizes that add up.
+    table of the same tool, best first; `lookup` says that each of its rows is about several of that
+    table. `sums` are columns of sizes that add up.
     """
 
     tool: str
@@ -40,6 +41,7 @@ class Preset:
     role: Role = "main"
     keys: tuple[tuple[str, ...], ...] = ()
     sums: tuple[str, ...] = ()
+    lookup: bool = False
     ragged: bool = False
 
     @property
@@ -49,13 +51,20 @@ class Preset:
 
 
 RVTOOLS = "RVTools"
+# a virtual machine's id is of one vCenter; its UUID is there again where it was copied
 _VM_KEYS = (
+    ("VI SDK UUID", "VM ID"),
+    ("VI SDK Server", "VM ID"),
     ("VM UUID",),
+    ("VM UUID", "VM"),
+    ("VM UUID", "VM", "Host"),
     ("VM ID", "VM"),
     ("VM", "Host", "Cluster"),
     ("VM", "Host"),
     ("VM",),
 )
+# two rows that differ in one of these are about different virtual machines
+CERTAIN_COLUMNS = frozenset({"vm uuid", "vm id", "vi sdk uuid"})
 _VM_TABLES = ("vCPU", "vMemory", "vNetwork", "vCD", "vFloppy", "vUSB", "vSnapshot", "vTools")
 _ADS_TABLES: tuple[tuple[str, Role], ...] = (
     ("networkInterface", "child"),
@@ -81,7 +90,7 @@ PRESETS: tuple[Preset, ...] = (
     *(Preset(RVTOOLS, name, ("VM",), tables=(name,), role="child", keys=_VM_KEYS)
       for name in _VM_TABLES),
     Preset(RVTOOLS, "vHost", ("Host",), ("CPU Model", "# Cores", "# CPU", "ESX Version"), 2,
-           ("vHost",), "child", (("Host",),)),
+           ("vHost",), "child", (("Host",),), lookup=True),
     Preset(_GOOGLE, "vmInfo", ("MachineId", "MachineName"),
            ("MemoryGiB", "AllocatedProcessorCoreCount", "OsName", "TotalDiskAllocatedGiB"), 2),
     Preset(_GOOGLE, "diskInfo", ("MachineId", "DiskLabel", "SizeInGib"), role="child",

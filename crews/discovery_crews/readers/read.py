@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 
-from .archive import TABLE_SUFFIXES, expansion_of, extract_tables, open_archive
+from .archive import TABLE_SUFFIXES, expansion_of, extract_tables, open_archive, unpacked
 from .combine import combine
+from .connections import NOT_ASSETS, is_connections
 from .credentials import remove_credentials
 from .delimited import delimited_header, read_delimited
 from .documents import read_json, read_ndjson
 from .encoding import TextEncoding, detect_encoding
 from .json_faults import NAMES as JSON_NAMES
 from .json_faults import begins_like_json, is_json
+from .kinds import MARKUP, kind_of
+from .markup import read_markup
 from .model import NO_TABLE, Part, ReadRequest, ReadTable, Unread
 from .presets import RVTOOLS, recognise, recognised_finding, table_name
 from .table import PARTS
-from .workbook import is_workbook, read_workbook
+from .workbook import read_workbook
 
 FORMATS = ("auto", "csv", "xlsx", "json", "ndjson", "rvtools", "zip")
-
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG", "a PNG image"),
-    (b"%PDF", "a PDF document"),
-    (b"GIF8", "a GIF image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (b"BZh", "a bzip2 archive; unpack it first"),
-    (b"\xfd7zXZ", "an xz archive; unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive; unpack it first"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it first"),
-    (b"Rar!", "a RAR archive; unpack it first"),
-    (b"\x7fELF", "a program"),
-    (b"MZ\x90", "a program"),
-    (b"PAR1", "a Parquet file"),
-    (b"SQLite format 3", "a SQLite database"),
-    (b"{\\rtf", "an RTF document"),
-    (b"<!DOCTYPE html", "a web page; was it a login page that was saved?"),
-    (b"<html", "a web page; was it a login page that was saved?"),
-    (b"<?xml", "an XML document"),
-)
-_REMEDY = "Export the inventory as CSV, XLSX or JSON."
-ARCHIVE_START = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 
 
 def read_source(request: ReadRequest, source_format: str = "auto") -> ReadTable:
@@ -55,33 +32,49 @@ def read_source(request: ReadRequest, source_format: str = "auto") -> ReadTable:
     Raises DiscoveryError with a code, the place and the remedy for every file that cannot be
     read.
     """
-    name = request.name
     if source_format not in FORMATS:
         raise DiscoveryError(
             ErrorCode.UNSUPPORTED_FORMAT,
-            f"{name}: format {source_format!r} is not known; use one of {', '.join(FORMATS)}.",
+            f"{request.name}: format {source_format!r} is not known; use one of "
+            f"{', '.join(FORMATS)}.",
         )
-    head = _head(request)
-    if not head.startswith(ARCHIVE_START):
-        return _read_single(request, source_format, head)
-    if source_format not in ("auto", "xlsx", "rvtools", "zip"):
-        raise DiscoveryError(
-            ErrorCode.UNSUPPORTED_FORMAT,
-            f"{name}: format {source_format!r} was asked for, but this is an XLSX workbook or "
-            "a ZIP archive. Set the format to auto.",
-        )
-    parts, unread, found = _read_parts(request)
-    if source_format in ("xlsx", "zip") and source_format != found:
-        raise DiscoveryError(
-            ErrorCode.UNSUPPORTED_FORMAT,
-            f"{name}: format {source_format!r} was asked for, but this is {found!r}. Set the "
-            "format to auto.",
-        )
-    return _one_table(request, parts, unread, found, rvtools=source_format == "rvtools")
+    _check_file(request)
+    kind = kind_of(request)
+    if kind != "gzip":
+        return _read_kind(request, source_format, kind)
+    inner = unpacked(request)
+    try:
+        return _read_kind(inner, source_format, kind_of(inner))
+    finally:
+        inner.path.unlink()
 
 
-def _read_single(request: ReadRequest, source_format: str, head: bytes) -> ReadTable:
-    _refuse_binary(request.path, head, request.name)
+def _read_kind(request: ReadRequest, source_format: str, kind: str) -> ReadTable:
+    if kind == "text":
+        table = _read_single(request, source_format)
+        if is_connections(table.columns):
+            table.findings.insert(0, NOT_ASSETS)
+        return table
+    if kind == "gzip":
+        raise _nested(request.name)
+    if source_format not in ("auto", "rvtools", kind):
+        raise DiscoveryError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{request.name}: format {source_format!r} was asked for, but this is {kind!r}. Set "
+            "the format to auto.",
+        )
+    parts, unread = read_archive(request) if kind == "zip" else _read_sheets(request, kind)
+    return _one_table(request, parts, unread, kind, rvtools=source_format == "rvtools")
+
+
+def _nested(name: str) -> DiscoveryError:
+    return DiscoveryError(
+        ErrorCode.UNSUPPORTED_FORMAT,
+        f"{name}: an archive in the archive. Unpack it and pack the tables themselves.",
+    )
+
+
+def _read_single(request: ReadRequest, source_format: str) -> ReadTable:
     if source_format in ("xlsx", "rvtools", "zip"):
         what = "ZIP archive" if source_format == "zip" else "XLSX workbook"
         raise DiscoveryError(
@@ -97,13 +90,9 @@ def _read_single(request: ReadRequest, source_format: str, head: bytes) -> ReadT
     return table
 
 
-def _read_parts(request: ReadRequest) -> tuple[list[Part], list[Unread], str]:
-    """The tables of a workbook or an archive, what holds none, and which of both it is."""
-    with open_archive(request, "archive or workbook") as archive:
-        workbook = is_workbook(set(archive.namelist()), request.name)
-    if workbook:
-        return *read_workbook(request), "xlsx"
-    return *read_archive(request), "zip"
+def _read_sheets(request: ReadRequest, kind: str) -> tuple[list[Part], list[Unread]]:
+    """The tables of a workbook or a page, and the sheets that hold none."""
+    return read_markup(request, kind) if kind in MARKUP else read_workbook(request, kind)
 
 
 def _one_table(
@@ -174,17 +163,13 @@ def _is_note(member: str) -> bool:
 
 
 def _read_member(request: ReadRequest, member: str) -> tuple[list[Part], list[Unread]]:
-    head = _head(request)
-    if not head.startswith(ARCHIVE_START):
-        return [Part(member, _read_single(request, "auto", head))], []
-    with open_archive(request, "archive or workbook") as archive:
-        workbook = is_workbook(set(archive.namelist()), request.name)
-    if not workbook:
-        raise DiscoveryError(
-            ErrorCode.UNSUPPORTED_FORMAT,
-            f"{request.name}: an archive in the archive. Unpack it and pack the tables themselves.",
-        )
-    parts, unread = read_workbook(request)
+    _check_file(request)
+    kind = kind_of(request)
+    if kind == "text":
+        return [Part(member, _read_single(request, "auto"))], []
+    if kind in ("zip", "gzip"):
+        raise _nested(request.name)
+    parts, unread = _read_sheets(request, kind)
     return (
         [replace(part, source=f"{member}/{part.source}") for part in parts],
         [replace(entry, source=f"{member}/{entry.source}") for entry in unread],
@@ -199,7 +184,7 @@ def _read_text(request: ReadRequest, source_format: str) -> ReadTable:
         raise _empty(request.name)
     if source_format == "ndjson":
         return read_ndjson(request, encoding)
-    named = request.name.lower().endswith(JSON_NAMES)
+    named = request.name.lower().removesuffix(".gz").endswith(JSON_NAMES)
     if source_format == "json" or (source_format == "auto" and (named or begins_like_json(start))):
         if source_format == "auto" and _is_lines(start):
             return read_ndjson(request, encoding)
@@ -225,12 +210,12 @@ def _is_lines(start: str) -> bool:
     )
 
 
-def _head(request: ReadRequest) -> bytes:
+def _check_file(request: ReadRequest) -> None:
     name, limit = request.name, request.limits.max_file_bytes
     try:
         size = request.size
         with request.path.open("rb") as stream:
-            head = stream.read(4096)
+            stream.read(1)
     except OSError as error:
         raise DiscoveryError(
             ErrorCode.UNREADABLE_FILE, f"{name}: cannot be read: {error.strerror}."
@@ -243,41 +228,9 @@ def _head(request: ReadRequest) -> bytes:
             f"{name}: {size} bytes, the limit is {limit}. Split the file, or raise "
             "DISCOVERY_MAX_FILE_BYTES.",
         )
-    return head
 
 
 def _empty(name: str) -> DiscoveryError:
     return DiscoveryError(
         ErrorCode.EMPTY_FILE, f"{name}: the file is empty. Export it again and check its size."
-    )
-
-
-def _refuse_binary(path: Path, head: bytes, name: str) -> None:
-    if head.startswith(_OLE):
-        _refuse_ole(path, name)
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for signature, what in _SIGNATURES:
-        if start[: len(signature)].lower() == signature.lower():
-            raise DiscoveryError(
-                ErrorCode.UNSUPPORTED_FORMAT, f"{name}: this is {what}, not a table. {_REMEDY}"
-            )
-    if zipfile.is_zipfile(path):
-        raise DiscoveryError(
-            ErrorCode.UNSUPPORTED_FORMAT, f"{name}: this is a self-extracting archive. {_REMEDY}"
-        )
-
-
-def _refuse_ole(path: Path, name: str) -> None:
-    """OLE containers: encrypted workbooks name their stream so ([MS-OFFCRYPTO] 2.3.4.4)."""
-    with path.open("rb") as stream:
-        content = stream.read(16 * 1024 * 1024)
-    if "EncryptedPackage".encode("utf-16-le") in content:
-        raise DiscoveryError(
-            ErrorCode.ENCRYPTED_FILE,
-            f"{name}: the workbook is protected by a password. Save it without one "
-            "(File > Info > Protect Workbook) and try again.",
-        )
-    raise DiscoveryError(
-        ErrorCode.UNSUPPORTED_FORMAT,
-        f"{name}: this is an old Office file (XLS, DOC, MSG). Save the workbook as XLSX or CSV.",
     )

@@ -21,8 +21,9 @@ from discovery_crews.settings import reader_limits
 from .credentials import WITHHELD
 from .dialect import MAX_LINE
 from .encoding import detect_encoding
+from .kinds import kind_of
 from .model import ReadRequest
-from .read import ARCHIVE_START, text_header
+from .read import text_header
 from .table import REJECTED_HEADER, spreadsheet_text
 
 
@@ -42,14 +43,13 @@ def resubmit(source: Path, rejected: Path, target: Path) -> Resubmission:
 
     Raises DiscoveryError when `source` is no text file or `rejected` is not what an import wrote.
     """
-    with source.open("rb") as stream:
-        if stream.read(4) in ARCHIVE_START:
-            raise DiscoveryError(
-                ErrorCode.UNSUPPORTED_FORMAT,
-                f"{source.name}: a workbook or an archive. Copy the header of its table and the "
-                "raw_line cells into a text file; they are separated by tabs or commas.",
-            )
     request = ReadRequest(source, target.parent, source.name, reader_limits())
+    if kind_of(request) != "text":
+        raise DiscoveryError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{source.name}: a workbook, a page or an archive. Copy the header of its table and "
+            "the raw_line cells into a text file; they are separated by tabs or commas.",
+        )
     header = text_header(request, detect_encoding(source, source.name))
     left: list[int] = []
     written = 0

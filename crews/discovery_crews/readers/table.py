@@ -34,6 +34,8 @@ REJECTED_HEADER = ("row", "column", "value", "problem", "remedy", "raw_line")
 PARTS = "parts"
 _NUMBER = re.compile(r"^[-+]?[\d.,]+\s*%?$")
 _FORMULA = re.compile(r"^'*[=+\-@\t\r]")
+# half of a character, as undecodable bytes stand in a text
+_HALF = re.compile("[\ud800-\udfff]")
 _MAX_RECORD_BYTES = 32 * 1024 * 1024
 
 
@@ -113,6 +115,11 @@ def name_columns(header: Sequence[str], findings: list[str]) -> list[str]:
     used: set[str] = set()
     for position, text in enumerate(header, start=1):
         given = " ".join(text.replace("\x00", "").split())
+        if _HALF.search(given):
+            given = _HALF.sub("\ufffd", given)
+            findings.append(
+                f"The header of column {position}, {given!r}, has bytes that are no text."
+            )
         name = given
         if not name:
             name = _free(f"column_{position}", taken | used)

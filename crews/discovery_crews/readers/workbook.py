@@ -1,16 +1,15 @@
-"""XLSX workbooks, measured before they are opened.
+"""Workbooks of every kind that has cells: XLSX, XLSB, XLS and ODS.
 
-The parser is given a copy of what was measured, see `measure`, and never the file itself.
+Of XLSX the parser gets a copy of what was measured, see `measure`, of XLSB and ODS one that was
+unpacked within the limits. It has a limit of its own for what sheets lay claim to.
 """
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
-import io
-import itertools
+import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
 from python_calamine import (
@@ -18,68 +17,54 @@ from python_calamine import (
     CalamineSheet,
     CalamineWorkbook,
     PasswordError,
+    SheetMetadata,
     SheetTypeEnum,
     SheetVisibleEnum,
+    WorksheetNotFound,
 )
 
-from .credentials import RowShield, remove_credentials
-from .layout import (
-    HEADER_WITHIN,
-    MOST_NOTES,
-    NOTE_PROBLEM,
-    NOTE_REMEDY,
-    TOTAL_PROBLEM,
-    TOTAL_REMEDY,
-    BodyRules,
-    body_findings,
-    find_start,
-    start_findings,
-)
+from .archive import expansion_of, open_archive, unpack
 from .measure import part_name, write_measured
-from .model import NO_TABLE, Part, ReadRequest, ReadTable, Rejection, Unread
-from .table import (
-    PARTS,
-    CellSpool,
-    RejectedFile,
-    check_columns,
-    check_rows,
-    name_columns,
-    require_rows,
-)
+from .model import Part, ReadRequest, Unread
+from .sheet import Grid, read_grids
 
-_BATCH = 2000
+_SPREADSHEET = b"application/vnd.oasis.opendocument.spreadsheet"
+_LIMIT = "Cell limit exceeded"
 Cell = str | int | float | bool | dt.date | dt.datetime | dt.time | dt.timedelta
 
 
-@dataclass(frozen=True)
-class _Sheet:
-    name: str
-    sheet: CalamineSheet
+def read_workbook(request: ReadRequest, kind: str) -> tuple[list[Part], list[Unread]]:
+    """The tables of a workbook of this kind (`xlsx`, `xlsb`, `xls`, `ods`), one per visible sheet.
 
-    @property
-    def rows(self) -> int:
-        """Number of the last row."""
-        return self.sheet.end[0] + 1 if self.sheet.end else 0
-
-
-def read_workbook(request: ReadRequest) -> tuple[list[Part], list[Unread]]:
-    """The tables of an XLSX file, one per visible sheet, and the sheets that hold none.
-
-    Raises DiscoveryError; `EmptyFile` when no visible sheet holds anything.
+    Also the sheets that hold none. Raises DiscoveryError; `EmptyFile` when no visible sheet holds
+    anything.
     """
     name = request.name
     _check_size(request)
-    measured = request.workdir / "measured.xlsx"
+    # the suffix is the format's, so that the parser tries no other
+    copy = request.workdir / f"measured.{kind}"
     try:
-        write_measured(request, measured)
-        workbook = CalamineWorkbook.from_path(str(measured))
-        return _read_sheets(request, workbook)
+        if kind == "xlsx":
+            write_measured(request, copy)
+        elif kind == "xls":
+            copy.symlink_to(request.path.resolve())
+        else:
+            _write_unpacked(request, copy)
+        workbook = CalamineWorkbook.from_path(str(copy))
+        return read_grids(request, _grids(request, workbook), kind)
     except PasswordError as error:
         raise DiscoveryError(
             ErrorCode.ENCRYPTED_FILE,
             f"{name}: the workbook is protected by a password. Save it without one.",
         ) from error
-    except CalamineError as error:
+    except WorksheetNotFound as error:
+        raise _unreadable(name, f"its sheet {str(error)!r} is not where it should be") from error
+    except (CalamineError, OSError) as error:
+        # what the system says has a number; the parser says of a content so that it ends too early
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if _LIMIT in str(error):
+            raise _too_large(request, str(error)) from error
         raise _unreadable(name, str(error)) from error
     except BaseException as error:
         # how the parser, which is not written in Python, says that it was taken by surprise
@@ -87,7 +72,17 @@ def read_workbook(request: ReadRequest) -> tuple[list[Part], list[Unread]]:
             raise
         raise _unreadable(name, str(error)) from error
     finally:
-        measured.unlink(missing_ok=True)
+        copy.unlink(missing_ok=True)
+
+
+def _write_unpacked(request: ReadRequest, target: Path) -> None:
+    """Copy the archive's members to `target` within the limits of expansion."""
+    expansion = expansion_of(request)
+    with open_archive(request, "workbook") as archive, zipfile.ZipFile(target, "w") as copy:
+        for info in archive.infolist():
+            with copy.open(part_name(info.filename), "w", force_zip64=True) as output:
+                for chunk in unpack(archive, info, expansion):
+                    output.write(chunk)
 
 
 def _unreadable(name: str, problem: str) -> DiscoveryError:
@@ -95,6 +90,14 @@ def _unreadable(name: str, problem: str) -> DiscoveryError:
         ErrorCode.UNREADABLE_FILE,
         f"{name}: the workbook cannot be read ({problem}). Open it in a spreadsheet program "
         "and save it again.",
+    )
+
+
+def _too_large(request: ReadRequest, problem: str) -> DiscoveryError:
+    return DiscoveryError(
+        ErrorCode.LIMIT_EXCEEDED,
+        f"{request.name}: {problem}. Delete the empty rows and columns below and beside the "
+        "table, save the sheet as CSV, or raise DISCOVERY_MAX_WORKBOOK_CELLS.",
     )
 
 
@@ -109,56 +112,63 @@ def _check_size(request: ReadRequest) -> None:
         )
 
 
-def is_workbook(names: set[str], name: str) -> bool:
-    """Whether a ZIP archive with these members is a workbook; other documents are refused."""
-    names = {part_name(name) for name in names}
-    if "xl/workbook.xml" in names:
-        return True
-    if "xl/workbook.bin" in names:
-        what = "a binary workbook (XLSB); save it as XLSX"
-    elif "[Content_Types].xml" in names:
-        what = "an Office document, but no workbook"
-    elif "content.xml" in names and ("mimetype" in names or len(names) == 1):
-        what = "an OpenDocument file; save it as XLSX"
-    else:
-        return False
-    raise DiscoveryError(ErrorCode.UNSUPPORTED_FORMAT, f"{name}: this is {what}.")
+def packed_kind(request: ReadRequest) -> str:
+    """What a ZIP archive is: `xlsx`, `xlsb`, `ods`, or `zip` for an archive of files.
 
-
-def _read_sheets(
-    request: ReadRequest, workbook: CalamineWorkbook
-) -> tuple[list[Part], list[Unread]]:
-    """Every visible sheet on its own, so that only one is in memory at a time."""
-    parts: list[Part] = []
-    unread: list[Unread] = []
-    problem: DiscoveryError | None = None
-    for number, meta in enumerate(workbook.sheets_metadata, start=1):
-        if meta.typ != SheetTypeEnum.WorkSheet:
-            continue
-        if meta.visible != SheetVisibleEnum.Visible:
-            unread.append(Unread(meta.name, "hidden"))
-            continue
-        sheet = _Sheet(meta.name, workbook.get_sheet_by_name(meta.name))
-        if not sheet.rows:
-            continue
-        workdir = request.workdir / PARTS / f"sheet-{number}"
-        workdir.mkdir(parents=True, exist_ok=True)
-        try:
-            inner = replace(request, workdir=workdir)
-            table = remove_credentials(inner, _read_sheet(inner, sheet))
-        except DiscoveryError as error:
-            if error.code not in NO_TABLE:
-                raise
-            problem = problem or error
-            unread.append(Unread(meta.name, "no table", sheet.rows))
+    Raises DiscoveryError for other documents and for what cannot be opened.
+    """
+    with open_archive(request, "archive or workbook") as archive:
+        names = {part_name(name): name for name in archive.namelist()}
+        if "xl/workbook.xml" in names:
+            return "xlsx"
+        if "xl/workbook.bin" in names:
+            return "xlsb"
+        if "[Content_Types].xml" in names:
+            what = "an Office document, but no workbook"
+        elif "content.xml" in names and ("mimetype" in names or len(names) == 1):
+            mimetype = names.get("mimetype")
+            if mimetype and _starts_with(archive, mimetype, _SPREADSHEET):
+                return "ods"
+            what = "an OpenDocument file, but no spreadsheet"
         else:
-            parts.append(Part(meta.name, table))
-    if not parts:
-        raise problem or DiscoveryError(
-            ErrorCode.EMPTY_FILE,
-            f"{request.name}: no visible sheet of the workbook holds anything.",
+            return "zip"
+    raise DiscoveryError(
+        ErrorCode.UNSUPPORTED_FORMAT,
+        f"{request.name}: this is {what}. Copy its table into a spreadsheet and save that as XLSX "
+        "or CSV.",
+    )
+
+
+def _starts_with(archive: zipfile.ZipFile, member: str, text: bytes) -> bool:
+    with archive.open(member) as stream:
+        return stream.read(len(text)) == text
+
+
+def _grids(request: ReadRequest, workbook: CalamineWorkbook) -> Iterator[Grid]:
+    """Every sheet of cells, opened when it is asked for, so that only one is in memory."""
+    for meta in workbook.sheets_metadata:
+        if meta.typ == SheetTypeEnum.WorkSheet:
+            yield _grid(request, workbook, meta)
+
+
+def _grid(request: ReadRequest, workbook: CalamineWorkbook, meta: SheetMetadata) -> Grid:
+    if meta.visible != SheetVisibleEnum.Visible:
+        return Grid(meta.name, 0, lambda: iter(()), hidden=True)
+    sheet = workbook.get_sheet_by_name(meta.name)
+    rows, columns = (sheet.end[0] + 1, sheet.end[1] + 1) if sheet.end else (0, 0)
+    most = request.limits.max_workbook_cells
+    if rows * columns > most:
+        raise _too_large(
+            request,
+            f"sheet {meta.name!r} reaches to row {rows}, column {columns}, which is more than "
+            f"{most} cells",
         )
-    return parts, unread
+    return Grid(meta.name, rows, lambda: _numbered(sheet), sheet.merged_cell_ranges or ())
+
+
+def _numbered(sheet: CalamineSheet) -> Iterator[tuple[int, list[str]]]:
+    for number, row in enumerate(sheet.iter_rows(), start=1):
+        yield number, [cell_text(cell) for cell in row]
 
 
 def cell_text(value: Cell) -> str:
@@ -174,133 +184,3 @@ def cell_text(value: Cell) -> str:
             return value.date().isoformat()
         return value.isoformat(sep=" ", timespec="seconds")
     return value.isoformat() if isinstance(value, (dt.date, dt.time)) else str(value)
-
-
-def _numbered(sheet: CalamineSheet) -> Iterator[tuple[int, list[str]]]:
-    """Rows with their spreadsheet number, one at a time; can be gone through again."""
-    for number, row in enumerate(sheet.iter_rows(), start=1):
-        yield number, [cell_text(cell) for cell in row]
-
-
-def _used_columns(sheet: CalamineSheet, header_row: int, header: list[str]) -> list[int]:
-    """Indexes of columns with a header or any value; exports have empty ones at the end."""
-    open_columns = {index for index, text in enumerate(header) if not text.strip()}
-    for number, cells in _numbered(sheet):
-        if not open_columns:
-            break
-        if number > header_row:
-            open_columns -= {index for index in open_columns if cells[index].strip()}
-    return [index for index in range(len(header)) if index not in open_columns]
-
-
-def _read_sheet(request: ReadRequest, chosen: _Sheet) -> ReadTable:
-    limits, workdir = request.limits, request.workdir
-    place = f"{request.name}, sheet {chosen.name!r}"
-    first = list(itertools.islice(_numbered(chosen.sheet), HEADER_WITHIN))
-    start = find_start([cells for _, cells in first])
-    if start is None:
-        raise DiscoveryError(ErrorCode.NO_COLUMNS, f"{place}: no header found.")
-    number, header = first[start.header]
-    findings = start_findings(number, [first[at] for at in start.titles])
-    used = _used_columns(chosen.sheet, number, header)
-    if not used:
-        raise DiscoveryError(ErrorCode.NO_COLUMNS, f"{place}: no header found.")
-    check_columns(place, len(used), limits)
-    check_rows(place, chosen.rows - number, limits)
-    columns = name_columns([header[index] for index in used], findings)
-    rejected = RejectedFile(
-        workdir / "rejected.csv", keep_credentials=limits.keep_credential_columns
-    )
-    spool = CellSpool(workdir, columns)
-    body = (row for row in _numbered(chosen.sheet) if row[0] > number)
-    rules = BodyRules([header[index] for index in used])
-    shield = RowShield(columns, keep=limits.keep_credential_columns)
-    limit = limits.max_cell_characters
-    blank = _spool_rows(body, used, rules, shield, spool, rejected, limit)
-    rejected.close()
-    require_rows(place, spool.rows, rejected)
-    findings += body_findings(blank=blank, repeated=rules.repeated)
-    merged = len(chosen.sheet.merged_cell_ranges or [])
-    if merged:
-        findings.append(
-            f"{merged} groups of cells are merged; the value counts for the first cell of each."
-        )
-    target = workdir / "records.parquet"
-    spool.to_parquet(target)
-    return ReadTable(
-        parquet=target,
-        rejected=rejected.path,
-        columns=columns,
-        rows=spool.rows,
-        rows_rejected=rejected.count,
-        rejected_by_problem=dict(rejected.by_problem),
-        format="xlsx",
-        sheet=chosen.name,
-        findings=findings,
-    )
-
-
-def _spool_rows(
-    body: Iterator[tuple[int, list[str]]],
-    used: list[int],
-    rules: BodyRules,
-    shield: RowShield,
-    spool: CellSpool,
-    rejected: RejectedFile,
-    limit: int,
-) -> int:
-    """Spool the rows below the header; how many blank ones were left out.
-
-    Remarks are rows of one text that no asset follows; before an asset they are taken for one.
-    """
-    blank = 0
-    notes: list[tuple[int, list[str]]] = []
-    batch: list[list[str]] = []
-    for number, all_cells in body:
-        cells = [all_cells[index] for index in used]
-        if not any(map(str.strip, cells)):
-            blank += 1
-            continue
-        if rules.is_repeated_header(cells):
-            continue
-        refusal = _refusal(cells, spool.columns, rules, limit)
-        if refusal is not None:
-            rejection = Rejection(number, *refusal, _raw_line(cells))
-            rejected.add(shield.hide(rejection, cells, "\t"))
-            continue
-        if rules.may_be_note(cells) and len(notes) < MOST_NOTES:
-            notes.append((number, cells))
-            continue
-        batch.extend([*note, str(at)] for at, note in notes)
-        notes.clear()
-        batch.append([*cells, str(number)])
-        if len(batch) >= _BATCH:
-            spool.add(batch, len(batch))
-            batch = []
-    spool.add(batch, len(batch))
-    for number, cells in notes:
-        at = next(index for index, cell in enumerate(cells) if cell.strip())
-        told = (spool.columns[at], cells[at], NOTE_PROBLEM, NOTE_REMEDY)
-        rejection = Rejection(number, *told, _raw_line(cells))
-        rejected.add(shield.hide(rejection, cells, "\t"))
-    return blank
-
-
-def _raw_line(cells: list[str]) -> str:
-    """A row as a spreadsheet copies it: cells separated by tabs."""
-    line = io.StringIO()
-    csv.writer(line, delimiter="\t", lineterminator="").writerow(cells)
-    return line.getvalue()
-
-
-def _refusal(
-    cells: list[str], columns: list[str], rules: BodyRules, limit: int
-) -> tuple[str, str, str, str] | None:
-    """Column, value, problem and remedy of a row that is not taken."""
-    if rules.is_total(cells):
-        return columns[0], cells[0], TOTAL_PROBLEM, TOTAL_REMEDY
-    for column, cell in zip(columns, cells, strict=True):
-        if len(cell) > limit:
-            problem = f"cell is longer than {limit} characters"
-            return column, cell, problem, "Shorten it, or raise DISCOVERY_MAX_CELL_CHARACTERS."
-    return None

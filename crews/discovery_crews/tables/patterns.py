@@ -13,12 +13,14 @@ from functools import lru_cache
 
 import re2
 
+from .units import FREQUENCY_WORDS, RATE_WORDS, SIZE_WORDS
+
 LONGEST_PATTERN = 1000
 # bytes that a pattern of people's may take, compiled
 _PATTERN_MEMORY = 1 << 20
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _NUMBER = r"[-+]?[0-9][0-9 .,']*"
-SIZE_UNITS = r"(bytes?|[kmgtp]i?b|[kmgtp]|[kmg]?hz|[kmgt]bps|[kmgt]b/s|iops|cores?|vcpus?|cpus?)"
+SIZE_UNITS = rf"({SIZE_WORDS}|{FREQUENCY_WORDS}|{RATE_WORDS}|iops|cores?|vcpus?|cpus?)"
 
 # yes and no in English, German, French, Spanish, Portuguese, Italian and Dutch
 TRUE_WORDS = (

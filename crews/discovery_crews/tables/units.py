@@ -1,4 +1,4 @@
-"""Units of measure and how one is turned into another.
+"""Units of measure and how one is turned into another, from one table (`units.yaml`).
 
 Inventory tools write MB and mean 1024 KB (RVTools says MiB for the same number, hypervisors and
 operating systems count memory and disks that way), so K, M, G, T and P are powers of 1024 with
@@ -8,37 +8,44 @@ or without the `i`. Frequencies are powers of 1000, as SI has it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
 
+import yaml
+
+
+def _table() -> dict[str, dict[str, dict[str, Any]]]:
+    text = (resources.files(__package__) / "units.yaml").read_text(encoding="utf-8")
+    content: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(text)
+    return content
+
+
+def _either(words: Iterable[str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
+
+
+_TABLE = _table()
 _FAMILIES: dict[str, dict[str, float]] = {
-    "data": {
-        "B": 1.0,
-        **{f"{letter}{i}B": 1024.0**power for power, letter in enumerate("KMGTP", 1)
-           for i in ("", "i")},
-    },
-    "frequency": {"Hz": 1.0, "KHz": 1e3, "MHz": 1e6, "GHz": 1e9, "THz": 1e12},
-    "share": {"%": 1.0, "fraction": 100.0},
-    "data rate": {
-        "B/s": 1.0,
-        **{f"{letter}{i}B/s": 1024.0**power for power, letter in enumerate("KMGT", 1)
-           for i in ("", "i")},
-        "bps": 0.125, "Kbps": 125.0, "Mbps": 125e3, "Gbps": 125e6,
-    },
-    "operations": {"IOPS": 1.0},
-}  # fmt: skip
-_ALIASES = {
-    "percent": "%", "pct": "%", "byte": "B", "bytes": "B", "k": "KB", "m": "MB", "g": "GB",
-    "t": "TB", "p": "PB", "hertz": "Hz", "iops": "IOPS", "io/s": "IOPS",
-    "kbyte": "KB", "mbyte": "MB", "gbyte": "GB", "tbyte": "TB",
-    "kbytes": "KB", "mbytes": "MB", "gbytes": "GB", "tbytes": "TB",
-    "kbps": "Kbps", "mbps": "Mbps", "gbps": "Gbps", "bps": "bps",
-    "mbit/s": "Mbps", "gbit/s": "Gbps", "kbit/s": "Kbps",
-}  # fmt: skip
-_KNOWN = {unit.lower(): unit for units in _FAMILIES.values() for unit in units} | _ALIASES
+    name: {unit: float(entry["factor"]) for unit, entry in units.items()}
+    for name, units in _TABLE.items()
+}
+_KNOWN = {
+    spelling.lower(): unit
+    for units in _TABLE.values()
+    for unit, entry in units.items()
+    for spelling in (unit, *entry.get("spellings", ()))
+}
 
 # how exports write units, in lower case, and how this product writes them
 UNIT_SPELLINGS = {spelling: unit for spelling, unit in _KNOWN.items() if len(spelling) > 1}
 
 UNITS = tuple(unit for units in _FAMILIES.values() for unit in units)
+# words behind a number that say what it measures, as an alternation of a regular expression
+SIZE_WORDS, FREQUENCY_WORDS, RATE_WORDS = (
+    _either(word for word, unit in _KNOWN.items() if unit in _FAMILIES[name])
+    for name in ("data", "frequency", "data rate")
+)
 
 
 def canonical_unit(text: str | None) -> str | None:
@@ -72,16 +79,25 @@ def units_like(target: str) -> list[str]:
     return list(_FAMILIES[kind]) if kind else []
 
 
+def spellings_like(target: str) -> dict[str, str]:
+    """Lower-case words behind a number, and the unit that each means, of what `target` measures."""
+    like = set(units_like(target))
+    return {spelling: unit for spelling, unit in _KNOWN.items() if unit in like}
+
+
+# outside of brackets octets ("go", "to") and short forms read like words
+_LIKE_WORDS = re.compile(r"[kmgtp]i?o|[kmgtp]i|gigas")
+
+
+_CLEAR = _either({"%", *(word for word in UNIT_SPELLINGS if not _LIKE_WORDS.fullmatch(word))})
 _HEADER_UNIT = re.compile(
-    r"(?:^|[\s_(\[/.-])"
-    r"(bytes?|[kmgtp]i?b(?:/s|ps|ytes?)?|[kmgt]?hz|percent|pct|%|iops)"
-    r"(?:$|[\s_)\].-])",
-    re.IGNORECASE,
+    rf"(?:^|[\s_(\[/.-])((?i:{_CLEAR}|[kmgtp]i?bps)|(?<=[(\[])(?i:{_either(UNIT_SPELLINGS)}))"
+    r"(?:$|[\s_)\].-])|[\s_]([KMG]i?o|[TP]io)(?:$|[\s_)\]])",
 )
 
 
 def unit_of_header(name: str) -> str | None:
-    """The unit that a header names: `Memory (MB)`, `disk_gb`, `RamGB`, `CPU usage %`."""
+    """The unit that a header names: `Memory (MB)`, `disk_gb`, `RamGB`, `capacité (Go)`, `CPU %`."""
     spaced = re.sub(r"(?<=[a-z])(?=(?:[KMGTP]i?B|[MG]Hz)$)", " ", name)
     found = _HEADER_UNIT.search(spaced)
-    return canonical_unit(found.group(1)) if found else None
+    return canonical_unit(found.group(1) or found.group(2)) if found else None

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from .engine import literal
 from .patterns import FALSE_WORDS, TRUE_WORDS
-from .units import UNITS, canonical_unit, factor, units_like
+from .units import convertible, factor, spellings_like
 
 _NUMBER = r"^\s*[~≈]?\s*([-+]?[0-9][0-9.,'\s\x{00A0}\x{202F}]*)\s*([a-zA-Z%][a-zA-Z/%]*)?\s*$"
 # words after a count that carry no unit
@@ -28,12 +28,9 @@ _MOMENTS = tuple(
     for time in (" %H:%M", " %H:%M:%S", "T%H:%M:%S", "T%H:%M:%SZ")
 )
 
-# evidence of how decimals are written: a separator that cannot group thousands
-DECIMAL_COMMA = r"^[^.]*[0-9],([0-9]{1,2}|[0-9]{4,})([^0-9,.].*)?$|[0-9]\.[0-9]{3},[0-9]"
-DECIMAL_POINT = r"^[^,]*[0-9]\.([0-9]{1,2}|[0-9]{4,})([^0-9,.].*)?$|[0-9],[0-9]{3}\.[0-9]"
 
-
-def _digits(text: str) -> str:
+def digits_of(text: str) -> str:
+    """The number's sign, digits, points and commas; '' where a text is no number with a unit."""
     found = f"regexp_extract({text}, '{_quoted(_NUMBER)}', 1)"
     return rf"regexp_replace({found}, '[''\s\x{{00A0}}\x{{202F}}]', '', 'g')"
 
@@ -48,8 +45,11 @@ def unit_text(text: str) -> str:
 
 
 def plain_number(text: str, *, decimal_comma: bool) -> str:
-    """A DOUBLE. `decimal_comma` decides the one case that is open: `1,234` and `1.234`."""
-    digits = _digits(text)
+    """A DOUBLE. `decimal_comma` decides the one case that is open: `1,234` and `1.234`.
+
+    Which of both a column means is decided by `tables.numbers`.
+    """
+    digits = digits_of(text)
     swapped = f"replace(replace({digits}, '.', ''), ',', '.')"
     ungrouped = f"replace({digits}, ',', '')"
     last_comma = f"strpos(reverse({digits}), ',') < strpos(reverse({digits}), '.')"
@@ -64,8 +64,11 @@ def plain_number(text: str, *, decimal_comma: bool) -> str:
         WHEN regexp_full_match({digits}, '[-+]?[0-9]{{1,3}}(,[0-9]{{3}}){{2,}}') THEN {ungrouped}
         WHEN regexp_full_match({digits}, '[-+]?[0-9]{{1,3}}([.][0-9]{{3}}){{2,}}')
             THEN replace({digits}, '.', '')
-        WHEN regexp_full_match({digits}, '[-+]?[0-9]{{1,3}},[0-9]{{3}}') THEN {grouped_commas}
-        WHEN regexp_full_match({digits}, '[-+]?[0-9]{{1,3}}[.][0-9]{{3}}') THEN {grouped_points}
+        WHEN regexp_full_match({digits}, '[-+]?[1-9][0-9]{{0,2}},[0-9]{{3}}') THEN {grouped_commas}
+        WHEN regexp_full_match({digits}, '[-+]?[1-9][0-9]{{0,2}}[.][0-9]{{3}}')
+            THEN {grouped_points}
+        WHEN regexp_full_match({digits}, '[-+]?[0-9]{{1,2}}(,[0-9]{{2}})+,[0-9]{{3}}')
+            THEN {ungrouped}
         ELSE replace({digits}, ',', '.') END AS DOUBLE)"""
 
 
@@ -78,12 +81,16 @@ def number(text: str, target: str | None, source: str | None, *, decimal_comma: 
     word = unit_text(text)
     if target is None:
         return _finite(f"CASE WHEN {word} IN {_COUNT_WORDS} THEN {value} END")
-    own = factor(source, target) if source else 1.0
+    if source and not convertible(source, target):
+        # a percentage is no amount: bare numbers are not the field's, but one with a unit may be
+        own = "NULL"
+    else:
+        own = repr(factor(source, target) if source else 1.0)
     cases = " ".join(
         f"WHEN {literal(spelling)} THEN {factor(unit, target)!r}"
-        for spelling, unit in sorted(_spellings(target).items())
+        for spelling, unit in sorted(spellings_like(target).items())
     )
-    scale = f"CASE {word} WHEN '' THEN {own!r} {cases} END"
+    scale = f"CASE {word} WHEN '' THEN {own} {cases} END"
     return _finite(f"round(({value}) * ({scale}), 6)")
 
 
@@ -96,21 +103,9 @@ def unit_read(text: str, target: str, source: str | None) -> str:
     """The unit in which `number` read a text: its own, else `source`, else the target's."""
     cases = " ".join(
         f"WHEN {literal(spelling)} THEN {literal(unit)}"
-        for spelling, unit in sorted(_spellings(target).items())
+        for spelling, unit in sorted(spellings_like(target).items())
     )
     return f"CASE {unit_text(text)} WHEN '' THEN {literal(source or target)} {cases} END"
-
-
-def _spellings(target: str) -> dict[str, str]:
-    """Lower-case words for units that can be turned into `target`."""
-    like = set(units_like(target))
-    spellings = {unit.lower(): unit for unit in UNITS if unit in like}
-    for alias in ("k", "m", "g", "t", "p", "byte", "bytes", "percent", "pct", "iops",
-                  "mbps", "gbps", "kbps", "mbit/s", "gbit/s", "kbit/s", "mbyte", "gbyte",
-                  "tbyte", "mbytes", "gbytes", "tbytes"):  # fmt: skip
-        if (unit := canonical_unit(alias)) in like and unit is not None:
-            spellings.setdefault(alias, unit)
-    return spellings
 
 
 def whole_number(text: str, *, decimal_comma: bool) -> str:
@@ -143,10 +138,18 @@ def date(text: str) -> str:
 
 
 def text_list(text: str, separators: str = SEPARATORS) -> str:
-    """A VARCHAR[] of the distinct parts of `a; b | c, d` or of a JSON array, in order."""
+    """A VARCHAR[] of the distinct parts of `a; b | c, d` or of a JSON array, in order.
+
+    JSON objects stay whole, also where cleansing has written them one after another.
+    """
     split = f"string_split_regex(trim({text}), '{separators}')"
     parsed = f"try_cast(try_cast({text} AS JSON) AS VARCHAR[])"
-    parts = f"CASE WHEN trim({text}) LIKE '[%' THEN coalesce({parsed}, {split}) ELSE {split} END"
+    listed = rf"'[' || regexp_replace({text}, '\}}\s*[;|\n]\s*\{{', '}},{{', 'g') || ']'"
+    objects = f"coalesce(try_cast(try_cast({listed} AS JSON) AS VARCHAR[]), [{text}])"
+    parts = (
+        f"CASE WHEN trim({text}) LIKE '[%' THEN coalesce({parsed}, {split}) "
+        f"WHEN trim({text}) LIKE '{{%}}' THEN {objects} ELSE {split} END"
+    )
     filled = f"list_filter({parts}, lambda part: trim(part) <> '')"
     unique = f"list_filter({filled}, lambda part, spot: list_position({filled}, part) = spot)"
     return f"CASE WHEN len({filled}) > 0 THEN {unique} END"

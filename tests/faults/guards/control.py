@@ -31,17 +31,17 @@ READS = (
 )  # fmt: skip
 
 CREWS = (
-    Guard("fence of an attempt", f"{CORE}/execution.py",
+    Guard("fence of an attempt", f"{CORE}/moves/held.py",
           "PhaseRun.pod_uid == pod_uid, PhaseRun.fence == fence", "PhaseRun.pod_uid == pod_uid",
           f"{FENCES}::test_a_guessed_fence_is_refused"),
-    Guard("the pod that holds the fence", f"{CORE}/execution.py",
+    Guard("the pod that holds the fence", f"{CORE}/moves/held.py",
           "PhaseRun.pod_uid == pod_uid, PhaseRun.fence == fence", "PhaseRun.fence == fence",
           f"{FENCES}::test_a_guessed_fence_is_refused"),
-    Guard("only a live attempt may go on", f"{CORE}/execution.py", *unless("not ended"),
+    Guard("only a live attempt may go on", f"{CORE}/moves/held.py", *unless("not ended"),
           f"{FENCES}::test_a_superseded_attempts_late_result_is_refused"),
     Guard("only a live attempt's heart beats", f"{CORE}/execution.py",
-          ".where(_holds(pod_uid, beat.fence), PhaseRun.state == RunState.RUNNING)",
-          ".where(_holds(pod_uid, beat.fence))",
+          ".where(holds(pod_uid, beat.fence), PhaseRun.state == RunState.RUNNING)",
+          ".where(holds(pod_uid, beat.fence))",
           f"{FENCES}::test_a_superseded_attempt_is_told_so_at_its_next_heartbeat"),
     Guard("a result is taken of a running attempt only", f"{CORE}/execution.py",
           """            if run.state != RunState.RUNNING:
@@ -70,14 +70,14 @@ CREWS = (
           f"{KEYS}::test_an_attempt_that_has_ended_cannot_be_claimed"),
     Guard("a claim gets a fence of its own", f"{CORE}/execution.py", "flow.last_fence += 1",
           "flow.last_fence = 1", f"{FENCES}::test_a_superseded_attempts_late_result_is_refused"),
-    Guard("artefacts of a result exist", f"{CORE}/execution.py",
+    Guard("artefacts of a result exist", f"{CORE}/moves/held.py",
           """    if found is None:
         raise DiscoveryError(""", """    if False:
         raise DiscoveryError(""", f"{FENCES}::test_a_result_of_another_phase_is_refused"),
     Guard("a result is of its attempt's phase", f"{CORE}/moves/accept.py",
           *unless("result.kind != run.phase"),
           f"{KEYS}::test_the_wrong_phases_result_is_no_result"),
-    Guard("artefacts are read by their own flow only", f"{CORE}/execution.py",
+    Guard("artefacts are read by their own flow only", f"{CORE}/moves/held.py",
           "select(Artefact).where(Artefact.digest == digest, referred | named)",
           "select(Artefact).where(Artefact.digest == digest)",
           f"{EXECUTION}::test_an_artefact_of_another_flow_is_not_found"),
@@ -173,14 +173,22 @@ STEPS = (
     Guard("what cannot be reconciled is passed over", f"{OPERATOR}/controller.py",
           "passed_over=self.queue.failing", "passed_over=()",
           f"{FLOWS}::test_a_queued_flow_that_cannot_be_reconciled_keeps_nobody_waiting"),
-    Guard("what is passed over has no turn", f"{CORE}/moves/attempts.py",
-          "row.flow_id.not_in(passed_over),\n", "",
+    Guard("what is passed over has no turn", f"{CORE}/moves/queue.py",
+          "      AND flow_id <> ALL(:passed_over)", "      AND :passed_over IS NOT NULL",
           "tests/store/test_queue_order.py::"
           "test_a_flow_that_cannot_be_reconciled_loses_its_turn_until_it_can[a]"),
-    Guard("who is passed over sees its own turn", f"{CORE}/moves/attempts.py",
-          "set(passed_over) - {flow.flow_id}", "set(passed_over)",
+    Guard("who is passed over sees its own turn", f"{CORE}/moves/queue.py",
+          "[flow for flow in passed_over if flow != flow_id]", "list(passed_over)",
           "tests/store/test_queue_order.py::"
           "test_a_flow_that_was_passed_over_still_sees_its_own_turn"),
+    Guard("nobody starts out of turn", f"{CORE}/moves/queue.py",
+          "enough_for_all or flow_id in await startable(session, limits, others)", "True",
+          "tests/store/test_queue_order.py::"
+          "test_one_flow_does_not_wait_for_the_many_of_another_tenant[1]"),
+    Guard("a slot that was given up is handed on", f"{OPERATOR}/dispatch.py",
+          "            self._wake.set()\n", "",
+          "tests/unit/operator/test_dispatch.py::"
+          "test_a_slot_that_was_given_up_is_handed_on_at_once[True]"),
     Guard("what is gone is forgotten", f"{OPERATOR}/controller.py",
           "if flow is None or flow.deleted:", "if flow is None:",
           f"{FLOWS}::test_deletion_ends_the_flow_and_its_job"),

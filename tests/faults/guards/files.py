@@ -20,12 +20,12 @@ OBJECTS = "tests/unit/operator/test_any_object.py"
 WIRE = "core/discovery_core/wire"
 
 ARTEFACTS = (
-    Guard("a result refers to its own flow's artefacts", f"{CORE}/execution.py",
-          "_of_flow(flow_id, digest).with_for_update(",
+    Guard("a result refers to its own flow's artefacts", f"{CORE}/moves/held.py",
+          "of_flow(flow_id, digest).with_for_update(",
           "select(Artefact).where(Artefact.digest == digest).with_for_update(",
           f"{REFERENCES}::test_s17_a_result_names_no_artefact_of_another_flow"),
     Guard("only its own flow's artefacts are pinned", f"{CORE}/execution.py",
-          "                        await _require_artefact(session, flow.flow_id, digest)\n", "",
+          "                        await require_artefact(session, flow.flow_id, digest)\n", "",
           f"{REFERENCES}::test_s17_no_artefact_of_another_flow_is_pinned"),
     Guard("the form of artefacts' names", f"{WIRE}/model.py",
           "^[A-Za-z][A-Za-z0-9_-]{0,63}$", "",

@@ -18,6 +18,7 @@ from discovery_core.tasks import end
 from discovery_operator import main
 from discovery_operator.cache import ObjectCache
 from discovery_operator.controller import Controller
+from discovery_operator.dispatch import Dispatcher
 from discovery_operator.leader import Leadership
 from discovery_operator.queue import KeyedQueue
 from discovery_operator.retention import COLLECTIONS_PER_ROUND, Retention
@@ -104,7 +105,15 @@ async def test_all_loops_of_the_operator_are_kept_on(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(main.Operator, "_cluster_id", known)
     monkeypatch.setattr(main.Operator, "_wait_for_database", nothing)
     await main.Operator(settings, stub())._run()
-    assert names == ["leadership", "listener", "sweep", "webhooks", "retention", *["worker"] * 3]
+    assert names == [
+        "leadership",
+        "listener",
+        "sweep",
+        "dispatcher",
+        "webhooks",
+        "retention",
+        *["worker"] * 3,
+    ]
 
 
 async def test_leadership_is_asked_for_again() -> None:
@@ -120,7 +129,7 @@ async def test_leadership_is_asked_for_again() -> None:
 async def test_a_worker_goes_on_with_the_next_flow() -> None:
     queue: KeyedQueue[UUID] = KeyedQueue()
     reconciled, seen = asyncio.Event(), []
-    controller = Controller(stub(), stub(), stub(), ObjectCache(), queue)
+    controller = Controller(stub(), stub(), stub(), ObjectCache(), queue, stub())
     bad, good = uuid4(), uuid4()
 
     async def reconcile(uid: UUID) -> None:
@@ -156,7 +165,7 @@ def upkeep(store: Any, queue: KeyedQueue[UUID], problems: list[str]) -> Upkeep:
         store,
         stub(list_flows=no_objects, list_jobs=no_objects, list_pods=no_objects),
         ObjectCache(),
-        stub(queue=queue, reconciled={}, wake_next=lambda: None),
+        stub(queue=queue, reconciled={}),
         health=Health(),  # type: ignore[arg-type]
         leads=leading(),
         sweep_seconds=0.001,
@@ -176,16 +185,34 @@ async def nothing(*_: Any) -> None:
 async def test_a_sweep_is_followed_by_the_next() -> None:
     problems: list[str] = []
     swept = Faulty(answer=[])
-    store = stub(open_flows=swept, undeleted_ended_flows=nothing_found, figures=Faulty())
+    store = stub(
+        open_flows=swept,
+        undeleted_ended_flows=nothing_found,
+        requests_expiring=nothing_found,
+        figures=Faulty(),
+    )
     async with running(upkeep(store, KeyedQueue(), problems).run()):
         await swept.again.wait()
     assert problems[0] == "the sweep fails; the log says why"
 
 
+async def test_the_queue_is_asked_again() -> None:
+    asked = Faulty(answer=[])
+    dispatcher = Dispatcher(stub(startable=asked), KeyedQueue(), limits=(1, 1), poll_seconds=0.001)
+    async with running(dispatcher.run(leading())):
+        await asked.again.wait()
+
+
 async def test_figures_that_cannot_be_had_are_no_failed_sweep() -> None:
     problems: list[str] = []
     figures = Faulty()
-    store = stub(open_flows=nothing_found, undeleted_ended_flows=nothing_found, figures=figures)
+    store = stub(
+        open_flows=nothing_found,
+        undeleted_ended_flows=nothing_found,
+        changed_flows=nothing_found,
+        requests_expiring=nothing_found,
+        figures=figures,
+    )
     async with running(upkeep(store, KeyedQueue(), problems).run()):
         await figures.again.wait()
     assert set(problems) == {""}

@@ -48,14 +48,16 @@ def check_wait(model: Model, decision: Decision) -> None:
         assert decision.waits_for is WaitsFor.PERSON
         assert flow.spec.state == "Suspend"
         return
+    if decision.waits_for is WaitsFor.QUEUE_SLOT:
+        assert not model.capacity.free, "nobody would give it a slot"
+        assert decision.requeue_at is None, "the queue is not polled"
+        return
     assert decision.requeue_at is not None, f"{flow.state} would never be looked at again"
     assert decision.requeue_at > model.now, "a timer in the past is a busy loop"
     if decision.waits_for is WaitsFor.LIVE_JOB:
         assert is_live(flow.run)
         assert flow.run is not None
         assert model.jobs[flow.run.job_name].state is JobState.ACTIVE
-    if decision.waits_for is WaitsFor.QUEUE_SLOT:
-        assert not model.capacity.free
     if decision.waits_for is WaitsFor.APPROVAL_DEADLINE:
         assert flow.request is not None
         assert decision.requeue_at == flow.request.expires_at

@@ -161,9 +161,14 @@ _WHERE_FROM = text(
            r.identity_confidence, r.keys, r.fields, r.originals, r.conversions, r.unmapped,
            r.problems
     FROM records r JOIN accepted a ON a.run_id = r.run_id
-    WHERE r.tenant_id = :tenant AND (
-        r.identity IN (SELECT k.identity FROM known k)
-        OR (r.identity LIKE 'row:%' AND r.identity || ':' || a.flow_id = :identity))
+    -- behind an identity that several assets share stands the flow's id
+    WHERE r.tenant_id = :tenant AND r.identity IN (
+        SELECT k.identity FROM known k
+        UNION SELECT regexp_replace(k.identity, ':[0-9a-f-]{{36}}$', '') FROM known k) AND (
+        r.identity || ':' || a.flow_id IN (SELECT k.identity FROM known k)
+        OR (r.identity IN (SELECT k.identity FROM known k) AND NOT EXISTS (
+            SELECT FROM asset_aliases o WHERE o.tenant_id = :tenant
+               AND o.engagement = :engagement AND o.identity = r.identity || ':' || a.flow_id)))
     ORDER BY a.position NULLS LAST, a.created_at DESC, a.flow DESC, r.row DESC LIMIT :most
     """  # noqa: S608 - texts of ours
 )

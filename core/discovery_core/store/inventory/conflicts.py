@@ -1,5 +1,6 @@
 """What the sources of an engagement disagree on, and what people decide about it.
 
+Machines that share a key without being one for certain come first (`identities`), then fields.
 A decision about a field, and whose values count first, stand above what sources say; each rebuilds
 the inventory at once.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, text
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...errors import InvalidAnswerError, NotFoundError
 from ..schema import AssetDecision, SourcePrecedence
+from . import identities
 from .assets import (
     SOURCES,
     Changes,
@@ -26,8 +28,11 @@ from .assets import (
     without_loops,
 )
 
-Choice = Literal["keep", "replace", "merge"]
+FieldChoice = Literal["keep", "replace", "merge"]
+Choice = FieldChoice | identities.SameOrNot
 CONFLICT_LIMIT = 1000
+# what stands for the field where the question is whether machines are the same
+IDENTITY = "(identity)"
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,11 @@ class ConflictingValue:
 
 @dataclass(frozen=True)
 class Conflict:
-    """A field of an asset that its sources do not agree on; `current` is what counts now."""
+    """A field of an asset that its sources do not agree on; `current` is what counts now.
+
+    Of the kind `identity`, it is a key (`identity`) that several machines share: `values` are
+    their names, `current` the identities that they have now, and `question` is in words.
+    """
 
     identity: str
     name: str | None
@@ -51,6 +60,8 @@ class Conflict:
     values: list[ConflictingValue]
     choice: str | None = None
     decided_by: str | None = None
+    kind: Literal["field", "identity"] = "field"
+    question: str | None = None
 
 
 _CONFLICTS = text(
@@ -104,10 +115,45 @@ async def conflicts(
     identity: str | None = None,
     field: str | None = None,
 ) -> list[Conflict]:
-    """Fields whose sources disagree, the undecided first; at most 1000.
+    """Keys that several machines share, then fields whose sources disagree; at most 1000.
 
-    Lists do not conflict, since they are joined.
+    The undecided come first. Lists do not conflict, since they are joined.
     """
+    found: list[Conflict] = []
+    if field in (None, IDENTITY):
+        shared = await identities.shared_keys(
+            session, tenant_id, engagement, key=identity, limit=CONFLICT_LIMIT
+        )
+        found = [_of_key(entry) for entry in shared]
+    if field != IDENTITY:
+        found += await _of_fields(session, tenant_id, engagement, identity, field)
+    return sorted(found, key=lambda entry: entry.choice is not None)[:CONFLICT_LIMIT]
+
+
+def _of_key(entry: identities.SharedKey) -> Conflict:
+    return Conflict(
+        identity=entry.key,
+        name=None,
+        field=IDENTITY,
+        current=[machine.identity for machine in entry.machines],
+        values=[
+            ConflictingValue(machine.label, machine.flow, machine.row, machine.at)
+            for machine in entry.machines
+        ],
+        choice=entry.choice,
+        decided_by=entry.decided_by,
+        kind="identity",
+        question=entry.question,
+    )
+
+
+async def _of_fields(
+    session: AsyncSession,
+    tenant_id: UUID,
+    engagement: str | None,
+    identity: str | None,
+    field: str | None,
+) -> list[Conflict]:
     async with without_loops(session):
         rows = await session.execute(
             _CONFLICTS,
@@ -145,9 +191,19 @@ async def decide_conflict(
 ) -> Changes:
     """Decides a field: keep the oldest value, replace it by the newest, or merge all texts.
 
-    Raises NotFoundError where the sources agree, InvalidAnswerError where values cannot be merged.
+    For `IDENTITY` it says of the key whether its machines are the same or different. Raises
+    NotFoundError where the sources agree, InvalidAnswerError where the choice does not fit.
     """
     await lock_inventory(session, tenant_id, engagement)
+    if field == IDENTITY:
+        if choice not in get_args(identities.SameOrNot):
+            raise InvalidAnswerError([f"{identity!r}: its machines are the same, or different"])
+        await identities.decide_key(
+            session, tenant_id, engagement, key=identity, choice=choice, decided_by=decided_by
+        )
+        return await rebuild_assets(session, tenant_id, engagement)
+    if choice not in get_args(FieldChoice):
+        raise InvalidAnswerError([f"{field!r}: a field's values are kept, replaced or merged"])
     found = await conflicts(session, tenant_id, engagement, identity=identity, field=field)
     if not found:
         raise NotFoundError(f"the sources agree on {field!r} of {identity!r}")
@@ -181,6 +237,9 @@ async def undo_decision(
 ) -> Changes:
     """Takes a decision back. Raises NotFoundError where there is none."""
     await lock_inventory(session, tenant_id, engagement)
+    if field == IDENTITY:
+        await identities.undo_key(session, engagement, identity)
+        return await rebuild_assets(session, tenant_id, engagement)
     gone = await session.execute(
         _UNDO, key_of(tenant_id, engagement) | {"identity": identity, "field": field}
     )

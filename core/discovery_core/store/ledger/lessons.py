@@ -19,7 +19,7 @@ async def remember(
     session: AsyncSession, flow: DiscoveryFlowRow, final: list[FieldMapping], decided_by: str
 ) -> None:
     """Keeps the decision as a lesson for this tenant's next file."""
-    lessons = {" ".join(mapping.column.lower().split()): mapping.target for mapping in final}
+    lessons = {" ".join(mapping.column.lower().split()): mapping for mapping in final}
     if not lessons:
         return
     now = await database_now(session)
@@ -28,12 +28,13 @@ async def remember(
             {
                 "tenant_id": flow.tenant_id,
                 "header": header,
-                "target": target,
+                "target": mapping.target,
+                "transform": mapping.transform,
                 "approved_by": decided_by,
                 "approved_at": now,
                 "flow_id": flow.flow_id,
             }
-            for header, target in sorted(lessons.items())
+            for header, mapping in sorted(lessons.items())
         ]
     )
     await session.execute(
@@ -41,7 +42,7 @@ async def remember(
             index_elements=["tenant_id", "header"],
             set_={
                 name: getattr(statement.excluded, name)
-                for name in ("target", "approved_by", "approved_at", "flow_id")
+                for name in ("target", "transform", "approved_by", "approved_at", "flow_id")
             }
             | {"removed_at": None, "removed_by": None},
         )
@@ -60,6 +61,7 @@ async def mapping_history(session: AsyncSession) -> list[ApprovedMapping]:
         ApprovedMapping(
             header=row.header,
             target=row.target,
+            transform=row.transform,
             approved_by=row.approved_by,
             approved_at=row.approved_at,
         )

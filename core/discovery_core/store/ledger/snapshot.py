@@ -103,7 +103,9 @@ def retry_after(run: PhaseRun) -> float | None:
     return None if asked is None else float(asked)
 
 
-async def _request_snapshot(session: AsyncSession, request: ApprovalRequestRow) -> RequestSnapshot:
+async def _request_snapshot(
+    session: AsyncSession, request: ApprovalRequestRow, runs: list[PhaseRun]
+) -> RequestSnapshot:
     rows = await session.execute(
         select(
             FieldMappingRow.source_column,
@@ -118,6 +120,7 @@ async def _request_snapshot(session: AsyncSession, request: ApprovalRequestRow) 
     )
     columns = rows.tuples().all()
     mapped = {target for _, _, target in columns}
+    result = next((run.result for run in runs if run.id == request.run_id), None) or {}
     return RequestSnapshot(
         request_id=request.id,
         artefact_digest=request.artefact_digest,
@@ -134,6 +137,7 @@ async def _request_snapshot(session: AsyncSession, request: ApprovalRequestRow) 
             for field in request.fields
             if field.get("required") and field["name"] not in mapped
         ),
+        findings=tuple(result.get("findings", ())),
     )
 
 
@@ -243,7 +247,7 @@ async def flow_now(session: AsyncSession, flow_id: UUID) -> tuple[datetime, Flow
         failed_attempts=failed,
         last_attempt=last,
         run=run_snapshot(run) if run is not None else None,
-        request=await _request_snapshot(session, opened) if opened is not None else None,
+        request=await _request_snapshot(session, opened, runs) if opened is not None else None,
         answered_requests=closed,
         rerun_ids=frozenset(flow.rerun_ids),
         answer_note=flow.answer_note,

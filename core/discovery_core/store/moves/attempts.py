@@ -6,22 +6,20 @@ the row after a crash knows which Job to look for.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, FromClause, Select, func, select, text, tuple_
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ...actions import FailAttempt, StartAttempt
-from ...snapshots import Capacity, FlowSnapshot
 from ...states import FlowState, Occurrence, RunState, Trigger, is_ended
 from ..database import database_now
 from ..ledger.snapshot import spec_of
 from ..ledger.transition import append_event, lock_flow, transition
 from ..schema import LIVE_RUN_STATES, DiscoveryFlowRow, PhaseRun
 from .breakers import Refusal, admit, endpoint_of
+from .queue import live_counts
 from .steps import ACTOR
 
 _ADMITTED = [
@@ -178,18 +176,6 @@ async def _newest(session: AsyncSession, flow: DiscoveryFlowRow) -> UUID | None:
     return found
 
 
-async def live_counts(session: AsyncSession, tenant_id: UUID) -> tuple[int, int]:
-    """Live attempts in the cluster, and of one tenant."""
-    row = (
-        await session.execute(
-            select(func.count(), func.count().filter(PhaseRun.tenant_id == tenant_id)).where(
-                PhaseRun.state.in_(LIVE_RUN_STATES)
-            )
-        )
-    ).one()
-    return int(row[0]), int(row[1])
-
-
 async def admitted(session: AsyncSession, tenant_id: UUID) -> int:
     """How many flows of a tenant are open, those apart that have yet to begin, or cannot go on."""
     row = DiscoveryFlowRow
@@ -197,83 +183,3 @@ async def admitted(session: AsyncSession, tenant_id: UUID) -> int:
         select(func.count()).where(row.tenant_id == tenant_id, row.state.in_(_ADMITTED))
     )
     return int(found or 0)
-
-
-async def capacity(
-    session: AsyncSession,
-    flow: FlowSnapshot,
-    limits: tuple[int, int],
-    passed_over: Collection[UUID] = (),
-) -> Capacity:
-    """Slots for a queued flow, and how many flows have a turn before it.
-
-    The tenant with the fewest live attempts is next, of several the one that has waited longest
-    for an attempt to start; within a tenant, flows come in the order in which they were queued.
-    So a tenant with one flow waits for one slot, however many flows others have queued. Other flows
-    that are `passed_over` have no turn: nobody waits for one that cannot be started.
-    """
-    running, mine = await live_counts(session, flow.tenant_id)
-    turns = _turns(set(passed_over) - {flow.flow_id}).cte("turns")
-    own, others = turns.alias("own"), turns.alias("others")
-    ahead = (
-        select(func.count())
-        .where(others.c.turn < limits[1], tuple_(*_place(others)) < tuple_(*_place(own)))
-        .scalar_subquery()
-    )
-    found = (
-        await session.execute(
-            select(ahead, own.c.ahead_in_tenant).where(own.c.flow_id == flow.flow_id)
-        )
-    ).one_or_none()
-    if found is None:
-        # it has left the queue in the meantime
-        return Capacity(running, mine, *limits, ahead=limits[0])
-    return Capacity(running, mine, *limits, ahead=int(found[0]), ahead_in_tenant=int(found[1]))
-
-
-def _place(turns: FromClause) -> tuple[ColumnElement[Any], ...]:
-    return turns.c.turn, turns.c.served, turns.c.state_since, turns.c.flow_id
-
-
-def _turns(passed_over: Collection[UUID]) -> Select[Any]:
-    """Queued flows that are due. `turn` is which of its tenant's live attempts each would be."""
-    row = DiscoveryFlowRow
-    due = (
-        select(row.tenant_id, row.flow_id, row.state_since)
-        .where(
-            row.state == FlowState.QUEUED,
-            (row.not_before.is_(None)) | (row.not_before <= func.clock_timestamp()),
-            row.flow_id.not_in(passed_over),
-        )
-        .cte("due")
-    )
-    live = (
-        select(PhaseRun.tenant_id, func.count().label("attempts"))
-        .where(PhaseRun.state.in_(LIVE_RUN_STATES))
-        .group_by(PhaseRun.tenant_id)
-        .cte("live")
-    )
-    tenants = select(due.c.tenant_id).distinct().cte("tenants")
-    latest = (
-        select(func.max(PhaseRun.created_at))
-        .where(PhaseRun.tenant_id == tenants.c.tenant_id)
-        .scalar_subquery()
-    )
-    served = select(tenants.c.tenant_id, latest.label("at")).cte("served")
-    earlier = (
-        func.row_number().over(
-            partition_by=due.c.tenant_id, order_by=(due.c.state_since, due.c.flow_id)
-        )
-        - 1
-    )
-    return (
-        select(
-            due.c.flow_id,
-            due.c.state_since,
-            earlier.label("ahead_in_tenant"),
-            (earlier + func.coalesce(live.c.attempts, 0)).label("turn"),
-            func.coalesce(served.c.at, func.to_timestamp(0)).label("served"),
-        )
-        .join_from(due, served, served.c.tenant_id == due.c.tenant_id)
-        .outerjoin(live, live.c.tenant_id == due.c.tenant_id)
-    )

@@ -77,6 +77,7 @@ async def claim_of(session: AsyncSession, flow: DiscoveryFlowRow, run: PhaseRun)
         uploaded=None if pinned else await _uploaded(session, flow, spec.source),
         target_schema_path=None if pinned else schema_path,
         inputs=inputs,
+        merged_inventory=phase.of_engagement and master.engagement is not None,
         llm=await _llm(session, run, spec.llm),
         mapping_history=(
             await mapping_history(session) if phase.name is Phase.FIELD_MAPPING else []
@@ -154,6 +155,8 @@ async def _inputs(
         made_by = by_phase.get(wanted.phase)
         artefacts = await blobs.run_artefacts(session, made_by) if made_by is not None else {}
         if wanted.artefact not in artefacts:
+            if wanted.optional:
+                continue
             raise NotFoundError(f"{wanted.phase} has left no artefact {wanted.artefact}")
         inputs[wanted.name] = artefacts[wanted.artefact]
     for name, digest in (

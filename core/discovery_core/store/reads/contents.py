@@ -16,7 +16,7 @@ from ...states import RunState
 from ..schema import Artefact, Asset, DiscoveryFlowRow, FlowArtefact, FlowEventRow, PhaseRun
 
 # names that the store gives for itself
-_INTERNAL = ("upload/", "approved/")
+_INTERNAL = ("upload/", "approved/", "engagement/")
 # as it came, with every credential that the import leaves out: for crews only
 _RAW = "source"
 

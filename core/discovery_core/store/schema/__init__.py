@@ -21,11 +21,18 @@ from .flows import (
     Tenant,
 )
 from .gate import ApprovalRequestRow, FieldMappingRow, MappingMemory
-from .inventory import Asset, AssetAlias, AssetDecision, Record, SourcePrecedence
+from .inventory import (
+    Asset,
+    AssetAlias,
+    AssetDecision,
+    IdentityDecision,
+    Record,
+    SourcePrecedence,
+)
 from .sessions import EndedSessions
 from .upkeep import CircuitBreaker, Notification, Purge
 
-SCHEMA_REVISION = "0011"
+SCHEMA_REVISION = "0014"
 
 TENANT_TABLES = tuple(
     table.name for table in Base.metadata.sorted_tables if "tenant_id" in table.columns
@@ -50,6 +57,7 @@ __all__ = [
     "FieldMappingRow",
     "FlowArtefact",
     "FlowEventRow",
+    "IdentityDecision",
     "Leader",
     "MappingMemory",
     "MasterFlow",

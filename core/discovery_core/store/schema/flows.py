@@ -141,6 +141,14 @@ class DiscoveryFlowRow(Base):
         ),
         one_of("state", [str(s) for s in FlowState], "state"),
         Index("ix_discovery_flows_state", "state"),
+        Index("ix_discovery_flows_updated_at", "updated_at"),
+        Index(
+            "ix_discovery_flows_queued",
+            "tenant_id",
+            "state_since",
+            "flow_id",
+            postgresql_where=text("state = 'Queued'"),
+        ),
         Index(
             "ix_discovery_flows_state_since",
             "state_since",

@@ -58,6 +58,11 @@ class ApprovalRequestRow(Base):
             name="attributable",
         ),
         Index(
+            "ix_approval_requests_expiring",
+            "expires_at",
+            postgresql_where=text("state = 'Open'"),
+        ),
+        Index(
             "uq_approval_requests_open",
             "tenant_id",
             "flow_id",
@@ -97,6 +102,7 @@ class MappingMemory(Base):
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     header: Mapped[str] = mapped_column(primary_key=True)
     target: Mapped[str | None]
+    transform: Mapped[str | None]
     approved_by: Mapped[str]
     approved_at: Mapped[datetime]
     flow_id: Mapped[UUID]

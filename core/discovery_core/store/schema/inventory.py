@@ -87,6 +87,24 @@ class AssetDecision(Base):
     __table_args__ = (one_of("choice", ["keep", "replace", "merge"], "choice"),)
 
 
+class IdentityDecision(Base):
+    """Whether machines that share a key are the same, as a person decided; applied at rebuilds.
+
+    `machines` are lists of names (identities where names are the same): those of one list are one
+    machine, those of two are not.
+    """
+
+    __tablename__ = "identity_decisions"
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    engagement: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    machines: Mapped[list[Any]]
+    choice: Mapped[str]
+    decided_by: Mapped[str]
+    decided_at: Mapped[datetime] = mapped_column(server_default=now)
+    __table_args__ = (one_of("choice", ["same", "different"], "choice"),)
+
+
 class SourcePrecedence(Base):
     """Whose values count first in an engagement: flows by name, position 0 above all."""
 

@@ -26,11 +26,21 @@ from discovery_crews.tables.engine import (
 )
 
 from .conversion import conversion
-from .evidence import decimal_comma
-from .identify import identify
+from .identify import Copies, identify
+from .machines import VCENTER, VM_ID
 from .merge import write_assets
-from .plan import FieldSource, InventoryPlan, with_units
+from .plan import FieldSource, InventoryPlan, SourceColumn, with_units
+from .problems import no_address, no_identifier, unconverted
 from .witnesses import BELIEVED, in_order, is_weighed, weigh
+from .worthless import (
+    DAMAGED,
+    IDENTIFIERS,
+    PLACEHOLDER,
+    NoIdentifier,
+    column_of_kind,
+    is_no_identifier,
+    lost_digits,
+)
 
 Progress = Callable[[int | None, int | None, str], None]
 _AT_ONCE = 32
@@ -46,6 +56,8 @@ class InventoryCounts:
     conversion_problems: int = 0
     without_identity: int = 0
     problems_by_field: dict[str, int] = field(default_factory=dict)
+    no_identifiers: list[NoIdentifier] = field(default_factory=list)
+    copies: list[Copies] = field(default_factory=list)
     disagreements: list[str] = field(default_factory=list)
 
     @property
@@ -98,14 +110,26 @@ def build_inventory(
         weighed = _weigh(connection, records, sources, workdir)
         _convert(connection, records, sources, typed, frozenset(plan.units), weighed.files)
         progress(None, None, "identifying assets")
-        identify(connection, typed, sources, plan)
+        copies = identify(connection, typed, sources, plan)
         progress(None, None, "writing records")
         _write(connection, typed, made.records, made.problems)
         write_assets(connection, typed, sources, made.assets)
         counts = _count(connection, typed)
+        counts.copies = copies
+        counts.no_identifiers += lost_digits(
+            connection, records, _others(connection, records, sources)
+        )
         counts.disagreements = weighed.told
     typed.unlink()
     return made, counts
+
+
+def _others(
+    connection: duckdb.DuckDBPyConnection, records: Path, sources: Sequence[FieldSource]
+) -> list[str]:
+    """Columns that no identifier's field is taken from."""
+    taken = {e.column for s in sources if s.role in IDENTIFIERS for e in s.columns}
+    return [name for name in source_columns(connection, records) if name not in taken]
 
 
 @dataclass
@@ -131,8 +155,8 @@ def _weigh(
     return made
 
 
-def _converted(source: FieldSource, column: str, unit: str | None, *, comma: bool) -> str:
-    name = identifier(column)
+def _converted(source: FieldSource, entry: SourceColumn) -> str:
+    name = identifier(entry.column)
     target = source.field
     if source.is_list:
         return addresses.addresses(name) if source.is_addresses else values.text_list(name)
@@ -140,30 +164,19 @@ def _converted(source: FieldSource, column: str, unit: str | None, *, comma: boo
         return values.boolean(name)
     if target.type == "date":
         return values.date(name)
-    if target.type == "integer" and not target.unit:
-        return values.whole_number(name, decimal_comma=comma)
     if target.type in ("number", "integer"):
-        return values.number(name, target.unit or None, unit, decimal_comma=comma)
+        return entry.amount(target).sql()
     return values.string(name)
 
 
-def _problem(source: FieldSource, missing: str, original: str) -> str:
-    target = source.field
-    wanted = {
-        "number": f"not a number{' in ' + target.unit if target.unit else ''}",
-        "integer": "not a whole number",
-        "boolean": "neither yes nor no",
-        "date": "not a date that can be read in one way",
-    }.get(target.type, "cannot be read")
-    message = f"{target.name}: {wanted}: "
-    return f"CASE WHEN {missing} THEN {literal(message)} || left({original}, 100) END"
-
-
-def _no_address(field: str, column: str, columns: _Columns) -> str:
-    """SQL: the problem of a cell with something that is no address, NULL for none."""
-    odd = addresses.not_addresses(identifier(column))
-    message = literal(f"{field}: not an address: ")
-    return f"CASE WHEN {odd} THEN {message} || left({columns.original(column)}, 100) END"
+def _of_machine(columns: Sequence[str]) -> list[str]:
+    """What is known of virtual machines beside the fields: their id, and the vCenter it is of."""
+    found = []
+    for name, kind in ((VM_ID, "vm_id"), (VCENTER, "vcenter")):
+        column = column_of_kind(kind, columns)
+        value = f"nullif(lower(trim({identifier(column)})), '')" if column else "NULL::VARCHAR"
+        found.append(f"{value} AS {name}")
+    return found
 
 
 def _convert(
@@ -185,7 +198,7 @@ def _convert(
         ),
     )
     parts = _convert_parts(connection, records, sources, typed.parent)
-    selected: list[str] = [ROW]
+    selected: list[str] = [ROW, *_of_machine(columns.source)]
     value_pairs: list[str] = []
     original_pairs: list[str] = []
     conversion_pairs: list[str] = []
@@ -200,8 +213,11 @@ def _convert(
         value = _joined(converted) if source.is_list else f"coalesce({', '.join(converted)})"
         if source.is_addresses and len(converted) > 1:
             value = addresses.ordered(value)
-        selected.append(f"{value} AS {role}")
         original = _original(source, converted, columns)
+        if source.role in IDENTIFIERS and not source.is_list:
+            problems.append(no_identifier(name, original))
+            value = f"CASE WHEN NOT {is_no_identifier(value)} THEN {value} END"
+        selected.append(f"{value} AS {role}")
         value_pairs.append(f"{literal(name)}, {role}")
         original_pairs.append(f"{literal(name)}, {original}")
         if (how := conversion(source, converted, judged)) is not None:
@@ -209,9 +225,12 @@ def _convert(
         if source.field.type not in ("string", "list"):
             texts = ", ".join(values.string(identifier(e.column)) for e in source.columns)
             missing = f"{value} IS NULL AND coalesce({texts}) IS NOT NULL"
-            problems.append(_problem(source, missing, original))
+            problems.append(unconverted(source, missing, original))
         if source.is_addresses:
-            problems += [_no_address(name, entry.column, columns) for entry in source.columns]
+            problems += [
+                no_address(name, entry.column, columns.original(entry.column))
+                for entry in source.columns
+            ]
     # of several witnesses each is kept, since another one may have been believed
     used = {source.columns[0].column for source in sources if not is_weighed(source)}
     rest = [name for name in columns.source if name not in used]
@@ -257,13 +276,9 @@ def _convert_parts(
     expressions: list[str] = []
     for source in sources:
         for entry in source.columns:
-            comma = source.field.type in ("number", "integer") and decimal_comma(
-                connection, records, entry.column
-            )
             part = f"__part.{len(expressions)}"
             names.setdefault(source.role, []).append(part)
-            converted = _converted(source, entry.column, entry.unit, comma=comma)
-            expressions.append(f"{converted} AS {identifier(part)}")
+            expressions.append(f"{_converted(source, entry)} AS {identifier(part)}")
     files: list[Path] = []
     for start in range(0, len(expressions), _AT_ONCE):
         path = folder / f"parts-{start}.parquet"
@@ -350,10 +365,20 @@ def _count(connection: duckdb.DuckDBPyConnection, typed: Path) -> InventoryCount
         "SELECT asset_type, count(*) FROM (SELECT identity, first(asset_type ORDER BY row) "
         "AS asset_type FROM identified GROUP BY identity) GROUP BY asset_type ORDER BY asset_type"
     ).fetchall()
+    split = (
+        "SELECT split_part(problem, ': ', 1) AS field, split_part(problem, ': ', 2) AS fault, "  # noqa: S608 - quoted
+        "substr(problem, length(field) + length(fault) + 5) AS value, row FROM "
+        f"(SELECT unnest(__problems) AS problem, {ROW} AS row FROM read_parquet({literal(typed)}))"
+    )
+    faults = f"({literal(PLACEHOLDER)}, {literal(DAMAGED)})"
     by_field = connection.execute(
-        "SELECT split_part(problem, ': ', 1) AS field, count(*) "  # noqa: S608 - quoted
-        f"FROM (SELECT unnest(__problems) AS problem FROM read_parquet({literal(typed)})) "
+        f"SELECT field, count(*) FROM ({split}) WHERE fault NOT IN {faults} "  # noqa: S608 - quoted
         "GROUP BY field ORDER BY field"
+    ).fetchall()
+    no_identifiers = connection.execute(
+        f"SELECT field, fault, list(DISTINCT value ORDER BY value)[:5], count(*), "  # noqa: S608 - quoted
+        f"list(row ORDER BY row)[:20] FROM ({split}) WHERE fault IN {faults} "
+        "GROUP BY field, fault ORDER BY fault, field"
     ).fetchall()
     return InventoryCounts(
         records=int(row[0]),
@@ -362,4 +387,5 @@ def _count(connection: duckdb.DuckDBPyConnection, typed: Path) -> InventoryCount
         without_identity=int(row[2]),
         by_type={str(name): int(n) for name, n in by_type},
         problems_by_field={str(name): int(n) for name, n in by_field},
+        no_identifiers=[NoIdentifier(*row) for row in no_identifiers],
     )

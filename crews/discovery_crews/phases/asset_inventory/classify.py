@@ -14,21 +14,17 @@ from discovery_crews.tables.engine import identifier, literal
 from discovery_crews.tables.patterns import matches
 
 from .plan import CLASS_RULES, IDENTITY_KEYS, NAME_AND_IP
+from .worthless import IDENTIFIERS, is_no_identifier, is_no_name
 
 KEY = "__key."
 _MAX_KEY = 400
-_NAME_FIELDS = ("hostname", "fqdn", "asset_name")
+NAME_FIELDS = ("hostname", "fqdn", "asset_name")
 _MACHINE = r"\b(server|servers|vm|vms|virtual machine|virtual|host|hypervisor|physical|instance|blade|esxi?|node|workstation|desktop|laptop|computer|compute)\b"  # noqa: E501
 _NETWORK = r"\b(switch|router|firewall|load ?balancer|network|access point|gateway|nexus|catalyst|netscaler|big-?ip|fortigate|vpn)\b"  # noqa: E501
 _STORAGE = r"\b(storage|san|nas|filer|disk array|array|tape|netapp|vnx|powerstore|isilon|3par)\b"
 _DATABASE = r"\b(database|db|dbms|rdbms|sql|schema)\b"
 _APPLICATION = r"\b(application|app|service|software|business service|web service|website)\b"
 _WORD_FIELDS = ("asset_type", "model", "manufacturer")
-_WORTHLESS = (
-    "('0', '00000000', '123456789', 'none', 'default', 'system serial number', 'localhost', "
-    "'localhost.localdomain', '127.0.0.1', '0.0.0.0', '::1', "
-    "'00000000-0000-0000-0000-000000000000')"
-)
 
 
 def _has(fields: Collection[str], *names: str) -> str:
@@ -108,16 +104,20 @@ def key_value(key: str, fields: Mapping[str, bool]) -> str:
     return _field_value(key, is_list=fields[key])
 
 
-def short_name(fields: Mapping[str, bool]) -> str:
-    """The name of a row without its domain, comparable; NULL where no name is mapped."""
-    short = [
+def short_name(fields: Mapping[str, bool], names: Sequence[str] = NAME_FIELDS) -> str:
+    """The name of a row without its domain, comparable; NULL where none of `names` is mapped."""
+    return f"coalesce({', '.join([*short_names(fields, names), 'NULL'])})"
+
+
+def short_names(fields: Mapping[str, bool], names: Sequence[str] = NAME_FIELDS) -> list[str]:
+    """The same of every name of a row, those that say most first."""
+    return [
         rf"CASE WHEN {matches(value, 'ipv4')} THEN {value} "
         rf"ELSE regexp_replace({value}, '^([a-z0-9_-]+)(\.[a-z0-9_-]+)+$', '\1') END"
-        for name in _NAME_FIELDS
-        if name in fields
+        for name in NAME_FIELDS
+        if name in names and name in fields
         for value in [_field_value(name, is_list=fields[name])]
     ]
-    return f"coalesce({', '.join([*short, 'NULL'])})"
 
 
 def _field_value(field: str, *, is_list: bool) -> str:
@@ -130,9 +130,9 @@ def _field_value(field: str, *, is_list: bool) -> str:
         folded = f"trim({folded}, '{{}}')"
     # a link-local address is that of many
     local = f"NOT ({routable(folded)}) OR " if field == "ip_address" else ""
+    nothing = is_no_identifier(folded) if field in IDENTIFIERS else is_no_name(folded)
     return (
-        f"CASE WHEN {local}{folded} = '' OR {folded} IN {_WORTHLESS} "
-        f"OR {matches(folded, 'placeholder')} OR regexp_full_match({folded}, '[0.-]+') THEN NULL "
+        f"CASE WHEN {local}{folded} = '' OR {nothing} THEN NULL "
         f"WHEN length({folded}) > {_MAX_KEY} THEN left({folded}, {_MAX_KEY}) || md5({folded}) "
         f"ELSE {folded} END"
     )
@@ -140,5 +140,5 @@ def _field_value(field: str, *, is_list: bool) -> str:
 
 def available_keys(fields: Collection[str]) -> list[str]:
     """The identity keys that are mapped, strongest first."""
-    combined = "ip_address" in fields and any(name in fields for name in _NAME_FIELDS)
+    combined = "ip_address" in fields and any(name in fields for name in NAME_FIELDS)
     return [name for name in IDENTITY_KEYS if name in fields or (name == NAME_AND_IP and combined)]

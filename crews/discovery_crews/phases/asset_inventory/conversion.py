@@ -20,6 +20,7 @@ CONVERSION_RULES = {
     "unit_of_field": "no unit is stated anywhere; the field's own",
     "number": "a number without a unit",
     "whole_number": "a whole number without a unit",
+    "product": "multiplied with the number that another column has for the same row",
     "boolean": "yes or no, in one of several languages",
     "date": "a date in a form that can be read in one way",
 }
@@ -44,6 +45,8 @@ def _of_column(source: FieldSource, entry: SourceColumn, judged: Collection[str]
     target = source.field
     if target.type in ("boolean", "date"):
         return f"json_object('rule', {literal(target.type)})"
+    if entry.times is not None:
+        return "json_object('rule', 'product')"
     if not target.unit:
         rule = "whole_number" if target.type == "integer" else "number"
         return f"json_object('rule', {literal(rule)})"

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
 
+from discovery_crews.mapping.amounts import refined
 from discovery_crews.tables.addresses import addresses
 from discovery_crews.tables.engine import connect, identifier, literal
-from discovery_crews.tables.values import (
-    DECIMAL_COMMA,
-    DECIMAL_POINT,
-    plain_number,
-    string,
-    text_list,
-    unit_text,
-)
+from discovery_crews.tables.numbers import decide, measure, read_number
+from discovery_crews.tables.values import string, text_list, unit_text
 
 from .classify import available_keys, class_rule, key_value, usable_fields
 from .plan import CLASS_RULES, FieldSource
@@ -44,7 +39,8 @@ class KeyEvidence:
 
     `merges`: rows that share the value with a row of another name (for the name itself: with a row
     of another system, processor, memory or storage); `splits`: rows that share their name with a
-    row of another value.
+    row of another value; `counts`: whether the values are numbers without gaps, as a list's rows
+    are counted.
     """
 
     field: str
@@ -52,6 +48,7 @@ class KeyEvidence:
     distinct: int
     merges: int
     splits: int
+    counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,15 +61,35 @@ class Evidence:
     classes: dict[str, dict[str, int]]
 
 
-def decimal_comma(connection: duckdb.DuckDBPyConnection, records: Path, column: str) -> bool:
-    """Whether a column writes decimals with a comma: by the values that leave no doubt."""
-    name = identifier(column)
-    row = connection.execute(
-        f"SELECT count(*) FILTER (WHERE regexp_matches({name}, {literal(DECIMAL_COMMA)})), "  # noqa: S608 - quoted
-        f"count(*) FILTER (WHERE regexp_matches({name}, {literal(DECIMAL_POINT)})) "
-        f"FROM read_parquet({literal(records)})"
-    ).fetchone()
-    return bool(row and row[0] > row[1])
+def with_separators(
+    workdir: Path, records: Path, sources: Sequence[FieldSource]
+) -> list[FieldSource]:
+    """The sources with how their columns write numbers: as was said, else by what they hold."""
+    numeric = [
+        (source.field, entry)
+        for source in sources
+        if source.field.type in ("integer", "number")
+        for entry in source.columns
+    ]
+    with connect(workdir) as connection:
+        written = {entry.column: measure(connection, records, entry.column) for _, entry in numeric}
+        amounts = []
+        for field, entry in numeric:
+            others = [found for column, found in written.items() if column != entry.column]
+            found = decide(written[entry.column], others)
+            if found is not None and entry.decimal is not None:
+                found = found.model_copy(update={"decimal": entry.decimal})
+            amounts.append(replace(entry, separators=found).amount(field))
+        decided = {a.column: a.separators for a in refined(connection, records, amounts)}
+    return [
+        replace(
+            source,
+            columns=tuple(
+                replace(entry, separators=decided.get(entry.column)) for entry in source.columns
+            ),
+        )
+        for source in sources
+    ]
 
 
 def _unit_evidence(
@@ -86,8 +103,7 @@ def _unit_evidence(
         if entry.unit is not None:
             continue
         name = identifier(entry.column)
-        comma = decimal_comma(connection, records, entry.column)
-        value = plain_number(name, decimal_comma=comma)
+        value = read_number(name, entry.separators)
         row = connection.execute(
             f"SELECT count(v), min(v), quantile_disc(v, 0.5), max(v) FROM "  # noqa: S608 - quoted
             f"(SELECT {value} AS v FROM read_parquet({literal(records)}) "
@@ -131,12 +147,15 @@ def _key_evidence(
                 WHERE label IS NOT NULL AND k IS NOT NULL GROUP BY label
             )
             SELECT coalesce(sum(n), 0), count(*), coalesce(sum(n) FILTER (WHERE labels > 1), 0),
-                (SELECT coalesce(sum(n) FILTER (WHERE keys > 1), 0) FROM by_label)
+                (SELECT coalesce(sum(n) FILTER (WHERE keys > 1), 0) FROM by_label),
+                count(*) = count(try_cast(k AS BIGINT))
+                    AND max(try_cast(k AS BIGINT)) - min(try_cast(k AS BIGINT)) < 2 * count(*)
             FROM by_key
             """  # noqa: S608 - identifiers and literals are quoted
         ).fetchone()
         if row and row[0]:
-            found.append(KeyEvidence(field, *(int(part) for part in row)))
+            filled, distinct, merges, splits = map(int, row[:4])
+            found.append(KeyEvidence(field, filled, distinct, merges, splits, bool(row[4])))
     return found
 
 

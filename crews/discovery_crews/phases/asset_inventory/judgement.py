@@ -11,15 +11,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from discovery_crews.mapping.amounts import judged_unit
 from discovery_crews.tables.units import canonical_unit, convertible, units_like
+from discovery_crews.target_schema import TargetField
 
 from .evidence import Evidence, KeyEvidence, UnitEvidence
 from .plan import ASSET_TYPES, CLASS_RULES, NAME_AND_IP, InventoryPlan
 
 _MANY = 0.05
-# a machine with this many GB is rare, a number of MB below it is not a machine's memory
-_MEMORY_IN_MB = 512
-_MACHINE_STORAGE_IN_MB = 20_000
+# of identifiers, more is shared before they are taken for something else's: the rows that share one
+# are told apart by what else is known of them
+_FEW = 6
+_MANY_IDENTIFIERS = 0.25
+_IDENTIFIERS = ("serial_number", "asset_id")
 
 
 class UnitChoice(BaseModel):
@@ -168,24 +172,20 @@ def recommend(evidence: Evidence) -> dict[str, Any]:
 
 
 def _tells_apart(entry: KeyEvidence) -> bool:
-    if entry.merges > _MANY * entry.filled:
+    most = _MANY * entry.filled
+    if entry.field in _IDENTIFIERS:
+        most = max(_FEW, _MANY_IDENTIFIERS * entry.filled)
+    elif entry.field == "fqdn":
+        most = max(2, most)
+    if entry.merges > most:
         return False
     # a number that is new on every row, though rows share their names, only counts rows
-    counts_rows = entry.distinct == entry.filled and entry.splits > 0
+    counts_rows = (
+        entry.counts and entry.distinct == entry.filled and entry.splits > _MANY * entry.filled
+    )
     return not (entry.field == "asset_id" and counts_rows)
 
 
 def _unit_of(entry: UnitEvidence) -> tuple[str, str]:
-    """The likeliest unit of bare numbers, by their size; the target's own when in doubt."""
-    median, largest = entry.median or 0.0, entry.maximum or 0.0
-    if entry.target_unit == "GB":
-        limit = _MEMORY_IN_MB if "memory" in entry.target else _MACHINE_STORAGE_IN_MB
-        if median >= limit * 1024 * 1024:
-            return "KB", f"A median of {median:g} GB or MB would be no machine's."
-        if median >= limit:
-            return "MiB", f"A median of {median:g} GB would be no machine's."
-    if entry.target_unit == "MHz" and 0 < largest < 10:
-        return "GHz", f"A clock of at most {largest:g} MHz would be no machine's."
-    if entry.target_unit == "%" and 0 < largest <= 1:
-        return "fraction", "No number is above 1."
-    return entry.target_unit, f"Numbers of this size are usual in {entry.target_unit}."
+    target = TargetField(name=entry.target, type="number", unit=entry.target_unit)
+    return judged_unit(target, entry.median, entry.maximum)

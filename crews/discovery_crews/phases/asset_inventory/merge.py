@@ -11,19 +11,11 @@ from pathlib import Path
 
 import duckdb
 
+from discovery_crews.inventory_file import FIXED_COLUMNS, column_of
 from discovery_crews.tables.addresses import ordered
-from discovery_crews.tables.engine import ROW, identifier, literal
+from discovery_crews.tables.engine import ROW, connect, identifier, literal
 
 from .plan import FieldSource
-
-FIXED_COLUMNS = (
-    "identity", "name", "asset_type", "class_rule", "identity_confidence", "rows", "unmapped",
-)  # fmt: skip
-
-
-def column_of(field: str) -> str:
-    """The column of a mapped field: its name, unless the inventory's own columns are called so."""
-    return f"mapped.{field}" if field.lower() in FIXED_COLUMNS else field
 
 
 def write_assets(
@@ -63,6 +55,18 @@ def write_assets(
         ) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 50000)
         """  # noqa: S608 - identifiers and literals are quoted
     )
+
+
+def write_nothing(workdir: Path) -> dict[str, Path]:
+    """The artefacts `inventory` and `problems` of a source without assets, below `workdir`."""
+    made = {"inventory": workdir / "inventory.parquet", "problems": workdir / "problems.csv"}
+    typed = ", ".join(f"NULL::{kind} AS {name}" for name, kind in FIXED_COLUMNS.items())
+    with connect(workdir) as connection:
+        connection.execute(
+            f"COPY (SELECT {typed} LIMIT 0) TO {literal(made['inventory'])} (FORMAT parquet)"
+        )
+    made["problems"].write_text("row,field,problem,value\n", encoding="utf-8")
+    return made
 
 
 def _merged(source: FieldSource) -> str:

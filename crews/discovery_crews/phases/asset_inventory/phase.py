@@ -6,16 +6,19 @@ import time
 from pathlib import Path
 
 from discovery_core.errors import DiscoveryError, ErrorCode
+from discovery_core.wire.protocol import Usage
 from discovery_core.wire.results import FieldMapping, InventoryResult
 from pydantic import TypeAdapter, ValidationError
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
 from discovery_crews.phase import PhaseContext, PhaseOutcome
+from discovery_crews.readers.connections import NOT_ASSETS, is_connections
 from discovery_crews.tables.engine import connect, count_rows, source_columns
 from discovery_crews.target_schema import TargetSchema, builtin_schema, load_schema
 
-from .assets import InventoryCounts, build_inventory
-from .evidence import Evidence, gather
+from .assets import build_inventory
+from .evidence import Evidence, gather, with_separators
+from .findings import findings_of
 from .judgement import (
     InventoryChoice,
     check,
@@ -24,8 +27,8 @@ from .judgement import (
     recommend,
     unit_questions,
 )
-from .plan import FieldSource, InventoryPlan, field_sources
-from .witnesses import is_weighed
+from .merge import write_nothing
+from .plan import InventoryPlan, field_sources
 
 CONFIG = Path(__file__).parent / "config"
 _SUBMIT = "submit_inventory_plan"
@@ -40,6 +43,8 @@ def run(context: PhaseContext) -> PhaseOutcome:
         columns = source_columns(connection, records)
         rows = count_rows(connection, records)
     sources = field_sources(_mappings(context), _schema(context), columns)
+    if not sources and is_connections(columns):
+        return _of_connections(workdir, rows)
     if not sources:
         raise DiscoveryError(
             ErrorCode.INVALID_MAPPING,
@@ -47,6 +52,7 @@ def run(context: PhaseContext) -> PhaseOutcome:
             "least a name or another identifying column (spec.rerun from field_mapping).",
         )
     context.progress(None, rows, "measuring")
+    sources = with_separators(workdir, records, sources)
     evidence = gather(workdir, records, sources, rows)
     context.progress(None, rows, "the crew decides on units, keys and classes")
     submission = Submission(
@@ -73,11 +79,25 @@ def run(context: PhaseContext) -> PhaseOutcome:
         duplicates=counts.duplicates,
         by_type=counts.by_type,
         conversion_problems=counts.conversion_problems,
-        findings=_findings(sources, plan, counts),
+        findings=findings_of(sources, plan, counts),
         summary=f"{counts.assets} assets from {counts.records} rows. {plan.summary}",
     )
     artefacts = {"inventory": made.assets, "plan": plan_file, "problems": made.problems}
     return PhaseOutcome(result, artefacts, outcome.usage, records=made.records)
+
+
+def _of_connections(workdir: Path, rows: int) -> PhaseOutcome:
+    """No asset: the rows are dependencies, for the phase after this one."""
+    artefacts, plan = write_nothing(workdir), workdir / "plan.json"
+    plan.write_text(InventoryPlan(identity_keys=()).model_dump_json(indent=2), encoding="utf-8")
+    result = InventoryResult(
+        records=0,
+        assets=0,
+        duplicates=0,
+        findings=[f"{rows} rows. {NOT_ASSETS}"],
+        summary=f"{rows} connections and no assets.",
+    )
+    return PhaseOutcome(result, artefacts | {"plan": plan}, Usage())
 
 
 def _tools(evidence: Evidence) -> tuple[ContextTool, ...]:
@@ -118,26 +138,3 @@ def _mappings(context: PhaseContext) -> list[FieldMapping]:
 def _schema(context: PhaseContext) -> TargetSchema:
     path = context.inputs.get("targetSchema")
     return builtin_schema() if path is None else load_schema(path)
-
-
-def _findings(
-    sources: list[FieldSource], plan: InventoryPlan, counts: InventoryCounts
-) -> list[str]:
-    found = [
-        f"{column}: numbers without a unit were read as {unit}. {plan.reasons.get(column, '')}"
-        for column, unit in plan.units.items()
-    ]
-    found.extend(counts.disagreements)
-    for source in sources:
-        if len(source.columns) > 1 and not is_weighed(source):
-            names = ", ".join(entry.column for entry in source.columns)
-            found.append(f"{source.field.name}: taken from the first column with a value: {names}.")
-    if counts.without_identity:
-        found.append(f"{counts.without_identity} rows have no value that tells them apart.")
-    if counts.duplicates:
-        found.append(f"{counts.duplicates} rows repeat an asset and were merged into it.")
-    found.extend(
-        f"{field}: {number} values could not be converted; the originals are kept."
-        for field, number in counts.problems_by_field.items()
-    )
-    return [" ".join(text.split()) for text in found]

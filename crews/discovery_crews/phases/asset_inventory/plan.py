@@ -11,12 +11,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import cast
 
 from discovery_core.errors import DiscoveryError, ErrorCode
-from discovery_core.wire.results import FieldMapping
+from discovery_core.mapping_edits import steps
+from discovery_core.wire.results import FieldMapping, Separators
 from pydantic import BaseModel, ConfigDict, Field
 
-from discovery_crews.tables.units import canonical_unit, convertible, unit_of_header
+from discovery_crews.mapping.amounts import Amount, usable_unit
+from discovery_crews.mapping.tokens import words_of
+from discovery_crews.tables.numbers import Decimal
+from discovery_crews.tables.units import canonical_unit, unit_of_header
 from discovery_crews.target_schema import TargetField, TargetSchema, builtin_schema
 
 ASSET_TYPES = ("server", "database", "application", "network", "storage", "unknown")
@@ -39,10 +44,22 @@ CLASS_RULES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """A column that feeds a field. `unit` is what its numbers are in where they carry none."""
+    """A column that feeds a field. `unit` is what its numbers are in where they carry none.
+
+    `decimal` is how it was said to write decimals, `times` the column that multiplies its numbers;
+    `separators` is what `evidence.gather` found of it.
+    """
 
     column: str
     unit: str | None = None
+    decimal: Decimal | None = None
+    times: str | None = None
+    separators: Separators | None = None
+
+    def amount(self, target: TargetField) -> Amount:
+        """The column as a source of numbers."""
+        stated = self.decimal is not None
+        return Amount(self.column, target, self.unit, self.separators, stated, self.times)
 
 
 @dataclass(frozen=True)
@@ -135,19 +152,35 @@ def field_sources(
         if role is None or role in taken:
             role = f"field:{name}"
         taken.add(role)
-        feeding = tuple(_source_column(entry, target) for entry in entries)
+        feeding = tuple(_source_column(entry, target, chosen) for entry in entries)
         sources.append(FieldSource(target, feeding, role))
     return sources
 
 
-def _source_column(mapping: FieldMapping, target: TargetField) -> SourceColumn:
-    if not target.is_measured or target.unit is None:
+def _source_column(
+    mapping: FieldMapping, target: TargetField, chosen: dict[str, list[FieldMapping]]
+) -> SourceColumn:
+    """How the column is read. Raises DiscoveryError where what multiplies it is not mapped."""
+    if target.type not in ("integer", "number"):
         return SourceColumn(mapping.column)
-    stated = canonical_unit((mapping.transform or "").removeprefix("unit:"))
-    for unit in (stated, unit_of_header(mapping.column)):
-        if unit and convertible(unit, target.unit):
-            return SourceColumn(mapping.column, unit)
-    return SourceColumn(mapping.column)
+    said = steps(mapping.transform)
+    decimal = cast("Decimal | None", said.get("decimal"))
+    times = None
+    if "times" in said:
+        named = sorted(chosen.get(said["times"], []), key=lambda entry: entry.role != "primary")
+        if not named:
+            raise DiscoveryError(
+                ErrorCode.INVALID_MAPPING,
+                f"{mapping.column!r} is to be multiplied with {said['times']}, to which no column "
+                "is mapped. Map one, or leave times out (spec.rerun from field_mapping).",
+            )
+        times = named[0].column
+    unit = None
+    if target.is_measured:
+        stated = canonical_unit(said.get("unit"))
+        named_by = (unit_of_header(mapping.column), words_of(mapping.column).unit)
+        unit = usable_unit(target, stated, *named_by)
+    return SourceColumn(mapping.column, unit, decimal, times)
 
 
 def with_units(sources: Sequence[FieldSource], units: dict[str, str]) -> list[FieldSource]:
@@ -156,7 +189,7 @@ def with_units(sources: Sequence[FieldSource], units: dict[str, str]) -> list[Fi
         replace(
             source,
             columns=tuple(
-                SourceColumn(entry.column, entry.unit or units.get(entry.column))
+                replace(entry, unit=entry.unit or units.get(entry.column))
                 for entry in source.columns
             ),
         )

@@ -40,7 +40,9 @@ def run(context: PhaseContext) -> PhaseOutcome:
     with connect(workdir) as connection:
         rows = count_rows(connection, records)
     clean_profile, plan_file = workdir / "profile.json", workdir / "plan.json"
-    write_profile(clean_profile, profile_records(workdir, records, rows, context.progress))
+    before = read_profile(context.inputs["profile"])
+    profile = profile_records(workdir, records, rows, context.progress, before=before)
+    write_profile(clean_profile, profile)
     plan_file.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
     usage.seconds_crew = round(time.perf_counter() - started, 3)
     return PhaseOutcome(

@@ -15,9 +15,11 @@ from typing import Literal
 import duckdb
 from discovery_core.wire.results import ColumnProfile
 
+from discovery_crews.mapping.amounts import Amount, refined, usable_unit
 from discovery_crews.mapping.engine import sure_columns
 from discovery_crews.tables import values
 from discovery_crews.tables.engine import ROW, connect, identifier, literal
+from discovery_crews.tables.numbers import read_number
 from discovery_crews.tables.patterns import matches
 from discovery_crews.tables.units import convertible
 from discovery_crews.target_schema import builtin_schema
@@ -76,20 +78,38 @@ def find_anomalies(
 ) -> Anomalies:
     """The anomalies of imported records. `today` is what dates are compared with."""
     roles = sure_columns(profile, builtin_schema(), _SURE)
-    checks = [*_value_checks(roles, today), *_pair_checks(roles)]
     with connect(workdir) as connection:
+        roles = _as_meant(connection, records, roles)
+        checks = [*_value_checks(roles, today), *_pair_checks(roles)]
         found, rows = _apply(connection, records, checks)
         found.extend(_repeated(connection, records, roles))
         found.extend(_conflicts(connection, records, roles))
     return Anomalies(found, rows)
 
 
+def _as_meant(
+    connection: duckdb.DuckDBPyConnection, records: Path, roles: dict[str, ColumnProfile]
+) -> dict[str, ColumnProfile]:
+    """The columns with their numbers read as the mapping will propose it."""
+    amounts = [
+        Amount(column.name, field, usable_unit(field, column.unit), column.separators)
+        for name, column in roles.items()
+        if (field := builtin_schema().get(name)) and field.type in ("integer", "number")
+    ]
+    read = {amount.column: amount.separators for amount in refined(connection, records, amounts)}
+    return {
+        name: column.model_copy(update={"separators": read.get(column.name, column.separators)})
+        for name, column in roles.items()
+    }
+
+
 def _number(column: ColumnProfile, target: str | None = None) -> str:
     """The column's value as a number, in `target` where the column's unit is known."""
     text = f"trim({identifier(column.name)})"
     if target is None:
-        return values.plain_number(text, decimal_comma=False)
-    return values.number(text, target, column.unit, decimal_comma=False)
+        return read_number(text, column.separators)
+    comma = column.separators is not None and column.separators.decimal == "comma"
+    return values.number(text, target, column.unit, decimal_comma=comma)
 
 
 def _value_checks(roles: dict[str, ColumnProfile], today: dt.date) -> Iterator[_Check]:

@@ -12,13 +12,16 @@ from typing import Literal
 
 from discovery_core.wire.results import ColumnProfile
 
+from discovery_crews.mapping.engine import propose
 from discovery_crews.readers import ReadTable
+from discovery_crews.target_schema import builtin_schema
 
 from .anomalies import Anomaly, Severity
 
 Aspect = Literal["schema", "quality", "anomaly"]
 
-_IDENTIFYING = ("name", "host", "fqdn", "server", "vm", "asset", "serial", "uuid", "id", "ip")
+# Addresses may be there several times, but a list of them tells assets apart.
+_ALSO_IDENTIFYING = {"ip_address"}
 _MOSTLY = 0.5
 _NEARLY_ALL = 0.95
 _LONG = 255
@@ -62,18 +65,24 @@ def observe(
 ) -> list[Observation]:
     """All observations about a table, in a fixed order."""
     collector = _Collector()
-    _schema(collector, table, profile)
-    _quality(collector, table, profile)
+    identifying = _identifying(profile)
+    _schema(collector, table, profile, identifying)
+    _quality(collector, table, profile, identifying)
     _anomalies(collector, profile)
     for anomaly in anomalies:
         collector.add("anomaly", anomaly.kind, anomaly.column, anomaly.fact, anomaly.severity)
     return collector.found
 
 
-def _schema(collector: _Collector, table: ReadTable, profile: Sequence[ColumnProfile]) -> None:
+def _schema(
+    collector: _Collector,
+    table: ReadTable,
+    profile: Sequence[ColumnProfile],
+    identifying: set[str],
+) -> None:
     for finding in table.findings:
         collector.add("schema", "reading", None, finding, "info")
-    if not any(_identifies(column) for column in profile):
+    if not identifying:
         collector.add(
             "schema",
             "no_identifier",
@@ -105,14 +114,24 @@ def _schema(collector: _Collector, table: ReadTable, profile: Sequence[ColumnPro
             )
 
 
-def _identifies(column: ColumnProfile) -> bool:
-    words = column.name.lower().replace("_", " ").replace("-", " ").replace(".", " ").split()
-    named = any(word.startswith(_IDENTIFYING) or word.endswith("name") for word in words)
-    typed = column.type in ("ip", "mac", "uuid", "fqdn")
-    return column.filled > 0 and (named or typed)
+def _identifying(profile: Sequence[ColumnProfile]) -> set[str]:
+    """Columns with values that the mapping would take for what tells assets apart."""
+    schema = builtin_schema()
+    fields = {field.name for field in schema.fields if field.unique} | _ALSO_IDENTIFYING
+    filled = {column.name for column in profile if column.filled}
+    return {
+        proposal.column
+        for proposal in propose(profile, schema)
+        if proposal.target in fields and proposal.column in filled
+    }
 
 
-def _quality(collector: _Collector, table: ReadTable, profile: Sequence[ColumnProfile]) -> None:
+def _quality(
+    collector: _Collector,
+    table: ReadTable,
+    profile: Sequence[ColumnProfile],
+    identifying: set[str],
+) -> None:
     if table.rows_rejected:
         total = table.rows + table.rows_rejected
         problems = "; ".join(f"{text}: {n}" for text, n in table.rejected_by_problem.items())
@@ -147,7 +166,7 @@ def _quality(collector: _Collector, table: ReadTable, profile: Sequence[ColumnPr
                 f"{placeholders} of {column.filled} values stand for a missing one.",
                 "info",
             )
-        if _identifies(column) and column.missing > 0.2 * table.rows:
+        if column.name in identifying and column.missing > 0.2 * table.rows:
             collector.add(
                 "quality",
                 "sparse_identifier",

@@ -40,7 +40,9 @@ def run(context: PhaseContext) -> PhaseOutcome:
         context.progress,
     )
     table = read_apart(request, context.source_format)
-    profile = profile_records(context.workdir, table.parquet, table.rows, context.progress)
+    profile = profile_records(
+        context.workdir, table.parquet, table.rows, context.progress, delimiter=table.delimiter
+    )
     profile_file = context.workdir / "profile.json"
     write_profile(profile_file, profile)
     context.progress(table.rows, table.rows, "looking for values that cannot be right")
@@ -66,6 +68,8 @@ def run(context: PhaseContext) -> PhaseOutcome:
     )
     outcome.usage.seconds_crew = round(time.perf_counter() - started, 3)
     artefacts = {"records": table.parquet, "profile": profile_file, "rejected": table.rejected}
+    if table.connections is not None:
+        artefacts["connections"] = table.connections
     artefacts["preview"] = write_preview(context.workdir, table.parquet)
     return PhaseOutcome(result, artefacts, outcome.usage)
 

@@ -25,7 +25,10 @@ CONFIDENCE: dict[str, float] = {
     "database_host": 0.8,
     "application_column": 0.85,
     "connection_table": 0.6,
+    "relation_table": 0.9,
 }
+# another flow of the engagement has found it, as sure as it was there
+OTHER_FLOW = "other_flow"
 _OFTEN, _SEEN_OFTEN = 10, 0.9
 JUDGED = 0.8
 MOST_EVIDENCE = 10
@@ -36,7 +39,8 @@ class Mention:
     """One statement of the source: `from_text` (or an asset's identity) names `to_text`.
 
     `rows` are the first source rows that say so, `times` how many do. `…_instead` are other texts
-    of the same rows for the same end, such as an address beside a name.
+    of the same rows for the same end, such as an address beside a name. `place` is the table of the
+    rows where there are several, `sure` how sure another flow was.
     """
 
     kind: Kind
@@ -51,6 +55,8 @@ class Mention:
     port: int | None = None
     from_instead: tuple[str, ...] = ()
     to_instead: tuple[str, ...] = ()
+    place: str = ""
+    sure: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,10 @@ class Edge:
         return (self.source.key, target, self.kind, self.protocol or "", self.port or 0)
 
 
-def confidence(evidence: str, times: int) -> float:
+def confidence(mention: Mention) -> float:
     """How sure a mention makes an edge."""
-    if evidence == "connection_table" and times >= _OFTEN:
+    if mention.sure is not None:
+        return mention.sure
+    if mention.evidence == "connection_table" and mention.times >= _OFTEN:
         return _SEEN_OFTEN
-    return CONFIDENCE[evidence]
+    return CONFIDENCE[mention.evidence]

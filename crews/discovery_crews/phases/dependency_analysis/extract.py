@@ -5,6 +5,7 @@ All rows are read by SQL; only what was found comes into Python, grouped, with t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,39 +14,31 @@ from pathlib import Path
 import duckdb
 from discovery_core.wire.results import FieldMapping
 
-from discovery_crews.tables import values
+from discovery_crews.readers.connections import connection_table, relation_of
 from discovery_crews.tables.engine import ROW, all_columns, identifier, literal, source_columns
 
-from .edges import MOST_EVIDENCE, Kind, Mention
+from .edges import KINDS, MOST_EVIDENCE, OTHER_FLOW, Kind, Mention
 
 # Columns of an application import sheet with dependency rows (Konveyor, tackle2-ui's
 # template_application_import.csv): record type 2 is a dependency of "Application Name".
 # Southbound: the application depends on the other; northbound: the other depends on it.
 KONVEYOR = ("record type 1", "application name", "dependency", "dependency direction")
 
-# How exports of observed connections head their columns: Azure Migrate dependency exports, AWS
-# Application Discovery network connections, netstat and flow logs.
-_END = (
-    r"(server ?name|server ?id|server|host ?name|host|machine|computer|name|ip ?address|ip|"
-    r"addr(ess)?|vm)"
-)
-_SOURCE = re.compile(rf"^((source|src|initiator) ?({_END})?|local address)$")
-_TARGET = re.compile(rf"^((destination|dest|dst|responder) ?({_END})?|(foreign|remote) address)$")
-# words that also head other columns ("Client", "Server name"): only beside a port
-_VAGUE_SOURCE = re.compile(rf"^(client|from|local)( {_END})?$")
-_VAGUE_TARGET = re.compile(rf"^(server|to|remote|foreign|target)( {_END})?$")
-_PORT = re.compile(r"^(destination|dest|dst|remote|foreign|target|server)? ?port$")
-_PROTOCOL = re.compile(r"^(transport |ip )?(protocol|proto)$")
-
 
 @dataclass(frozen=True)
 class Inventory:
-    """Where an inventory lies and which fields it has columns for."""
+    """Where an inventory lies and which fields it has columns for.
+
+    `connections` is what tables of connections beside the main one say, where there were any;
+    `others` what other flows of the engagement have found.
+    """
 
     assets: Path
     records: Path
     fields: frozenset[str]
     mappings: tuple[FieldMapping, ...]
+    connections: Path | None = None
+    others: tuple[Path, ...] = ()
 
     @classmethod
     def of(
@@ -54,13 +47,17 @@ class Inventory:
         assets: Path,
         records: Path,
         mappings: Sequence[FieldMapping],
+        connections: Path | None = None,
+        others: Sequence[Path] = (),
     ) -> Inventory:
         """Looks at the columns."""
-        return cls(assets, records, frozenset(all_columns(connection, assets)), tuple(mappings))
+        fields = frozenset(all_columns(connection, assets))
+        return cls(assets, records, fields, tuple(mappings), connections, tuple(others))
 
-    def columns(self, field: str) -> str:
-        """The source columns of a field, for people."""
-        return ", ".join(entry.column for entry in self.mappings if entry.target == field)
+    def columns(self, field: str, rows: Sequence[int]) -> str:
+        """The source columns of a field, for people; the field where other flows say so."""
+        named = ", ".join(entry.column for entry in self.mappings if entry.target == field)
+        return named if rows and named else f"{field} (another flow of the engagement)"
 
 
 def mentions(connection: duckdb.DuckDBPyConnection, inventory: Inventory) -> list[Mention]:
@@ -78,7 +75,44 @@ def mentions(connection: duckdb.DuckDBPyConnection, inventory: Inventory) -> lis
     found.extend(_hosting(connection, inventory, "cluster", "in_cluster"))
     found.extend(_list_field(connection, inventory, "application_name", "member_of"))
     found.extend(_database_hosts(connection, inventory))
+    found.extend(_of_others(connection, inventory))
     return found
+
+
+# what only the flow has whose source says so; other edges follow from the merged inventory
+_OWN_EVIDENCE = ("connection_table", "relation_table", "application_dependency_row")
+
+
+def _of_others(connection: duckdb.DuckDBPyConnection, inventory: Inventory) -> Iterator[Mention]:
+    """What sources of other flows say, to be resolved again in the inventory as it is now."""
+    if not inventory.others:
+        return
+    files = ", ".join(literal(path) for path in inventory.others)
+    own = " OR ".join(f"contains(evidence, {literal(json.dumps(kind))})" for kind in _OWN_EVIDENCE)
+    rows = connection.execute(
+        f"""
+        SELECT from_identity, from_name, to_identity, to_text, kind, protocol, port,
+            max(confidence), sum(observations)::BIGINT,
+            any_value(from_json(evidence::JSON -> '$[0].also', '[["VARCHAR"]]'))
+        FROM read_parquet([{files}]) WHERE {own} GROUP BY ALL ORDER BY ALL
+        """  # noqa: S608 - literals are quoted
+    ).fetchall()
+    for identity, name, other, text, kind, protocol, port, sure, times, also in rows:
+        of_source, of_target = also or ((), ())
+        yield Mention(
+            kind,
+            OTHER_FLOW,
+            from_text=name,
+            from_instead=(identity, *of_source),
+            to_text=text,
+            to_instead=(*((other,) if other else ()), *of_target),
+            column="",
+            rows=(),
+            times=times,
+            port=port,
+            protocol=protocol,
+            sure=sure,
+        )
 
 
 def _folded(name: str) -> str:
@@ -124,7 +158,7 @@ def _list_field(
     evidence = "dependency_column" if field == "depends_on" else "application_column"
     rows = connection.execute(
         f"""
-        SELECT identity, name, trim(unnest({identifier(field)})) AS other, rows
+        SELECT identity, name, trim(unnest({identifier(field)})) AS other, coalesce(rows, [])
         FROM read_parquet({literal(inventory.assets)})
         WHERE {identifier(field)} IS NOT NULL ORDER BY identity, other
         """  # noqa: S608 - identifiers and literals are quoted
@@ -137,9 +171,9 @@ def _list_field(
                 from_identity=identity,
                 from_text=name or "",
                 to_text=other,
-                column=inventory.columns(field),
+                column=inventory.columns(field, numbers),
                 rows=tuple(numbers[:MOST_EVIDENCE]),
-                times=len(numbers),
+                times=max(1, len(numbers)),
             )
 
 
@@ -150,7 +184,7 @@ def _hosting(
         return
     rows = connection.execute(
         f"""
-        SELECT identity, trim({identifier(field)}), rows
+        SELECT identity, trim({identifier(field)}), coalesce(rows, [])
         FROM read_parquet({literal(inventory.assets)})
         WHERE trim({identifier(field)}) <> '' ORDER BY identity
         """  # noqa: S608 - identifiers and literals are quoted
@@ -161,9 +195,9 @@ def _hosting(
             "hosting_column",
             from_identity=identity,
             to_text=other,
-            column=inventory.columns(field),
+            column=inventory.columns(field, numbers),
             rows=tuple(numbers[:MOST_EVIDENCE]),
-            times=len(numbers),
+            times=max(1, len(numbers)),
         )
 
 
@@ -176,7 +210,7 @@ def _database_hosts(
             continue
         rows = connection.execute(
             f"""
-            SELECT identity, trim({identifier(field)}), rows
+            SELECT identity, trim({identifier(field)}), coalesce(rows, [])
             FROM read_parquet({literal(inventory.assets)})
             WHERE asset_type = 'database' AND trim({identifier(field)}) <> '' ORDER BY identity
             """  # noqa: S608 - identifiers and literals are quoted
@@ -187,74 +221,59 @@ def _database_hosts(
                 "database_host",
                 from_identity=identity,
                 to_text=host,
-                column=inventory.columns(field),
+                column=inventory.columns(field, numbers),
                 rows=tuple(numbers[:MOST_EVIDENCE]),
-                times=len(numbers),
+                times=max(1, len(numbers)),
             )
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The columns of a connection table; of each end names come before addresses."""
-
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    port: str | None
-    protocol: str | None
-
-
-def _connection_table(columns: Sequence[str]) -> _Table | None:
-    def fitting(pattern: re.Pattern[str]) -> tuple[str, ...]:
-        found = [name for name in columns if pattern.match(_folded(name))]
-        named = [name for name in found if re.search(r"name|host|server|machine", _folded(name))]
-        return (*named, *(name for name in found if name not in named))
-
-    ports, protocols = fitting(_PORT), fitting(_PROTOCOL)
-    sources, targets = fitting(_SOURCE), fitting(_TARGET)
-    if ports:
-        sources, targets = sources or fitting(_VAGUE_SOURCE), targets or fitting(_VAGUE_TARGET)
-    if not sources or not targets:
-        return None
-    return _Table(sources, targets, next(iter(ports), None), next(iter(protocols), None))
-
-
-def _texts(columns: Sequence[str]) -> str:
-    """SQL: what the columns say, without the empty ones."""
-    listed = ", ".join(values.string(identifier(column)) for column in columns)
-    return f"list_filter([{listed}], lambda text: text IS NOT NULL)"
-
-
 def _connections(connection: duckdb.DuckDBPyConnection, inventory: Inventory) -> Iterator[Mention]:
-    table = _connection_table(source_columns(connection, inventory.records))
-    if table is None:
-        return
-    port = f"try_cast(trim({identifier(table.port)}) AS INTEGER)" if table.port else "NULL"
-    protocol = f"lower(trim({identifier(table.protocol)}))" if table.protocol else "NULL"
+    """What tables of connections say: the source itself, and those that stood beside it."""
+    table = connection_table(source_columns(connection, inventory.records))
+    if table is not None:
+        records = f"read_parquet({literal(inventory.records)})"
+        yield from _observed(connection, f"({table.query(records)})")
+    if inventory.connections is not None:
+        yield from _observed(connection, f"read_parquet({literal(inventory.connections)})")
+
+
+def _observed(connection: duckdb.DuckDBPyConnection, table: str) -> Iterator[Mention]:
     rows = connection.execute(
-        f"""
-        SELECT * FROM (
-            SELECT {_texts(table.sources)} AS sources, {_texts(table.targets)} AS targets,
-                {port} AS port, nullif({protocol}, '') AS protocol,
-                list({ROW} ORDER BY {ROW})[:{MOST_EVIDENCE}], count(*)
-            FROM read_parquet({literal(inventory.records)}) GROUP BY ALL
-        ) WHERE len(sources) > 0 AND len(targets) > 0 ORDER BY ALL
-        """  # noqa: S608 - identifiers and literals are quoted
+        "SELECT sources, targets, port, source_port, either_way, protocol, relation, rows, times, "  # noqa: S608 - quoted
+        f"place, columns FROM {table} ORDER BY ALL"
     ).fetchall()
-    for sources, targets, number, spoken, numbers, times in rows:
-        _, told = without_port(targets[0])
+    for sources, targets, *ports, mutual, spoken, relation, numbers, times, place, names in rows:
+        port, own = (
+            number if number is not None else _port_of(texts)
+            for number, texts in zip(ports, (targets, sources), strict=True)
+        )
+        said, reverse = relation_of(relation) if relation else ("connects_to", False)
+        if mutual and port is not None and own is not None and own < _PASSING <= port:
+            # the other has opened it, to this machine's service
+            port, reverse = own, True
+        ends = (targets, sources) if reverse else (sources, targets)
         yield Mention(
-            "connects_to",
-            "connection_table",
-            from_text=without_port(sources[0])[0],
-            from_instead=tuple(sources[1:]),
-            to_text=without_port(targets[0])[0],
-            to_instead=tuple(targets[1:]),
-            column=", ".join((*table.sources, *table.targets)),
+            next(kind for kind in KINDS if kind == said),
+            "relation_table" if relation else "connection_table",
+            from_text=without_port(ends[0][0])[0],
+            from_instead=tuple(ends[0][1:]),
+            to_text=without_port(ends[1][0])[0],
+            to_instead=tuple(ends[1][1:]),
+            column=names,
             rows=tuple(numbers),
             times=times,
-            port=told if number is None else number,
+            port=port,
             protocol=spoken,
+            place=place,
         )
+
+
+# ports from here on are given to whoever opens a connection (Linux; RFC 6335 says from 49152)
+_PASSING = 32768
+
+
+def _port_of(texts: Sequence[str]) -> int | None:
+    return next((port for text in texts if (port := without_port(text)[1]) is not None), None)
 
 
 _WITH_PORT = re.compile(r"^(?P<host>[^:\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})$")

@@ -12,7 +12,8 @@ from discovery_core.wire.results import DependencyResult, FieldMapping
 from pydantic import TypeAdapter, ValidationError
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
-from discovery_crews.phase import PhaseContext, PhaseOutcome
+from discovery_crews.inventory_file import inventory_of
+from discovery_crews.phase import OTHER_DEPENDENCIES, PhaseContext, PhaseOutcome
 from discovery_crews.tables.engine import connect, count_rows
 
 from .edges import KINDS, Edge
@@ -31,12 +32,22 @@ _GROUPS_SHOWN = 50
 def run(context: PhaseContext) -> PhaseOutcome:
     """Analyse the inventory's dependencies; see `discovery_crews.phase.RunPhase`."""
     started = time.perf_counter()
-    workdir, assets = context.workdir, context.inputs["inventory"]
-    mappings = _mappings(context)
+    workdir, assets = context.workdir, inventory_of(context)
     context.progress(None, None, "reading dependencies")
     with connect(workdir) as connection:
         total = count_rows(connection, assets)
-        inventory = Inventory.of(connection, assets, context.inputs["records"], mappings)
+        inventory = Inventory.of(
+            connection,
+            assets,
+            context.inputs["records"],
+            _mappings(context),
+            context.inputs.get("connections"),
+            [
+                path
+                for name, path in sorted(context.inputs.items())
+                if name.startswith(OTHER_DEPENDENCIES)
+            ],
+        )
         names = Names.of(connection, assets, inventory.fields)
         edges = edges_of(mentions(connection, inventory), names)
     questions = Questions.of(edges, hubs(edges, total), names)
@@ -171,8 +182,16 @@ def _findings(
         {edge.to_text for edge in open_ends if not edge.candidates}
         | {edge.source.name for edge in unresolved if edge.source.kind == "unknown"}
     )
+    if edges and len(unresolved) == len(edges):
+        found.append(
+            f"None of the {len(edges)} dependencies has both ends in the inventory. Import the "
+            "servers by a flow of the same engagement, then run this phase again (spec.rerun)."
+        )
     if unknown:
-        found.append(f"Not in the inventory: {listed(unknown)}. Kept as they are named.")
+        found.append(
+            f"{len(unknown)} names are not in the inventory: {listed(unknown)}. Kept as they are "
+            f"named; {len(unresolved)} dependencies without a known end are in dependencies.csv."
+        )
     if ambiguous:
         found.append(f"Several assets go by these names: {listed(ambiguous)}. Left open.")
     outside = sorted(

@@ -22,7 +22,9 @@ from .extract import without_port
 
 MOST_CANDIDATES = 5
 # whoever connects to itself depends on nobody
-_LOOPBACK = re.compile(r"^(127\.\d+\.\d+\.\d+|::1|0\.0\.0\.0|::|\*|localhost.*)$", re.IGNORECASE)
+_LOOPBACK = re.compile(
+    r"^(127\.\d+\.\d+\.\d+|::1|0\.0\.0\.0|::|\*(:\*)?|localhost.*)$", re.IGNORECASE
+)
 _NAMES = ("name", "hostname", "fqdn", "asset_name", "asset_id", "serial_number")
 _OWN_NODES: dict[Kind, str] = {
     "runs_on": "host",
@@ -85,12 +87,17 @@ class Names:
         return sorted(self._exact.get(short, set()) - self._in_a_domain)
 
     def find_any(self, texts: Iterable[str]) -> list[str]:
-        """What the first text that is known means; several texts are one thing."""
+        """What the first text that is known means; several texts are one thing.
+
+        Where that is several assets, a later text may tell which.
+        """
+        first: list[str] = []
         for text in texts:
             found = self.find(text) or self.find(without_port(text)[0])
-            if found:
+            if len(found) == 1 and (not first or found[0] in first):
                 return found
-        return []
+            first = first or found
+        return first
 
 
 def _folded(text: str | None) -> str:
@@ -108,7 +115,7 @@ def merged(edges: Iterable[Edge]) -> list[Edge]:
     for edge in edges:
         if edge.target is not None and edge.target.key == edge.source.key:
             continue
-        if edge.target is None and _LOOPBACK.match(edge.to_text):
+        if edge.target is None and _is_itself(edge):
             continue
         known = found.setdefault(edge.identity, edge)
         if known is not edge:
@@ -116,6 +123,14 @@ def merged(edges: Iterable[Edge]) -> list[Edge]:
             known.observations += edge.observations
             known.evidence = [*known.evidence, *edge.evidence][:MOST_EVIDENCE]
     return [found[key] for key in sorted(found)]
+
+
+def _is_itself(edge: Edge) -> bool:
+    """Whether an unknown end is the machine that connects, or none at all (who only listens)."""
+    ends = [edge.to_text] + ([edge.source.name] if edge.source.kind == "unknown" else [])
+    return _folded(edge.to_text) == _folded(edge.source.name) or any(
+        _LOOPBACK.match(text) for text in ends
+    )
 
 
 def _edge(mention: Mention, names: Names) -> Edge:
@@ -128,13 +143,15 @@ def _edge(mention: Mention, names: Names) -> Edge:
         kind=mention.kind,
         protocol=mention.protocol,
         port=mention.port,
-        confidence=confidence(mention.evidence, mention.times),
+        confidence=confidence(mention),
         evidence=[
             {
                 "evidence": mention.evidence,
+                "table": mention.place,
                 "column": mention.column,
                 "rows": list(mention.rows),
                 "text": mention.to_text[:200],
+                "also": [list(mention.from_instead), list(mention.to_instead)],
             }
         ],
         observations=mention.times,

@@ -15,9 +15,11 @@ from discovery_crews.crew_base import ContextTool, CrewOutcome, Step, Submission
 from discovery_crews.mapping.engine import lesson_key, propose
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.profile import read_profile
+from discovery_crews.readers.connections import is_connections
 from discovery_crews.tables.units import units_like
 from discovery_crews.target_schema import TargetField, TargetSchema, load_schema
 
+from .checks import checked
 from .hint import Followed, follow
 from .judgement import (
     Doubts,
@@ -35,6 +37,14 @@ _SAMPLE = 60
 _DESCRIPTION = 300
 _ALLOWED = 500
 _PROBLEMS = 10
+_NO_ASSET: dict[str, Any] = {
+    "target": None,
+    "role": "primary",
+    "transform": None,
+    "confidence": 0.9,
+    "decided_by": "engine",
+    "reason": "The table lists connections: its rows become dependencies, and no assets.",
+}
 
 
 def run(context: PhaseContext) -> PhaseOutcome:
@@ -50,10 +60,15 @@ def run(context: PhaseContext) -> PhaseOutcome:
     mappings = apply_decisions(
         proposed, outcome.answers[SUBMIT_MAPPING], outcome.answers[SUBMIT_DOUBTS]
     )
+    if is_connections([mapping.column for mapping in mappings]):
+        mappings = [mapping.model_copy(update=_NO_ASSET) for mapping in mappings]
     fields = [_described(field) for field in schema.fields]
     followed = follow(context.hint, mappings, fields)
-    mappings = followed.mappings
-    result = _result(mappings, schema, fields, _about_hint(context.hint, followed))
+    context.progress(None, None, "reading numbers as proposed")
+    mappings, findings = checked(
+        context.workdir, context.inputs["records"], profile, followed.mappings, schema
+    )
+    result = _result(mappings, schema, fields, _about_hint(context.hint, followed), findings)
     artefact = context.workdir / "mappings.json"
     artefact.write_bytes(
         TypeAdapter(list[FieldMapping]).dump_json(mappings, by_alias=True, indent=1)
@@ -162,7 +177,6 @@ def _shortlist(mapping: FieldMapping) -> dict[str, Any]:
 
 
 def _described(field: TargetField) -> TargetDescription:
-    convertible = units_like(field.unit) if field.unit and field.is_measured else []
     return TargetDescription(
         name=field.name,
         type=field.type,
@@ -170,8 +184,17 @@ def _described(field: TargetField) -> TargetDescription:
         description=field.description[:_DESCRIPTION],
         required=field.required,
         allowed_values=list(field.allowed_values) if len(field.allowed_values) <= _ALLOWED else [],
-        transforms=[f"unit:{unit}" for unit in convertible],
+        transforms=_transforms(field),
     )
+
+
+def _transforms(field: TargetField) -> list[str]:
+    """What may be said of the values of a column that is mapped to the field."""
+    if field.type not in ("integer", "number"):
+        return []
+    units = units_like(field.unit) if field.unit and field.is_measured else []
+    possible = [*(f"unit:{unit}" for unit in units), "decimal:comma", "decimal:point"]
+    return [*possible, f"times:{field.counted_per}"] if field.counted_per else possible
 
 
 def _about_hint(hint: str | None, followed: Followed) -> str:
@@ -191,6 +214,7 @@ def _result(
     schema: TargetSchema,
     fields: list[TargetDescription],
     about_hint: str,
+    findings: list[str],
 ) -> MappingResult:
     mapped = {mapping.target for mapping in mappings if mapping.target is not None}
     missing = [f.name for f in schema.fields if f.required and f.name not in mapped]
@@ -206,5 +230,6 @@ def _result(
         targets=schema.names,
         fields=fields,
         required_unmapped=missing,
+        findings=findings,
         summary=summary + "." + about_hint,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from discovery_core.wire.results import StrategyResult
 
 from discovery_crews.crew_base import ContextTool, Step, Submission, run_crew
+from discovery_crews.inventory_file import inventory_of
 from discovery_crews.phase import PhaseContext, PhaseOutcome
 from discovery_crews.systems import as_of
 from discovery_crews.tables.engine import connect
@@ -35,7 +36,7 @@ def today() -> dt.date:
 def run(context: PhaseContext) -> PhaseOutcome:
     """Propose strategies for the inventory; see `discovery_crews.phase.RunPhase`."""
     started = time.perf_counter()
-    workdir, assets = context.workdir, context.inputs["inventory"]
+    workdir, assets = context.workdir, inventory_of(context)
     dependencies, day = context.inputs["dependencies"], today()
     with connect(workdir) as connection:
         context.progress(None, None, "gathering facts")
@@ -96,7 +97,7 @@ def _tools(groups: Sequence[AssetGroup]) -> tuple[ContextTool, ...]:
 def _result(
     counts: StrategyCounts, exports: Exports, plan: StrategyPlan, day: dt.date
 ) -> StrategyResult:
-    listed = ", ".join(f"{number} {name}" for name, number in counts.by_strategy.items())
+    listed = ", ".join(f"{number} {name}" for name, number in counts.by_strategy.items()) or "none"
     findings = [
         f"Support dates are those known on {as_of().isoformat()}, compared with {day.isoformat()}."
     ]

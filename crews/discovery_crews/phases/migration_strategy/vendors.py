@@ -54,6 +54,13 @@ def _joined(facts: Facts, field: str, separator: str) -> str:
     return f"array_to_string({facts.column(field, 'NULL::VARCHAR[]')}, '{separator}')"
 
 
+def _unique_name(name: str) -> str:
+    """A name with the identity behind it where servers share it: Azure keeps one of each name."""
+    shared = f"SELECT lower({name}) {_SERVERS} GROUP BY 1 HAVING count(*) > 1"
+    called = f"{name} || ' (' || a.identity || ')'"
+    return f"CASE WHEN lower({name}) IN ({shared}) THEN {called} ELSE {name} END"
+
+
 def _first(facts: Facts, field: str) -> str:
     return f"{facts.column(field, 'NULL::VARCHAR[]')}[1]"
 
@@ -147,7 +154,7 @@ def azure(facts: Facts, disks: str | None, most_disks: int) -> Sheet:
     known = f"len({disks}) > 0" if disks else "false"
     total = c("storage_gb")
     columns = {
-        "Server name": f"coalesce({c('fqdn')}, a.name)",
+        "Server name": _unique_name(f"coalesce({c('fqdn')}, a.name)"),
         "IP address": f"{_reachable(facts)}[1]",
         "Cores": c("cpu_cores"),
         "Memory": f"try_cast(round({c('memory_gb')} * 1024) AS BIGINT)",
