@@ -334,8 +334,8 @@ def test_answers_outside_the_alternatives_are_refused(
     choices: list[dict[str, Any]], says: str
 ) -> None:
     facts = {"asset_type": "server", "stated": None, "set_apart": None, "retired": False,
-             "os_product": "centos", "powered_on": None, "os_native": True, "service_instead": False,
-             "hardware_bound": False, "db_state": None,
+             "os_product": "centos", "powered_on": None, "os_native": True,
+             "service_instead": False, "hardware_bound": False, "db_state": None,
              "os_state": "end_of_life", "os": "CentOS 7", "os_ends": TODAY}  # fmt: skip
     group = AssetGroup("g1", 2, facts, ("a",), propose(facts))
     with pytest.raises(ValueError, match=says):
