@@ -28,12 +28,6 @@ pytestmark = pytest.mark.slow
 EXPECTED: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "reported_files.yaml").read_text(encoding="utf-8")
 )
-# What the product does not do right yet: a file that begins to end right is taken off.
-PENDING = frozenset(
-    {
-        "16a-nutanix.json",
-    }
-)
 _STRATEGY_ONLY = {"exports", "strategies", "migrate_not", "no_support_date", "edges"}
 
 
@@ -81,13 +75,7 @@ def test_no_reported_file_is_left_out() -> None:
     assert found == set(EXPECTED)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True)] if name in PENDING else [])
-        for name in EXPECTED
-    ],
-)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_reported_file(name: str, tmp_path: Path) -> None:
     expected = dict(EXPECTED[name])
     local = LocalRun(real_file(f"reported/{name}"), tmp_path)
