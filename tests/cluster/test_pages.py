@@ -77,7 +77,7 @@ def test_upload_watch_review_edit_approve_inventory(
     page.wait_for_url("**/review")
     ready(page)
     page.get_by_label("Target of OS").fill("description")
-    page.get_by_label("Unit of RAM (MB)").fill("unit:GB")
+    page.get_by_label("Unit and decimals of RAM (MB)").fill("unit:GB")
     expect(page.locator("#summary")).to_contain_text("2 changed by you")
     page.click("button[value=approve]")
     confirm(page, "2 edited by you")

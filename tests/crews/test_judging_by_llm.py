@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from discovery_core.errors import DiscoveryError, ErrorCode
 from discovery_core.wire.protocol import LLMSettings
@@ -68,7 +71,12 @@ def _map(folder: Path, llm: LLMSettings) -> MappingResult:
             for name, samples in COLUMNS.items()
         ],
     )
-    outcome = field_mapping.run(PhaseContext(folder, {"profile": profile}, llm=llm))
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in zip_longest(*COLUMNS.values())]
+    texts, records = folder / "records.json", folder / "records.parquet"
+    texts.write_text(json.dumps([row | {"__row": n} for n, row in enumerate(rows, start=2)]))
+    duckdb.execute(f"COPY (SELECT * FROM '{texts}') TO '{records}'")
+    inputs = {"profile": profile, "records": records}
+    outcome = field_mapping.run(PhaseContext(folder, inputs, llm=llm))
     assert isinstance(outcome.result, MappingResult)
     return outcome.result
 

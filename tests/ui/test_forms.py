@@ -41,7 +41,7 @@ def test_clearing_a_unit_counts_as_a_change(
     monkeypatch.setitem(RESULTS, Phase.FIELD_MAPPING, WITH_UNITS)
     flow = desk.flow()
     page.goto(f"{desk.address}/flows/{flow.flow_id}/review")
-    unit = page.get_by_label("Unit of RAM")
+    unit = page.get_by_label("Unit and decimals of RAM")
     proposed = unit.input_value()
     assert proposed.startswith("unit:")
     unit.fill("")
@@ -51,5 +51,5 @@ def test_clearing_a_unit_counts_as_a_change(
     unit.fill(proposed)
     expect(page.locator("#summary")).to_have_text(re.compile("As proposed"))
     # a column without a unit has none
-    page.get_by_label("Unit of Name").fill("none")
+    page.get_by_label("Unit and decimals of Name").fill("none")
     expect(page.locator("#summary")).to_have_text(re.compile("As proposed"))

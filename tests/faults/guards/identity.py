@@ -28,7 +28,7 @@ IDENTITY: tuple[Guard | DatabaseGuard, ...] = (
     Guard("a second container is seen", f"{OPERATOR}/manifests/likeness.py",
           " and len(ours) == len(theirs)", "", f"{SEEN}[second-container]"),
     Guard("no Job from the queue without the crews' policy", f"{OPERATOR}/decide.py",
-          " or unguarded(observed)", "", f"{DECIDE}[absent]"),
+          *unless("unguarded(observed)"), f"{DECIDE}[absent]"),
     Guard("no Job of an intent without the crews' policy", f"{OPERATOR}/decide_run.py",
           *unless("unguarded(observed)"), f"{DECIDE}[absent]"),
     Guard("a policy that only warns is none", f"{OPERATOR}/kube.py",
