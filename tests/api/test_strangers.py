@@ -90,7 +90,7 @@ async def test_the_execution_api_asks_who_calls_before_it_takes_a_byte(
     execution: Process, stores: Stores
 ) -> None:
     routes = execution_routes(stores)
-    assert len(routes) == 7
+    assert len(routes) == 8
     for method, path in routes:
         for length in ("Content-Length: 9\r\n", CHUNKED):
             assert await execution.status_of(method, path, length) == 401, path

@@ -134,6 +134,28 @@ def test_one_pair_of_one_name_leaves_the_uuid_a_key(tmp_path: Path) -> None:
     assert made.counts.assets == 4
 
 
+@pytest.mark.parametrize(
+    ("other", "assets"),
+    [
+        ({"VM": "web08"}, 2),
+        ({"VM": "web08", "IP": "198.51.100.9"}, 2),
+        ({"VM": "web06"}, 1),
+        ({"VM": "WEB06.example.org"}, 1),
+        ({"VM": "web08", "IP": "198.51.100.6"}, 1),
+        ({}, 1),
+    ],
+)
+def test_a_shared_domain_name_does_not_speak_for_itself(
+    tmp_path: Path, other: Row, assets: int
+) -> None:
+    """What follows from the key, such as the host's name within it, is no second witness."""
+    fqdn = {"DNS Name": "web06.example.org"}
+    rows = [{"VM": "web06", "IP": "198.51.100.6", **fqdn}, {**fqdn, **other}]
+    made = built(tmp_path, [*OTHERS, *rows])
+    assert made.counts.assets == len(OTHERS) + assets
+    assert ("Same domain name, different machines" in said(made)) is (assets == 2)
+
+
 def test_other_serial_numbers_part_a_shared_name(tmp_path: Path) -> None:
     rows = [{"VM": "db", "Serial": "S-1"}, {"VM": "db", "Serial": "S-2"}]
     assert built(tmp_path, [*OTHERS, *rows]).counts.assets == len(OTHERS) + 2

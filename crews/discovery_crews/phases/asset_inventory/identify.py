@@ -87,7 +87,8 @@ def identify(
     )
     connection.execute("DROP TABLE keyed")
     for level, name in enumerate(keys):
-        find_machines(connection, level)
+        # a domain name that rows share does not speak for itself
+        find_machines(connection, level, "own_labels" if name == "fqdn" else "labels")
         _assign(connection, level, name)
     _spare(connection, typed, fields, spare)
     return _copies(connection, keys)
@@ -102,7 +103,8 @@ def _read_rows(
 ) -> None:
     """Make the table `keyed`: what is known of each row that may tell its machine from others.
 
-    `label` is the machine's short name, `labels` what two rows of a machine have in common.
+    `label` is the machine's short name, `labels` what two rows of a machine have in common, and
+    `own_labels` the same without the domain name and what follows from it.
     """
     keyed = "".join(f", {key_value(name, fields)} AS k{level}" for level, name in enumerate(keys))
     combined = key_value(NAME_AND_IP, fields) if NAME_AND_IP in available_keys(fields) else "NULL"
@@ -111,8 +113,11 @@ def _read_rows(
     if not set(usable_names) & set(fields):
         usable_names = list(NAME_FIELDS)
     short = short_name(fields) if {"asset_name", "hostname", "fqdn"} & set(keys) else "NULL"
-    label = short_name(fields, usable_names)
     listed = [f"'name:' || {text}" for text in short_names(fields, usable_names)]
+    # its own name first: several rows may have a domain name by mistake
+    others = short_names(fields, [name for name in usable_names if name != "fqdn"])
+    label = f"coalesce({', '.join([*others, short_name(fields, usable_names)])})"
+    own = ", ".join(f"'name:' || {text}" for text in (label, *others))
     addresses = "[]::VARCHAR[]"
     if "ip_address" in fields:
         value = "ip_address" if fields["ip_address"] else "[ip_address]"
@@ -134,6 +139,8 @@ def _read_rows(
         SELECT *, list_distinct(list_concat(named, list_transform(addresses, lambda a:
                 'address:' || a), [CASE WHEN fqdn IS NOT NULL THEN 'fqdn:' || fqdn END]))
                 AS labels,
+            list_distinct(list_concat(list_filter(own_names, lambda n: n IS NOT NULL),
+                list_transform(addresses, lambda a: 'address:' || a))) AS own_labels,
             concat_ws('/', {VCENTER}, {VM_ID}) AS vm
         FROM (
             SELECT {ROW} AS row, left({name}, 1000) AS name,
@@ -141,6 +148,7 @@ def _read_rows(
                 {class_rule_of(plan.class_rules, usable)} AS class_rule,
                 {combined} AS name_and_ip, {short} AS short_name, {label} AS label,
                 list_filter([{", ".join(listed)}]::VARCHAR[], lambda n: n IS NOT NULL) AS named,
+                [{own}]::VARCHAR[] AS own_names,
                 {addresses} AS addresses, {fqdn} AS fqdn,
                 {VM_ID} AS vm_id, {VM_ID}, {VCENTER} {keyed}
             FROM read_parquet({literal(typed)})

@@ -13,10 +13,11 @@ import duckdb
 VM_ID, VCENTER = "__vm_id", "__vcenter"
 
 
-def find_machines(connection: duckdb.DuckDBPyConnection, level: int) -> None:
+def find_machines(connection: duckdb.DuckDBPyConnection, level: int, labels: str) -> None:
     """Make the table `machines` (row, k, machine) of the rows whose key of this level is contested.
 
-    Rows of one key that have the same `machine` are one. What a key's rows are linked by may be a
+    Rows of one key that have the same `machine` are one. `labels` is the column of what two rows of
+    a machine have in common beside the key. What a key's rows are linked by may be a
     chain: the smallest row of each is handed on, and then from there, so that the number of steps
     grows with the logarithm of the chain's length.
     """
@@ -29,7 +30,7 @@ def find_machines(connection: duckdb.DuckDBPyConnection, level: int) -> None:
                 AND {key} IS NOT NULL
             GROUP BY 1 HAVING count(DISTINCT label) > 1 OR count(DISTINCT vm_id) > 1
         )
-        SELECT row, {key} AS k, row AS machine, labels, label,
+        SELECT row, {key} AS k, row AS machine, {labels} AS labels, label,
             CASE WHEN vm_id IS NOT NULL AND {VCENTER} IS NOT NULL THEN vm END AS vm,
             coalesce(vm_id, CASE WHEN min(vm_id) OVER named = max(vm_id) OVER named
                 THEN min(vm_id) OVER named END, '') AS vm_id
