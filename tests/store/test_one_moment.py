@@ -8,6 +8,7 @@ import pytest
 from discovery_core.phases import Phase
 from discovery_core.snapshots import FlowSnapshot
 from discovery_core.states import FlowState, RunState
+from discovery_core.store import Database
 from discovery_core.store.ledger import snapshot as made
 from discovery_core.store.schema import DiscoveryFlowRow
 from sqlalchemy import text
@@ -64,3 +65,11 @@ async def test_what_reads_cannot_write(stores: Stores) -> None:
     with pytest.raises(DBAPIError, match="read-only transaction"):
         await stores.api.db.read(None, writing)
     await stores.api.db.run(None, writing)
+
+
+@pytest.mark.parametrize("door", ["operator", "execution", "api"])
+async def test_no_statement_is_compiled(stores: Stores, door: str) -> None:
+    """PostgreSQL with LLVM took 15 s to compile a rebuild of ten rows, and 0.1 s to run it."""
+    database: Database = getattr(stores, door).db
+    async with database.engine.connect() as connection:
+        assert await connection.scalar(text("SHOW jit")) == "off"

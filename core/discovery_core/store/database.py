@@ -81,9 +81,11 @@ class Database:
         statement_timeout: float = 30.0,
     ) -> None:
         self.url = database_url(url, password)
+        # what is asked here is short, or long text over few rows: compiling it takes seconds
         options = (
             f"-c statement_timeout={int(statement_timeout * 1000)} "
-            "-c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+            "-c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC "
+            "-c jit=off"
         )
         self.engine = create_async_engine(
             self.url,

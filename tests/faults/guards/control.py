@@ -22,6 +22,9 @@ ONE_MOMENT = "tests/store/test_one_moment.py"
 
 
 READS = (
+    Guard("nothing is compiled", f"{CORE}/database.py",
+          '            "-c jit=off"\n', "",
+          "tests/store/test_one_moment.py::test_no_statement_is_compiled[operator]"),
     Guard("a read sees one moment", f"{CORE}/database.py",
           'return await self._again(scope, work, reading=True)',
           'return await self._again(scope, work, reading=False)',
