@@ -18,7 +18,10 @@ CASES: list[dict[str, Any]] = yaml.safe_load(
 CANCEL_IS_FINAL = "state Cancel is final; create another DiscoveryFlow"
 EDITS_WITH_APPROVAL = "edits go with decision Approve"
 HINT_WITH_ASK_AGAIN = "hint goes with decision AskAgain"
-UNIT_OR_NONE = "write the unit of the column's values, such as unit:MiB, or none"
+UNIT_OR_NONE = (
+    "write the unit of the column's values (unit:MiB), how they write decimals (decimal:comma), "
+    "both with a comma between, or none"
+)
 RERUN_STAYS = "this rerun has been asked for already; write another id"
 FIRST_ANSWER_COUNTS = "this request has been answered already; the first answer counts"
 BASE = {"engagement": "dc-east-exit", "source": {"configMap": {"name": "servers", "key": "a.csv"}}}
